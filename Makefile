@@ -1,0 +1,66 @@
+# Sidecast: `make` lists what there is to do.
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   = -s -w -X main.version=$(VERSION)
+TOOL      = go tool -modfile=tools/go.mod
+TARGETS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
+
+export CGO_ENABLED ?= 0
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/sidecast
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sidecast ./cmd/runtime
+
+.PHONY: run
+run: build ## run the example: three apps, their sidecars, a file of orders
+	bin/sidecast run -f examples/orders/sidecast.yaml
+
+.PHONY: test
+test: build ## all tests, end-to-end ones included
+	go test ./...
+
+.PHONY: race
+race: ## the tests of everything that runs concurrently, under the race detector
+	CGO_ENABLED=1 go test -race -short ./...
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck, buf lint, govulncheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'run gofmt on:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	$(TOOL) staticcheck ./...
+	cd sdk/proto && go tool -modfile=../../tools/go.mod buf lint
+	@sh scripts/vulnerabilities.sh
+
+.PHONY: gen
+gen: build ## generate Go code from the proto, and the reference pages from the code
+	cd sdk/proto && PATH="$(CURDIR)/bin:$$PATH" && \
+		go build -C ../../tools -o ../bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc && \
+		go tool -modfile=../../tools/go.mod buf generate
+	cd sdk/proto && go tool -modfile=../../tools/go.mod buf build --as-file-descriptor-set -o $(CURDIR)/bin/api.binpb
+	bin/sidecast reference --out docs/reference --descriptors bin/api.binpb
+
+.PHONY: stale
+stale: gen ## fail when generated files are not committed
+	@git diff --exit-code -- sdk docs || { echo 'generated files are stale: run make gen and commit'; exit 1; }
+
+.PHONY: cross
+cross: ## build for every platform
+	@for target in $(TARGETS); do echo "build $$target"; \
+		GOOS=$${target%/*} GOARCH=$${target#*/} go build -trimpath -ldflags '$(LDFLAGS)' -o /dev/null ./cmd/runtime || exit 1; done
+
+.PHONY: bench
+bench: build ## measure the sidecars beside a direct gRPC call; writes bin/bench.json
+	go run ./tests/bench -sidecast bin/sidecast -json bin/bench.json
+
+.PHONY: check
+check: lint stale test race cross ## all that CI does
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin examples/orders/bin

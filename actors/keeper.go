@@ -1,0 +1,218 @@
+package actors
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// Messages to a lane's actor. A ticket travels as a type of its own for each thing that a caller says; all are one pointer
+// wide, so sending them allocates nothing.
+type (
+	enter            struct{ *ticket }
+	outcome          struct{ *ticket }
+	leave            struct{ *ticket }
+	policyChanged    struct{ late }
+	endpointsChanged struct{ late }
+	drain            struct{ late }
+	question         struct{ reply chan<- LaneStatus }
+)
+
+// late is part of messages that may come after their receiver stopped: that is no news.
+type late struct{}
+
+func (late) IgnoreDeadLetterLogging()     {}
+func (question) IgnoreDeadLetterLogging() {}
+func (*ticket) IgnoreDeadLetterLogging()  {}
+
+// ticket is a call as caller and actor pass it to and fro. It belongs to whoever got it last: the actor with each message,
+// the caller with each reply. It is freed by the one who has it at the end.
+type ticket struct {
+	turn    resiliency.Turn
+	outcome resiliency.Outcome       // of the attempt that the outcome message reports
+	reply   chan resiliency.Decision // room for one: a ticket has one open question at a time
+
+	running    bool // in the actor's roster
+	next, prev *ticket
+}
+
+func (l *Lane) ticket(call resiliency.Call) *ticket {
+	t := l.tickets.Get().(*ticket)
+	t.turn.Begin(call, t)
+	return t
+}
+
+func (l *Lane) free(t *ticket) {
+	t.outcome = resiliency.Outcome{}
+	t.turn.Begin(resiliency.Call{}, nil)
+	l.tickets.Put(t)
+}
+
+// keeper is a lane's actor. Its fields belong to Receive. The machine dies with a failure; the rest, above all who is
+// running, outlives it.
+type keeper struct {
+	lane     *Lane
+	machine  *resiliency.Machine
+	running  *ticket // first of those that hold a grant
+	draining bool
+	drained  bool
+}
+
+// Receive does what the machine decides about each message. It never waits.
+func (k *keeper) Receive(ctx actor.Context) {
+	defer k.guard()
+	switch m := ctx.Message().(type) {
+	case enter:
+		k.enter(m.ticket)
+	case outcome:
+		k.outcome(m.ticket)
+	case leave:
+		k.leave(m.ticket)
+	case policyChanged:
+		k.step(resiliency.SetPolicy{Policy: *k.lane.policy.Load()})
+	case endpointsChanged:
+		k.step(resiliency.SetEndpoints{Endpoints: *k.lane.endpoints.Load()})
+	case drain:
+		k.drain()
+	case question:
+		m.reply <- k.machine.Status(time.Now())
+	case *actor.Started:
+		k.start()
+	case *actor.Stopped:
+		k.stopped()
+	}
+	k.checkIdle()
+}
+
+// guard ends the lane's life on a panic, which answers everyone who waits, and passes the panic on to the supervisor.
+func (k *keeper) guard() {
+	if cause := recover(); cause != nil {
+		k.lane.fall()
+		panic(crash{cause: cause, stack: debug.Stack()})
+	}
+}
+
+// start makes a machine that knows what the one before it must not have forgotten.
+func (k *keeper) start() {
+	k.trap(actor.Started{})
+	build := resiliency.New
+	if k.lane.balanced {
+		build = resiliency.NewBalanced
+	}
+	machine, now := build(k.lane.name, *k.lane.policy.Load()), time.Now()
+	if k.machine != nil {
+		machine.Resume(k.machine.Counts())
+	}
+	k.machine = machine
+	machine.Step(now, resiliency.SetEndpoints{Endpoints: *k.lane.endpoints.Load()})
+	for t := k.running; t != nil; t = t.next {
+		machine.Step(now, resiliency.Adopt{Turn: &t.turn})
+	}
+	if k.lane.isDraining() {
+		k.drain()
+	}
+	if k.lane.life.Load() == nil && !k.lane.system.isClosed() {
+		k.lane.rise()
+	}
+}
+
+func (k *keeper) enter(t *ticket) {
+	k.lane.asking.Add(-1)
+	k.step(resiliency.Enter{Turn: &t.turn})
+}
+
+func (k *keeper) outcome(t *ticket) {
+	k.dismiss(t)
+	k.step(&t.outcome)
+}
+
+func (k *keeper) leave(t *ticket) {
+	k.dismiss(t)
+	k.step(resiliency.Leave{Turn: &t.turn})
+	select {
+	case <-t.reply:
+	default:
+	}
+	k.lane.free(t)
+}
+
+func (k *keeper) drain() {
+	k.draining = true
+	k.step(resiliency.Drain{})
+}
+
+// checkIdle tells those who drain the lane when nothing runs or waits any more.
+func (k *keeper) checkIdle() {
+	if k.draining && !k.drained && k.machine.Idle() {
+		k.drained = true
+		close(k.lane.idle)
+	}
+}
+
+// stopped ends what a restart may have begun while the lane was being closed.
+func (k *keeper) stopped() {
+	k.lane.fall()
+	close(k.lane.gone)
+}
+
+func (k *keeper) step(event resiliency.Event) {
+	k.trap(event)
+	decisions := k.machine.Step(time.Now(), event)
+	k.trap(decisions)
+	for _, d := range decisions {
+		k.deliver(d)
+	}
+}
+
+// deliver hands a ticket back with what was decided. After Done nobody waits for it.
+func (k *keeper) deliver(d resiliency.Decision) {
+	t := d.Turn.Owner.(*ticket)
+	switch d.Verb {
+	case resiliency.Done:
+		k.lane.free(t)
+		return
+	case resiliency.Go:
+		k.employ(t)
+	}
+	select {
+	case t.reply <- d:
+	default:
+		panic("a ticket was answered twice")
+	}
+}
+
+// employ and dismiss keep the roster of running tickets. It counts who may work, not what the machine believes: a ticket
+// is in it from the moment its grant is sent until its outcome arrives.
+func (k *keeper) employ(t *ticket) {
+	t.running = true
+	t.prev, t.next = nil, k.running
+	if k.running != nil {
+		k.running.prev = t
+	}
+	k.running = t
+}
+
+func (k *keeper) dismiss(t *ticket) {
+	if !t.running {
+		return
+	}
+	t.running = false
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else {
+		k.running = t.next
+	}
+	if t.next != nil {
+		t.next.prev = t.prev
+	}
+	t.prev, t.next = nil, nil
+}
+
+func (k *keeper) trap(message any) {
+	if k.lane.system.trap != nil {
+		k.lane.system.trap(k.lane.name, message)
+	}
+}

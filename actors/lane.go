@@ -1,0 +1,206 @@
+package actors
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/asynkron/protoactor-go/actor"
+
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// Grant is a lane's leave to make one attempt.
+type Grant struct {
+	// Endpoint is where it goes: the ID of one of a balanced lane's endpoints, "" for other lanes.
+	Endpoint string
+	// Attempt is 1 at first.
+	Attempt int
+}
+
+// LaneStatus is what a lane is doing.
+type LaneStatus = resiliency.Status
+
+// Lane is the way of all calls to one target: it alone decides whether, when, where and how often each is attempted. All
+// methods may be called concurrently.
+type Lane struct {
+	subject
+	system   *System
+	balanced bool
+	pid      *actor.PID
+	tickets  sync.Pool
+
+	policy    atomic.Pointer[resiliency.Policy]
+	endpoints atomic.Pointer[[]resiliency.Endpoint]
+
+	// life is that of the actor now running, nil while it is down and after it stopped.
+	life atomic.Pointer[life]
+	// asking counts the Enter messages in the mailbox, which room bounds: load cannot grow the mailbox.
+	asking, room atomic.Int64
+	// rebuffed counts the calls refused before they reached the actor.
+	rebuffed atomic.Uint64
+
+	drain    sync.Once
+	draining chan struct{} // closed by the first Drain
+	idle     chan struct{} // closed by the actor when, after that, no call runs or waits
+	gone     chan struct{} // closed when the actor has stopped
+}
+
+// life is the time from one start of a lane's actor to its next failure or its end. Whoever waits for an answer also
+// waits for over, so that nobody waits for an actor that will not answer.
+type life struct{ over chan struct{} }
+
+// leastRoom is how many Enter messages may wait in a mailbox at least. An actor that is so far behind will not answer in
+// time; refusing costs less.
+const leastRoom = 16384
+
+func newLane(s *System, name string, p resiliency.Policy, balanced bool) *Lane {
+	l := &Lane{
+		subject:  subject{kind: "lane", name: name},
+		system:   s,
+		balanced: balanced,
+		draining: make(chan struct{}),
+		idle:     make(chan struct{}),
+		gone:     make(chan struct{}),
+	}
+	l.tickets.New = func() any { return &ticket{reply: make(chan resiliency.Decision, 1)} }
+	l.adopt(p)
+	l.endpoints.Store(new([]resiliency.Endpoint))
+	l.rise()
+	return l
+}
+
+// Do passes a call through the lane: it waits for a turn, makes the attempt in this goroutine, and makes it again as often
+// as the policy says. It returns nil when an attempt did. Any other answer is a fault that tells lane, policy and
+// attempts in Meta: the last attempt's failure, or why none was made.
+//
+// The context given to an attempt ends with ctx, with the call's deadline and with the attempt's own. An attempt must
+// return soon after its context ends; Do waits for it.
+func (l *Lane) Do(ctx context.Context, call resiliency.Call, attempt func(ctx context.Context, grant Grant) error) error {
+	if own, ok := ctx.Deadline(); ok && (call.Deadline.IsZero() || own.Before(call.Deadline)) {
+		call.Deadline = own
+	}
+	call.Deadline = l.policy.Load().Deadline(time.Now(), call.Deadline)
+	ctx, cancel := until(ctx, call.Deadline)
+	defer cancel()
+	v := visit{lane: l, call: call, attempt: attempt}
+	d := v.enter(ctx)
+	for {
+		switch d.Verb {
+		case resiliency.Go:
+			d = v.try(ctx, d)
+		case resiliency.Again:
+			d = v.rest(ctx, d)
+		case resiliency.GiveUp:
+			return d.Err
+		default:
+			return nil
+		}
+	}
+}
+
+// SetPolicy replaces the policy. Calls that run or wait go on under the new one.
+func (l *Lane) SetPolicy(p resiliency.Policy) {
+	l.adopt(p)
+	l.system.post(l.pid, policyChanged{})
+}
+
+func (l *Lane) adopt(p resiliency.Policy) {
+	l.policy.Store(&p)
+	l.room.Store(int64(max(leastRoom, p.MaxInFlight+p.MaxQueue)))
+}
+
+// SetEndpoints replaces the endpoints that a balanced lane may choose from. Their order means nothing.
+func (l *Lane) SetEndpoints(e []resiliency.Endpoint) {
+	// Shuffled, so that the lanes of many sidecars do not all begin with the same instance.
+	own := make([]resiliency.Endpoint, len(e))
+	for to, from := range rand.Perm(len(e)) {
+		own[to] = e[from]
+	}
+	l.endpoints.Store(&own)
+	l.system.post(l.pid, endpointsChanged{})
+}
+
+// Drain refuses new calls with fault.LaneDraining from now on and waits until those that run or wait are done. They are
+// not tried again. A drained lane stays so.
+func (l *Lane) Drain(ctx context.Context) error {
+	l.drain.Do(func() { close(l.draining) })
+	l.system.post(l.pid, drain{})
+	select {
+	case <-l.idle:
+	case <-l.gone:
+	case <-ctx.Done():
+		return fault.FromContext("drain lane "+l.name, ctx, "its calls to end")
+	}
+	return nil
+}
+
+// Close drains the lane and removes it from the system, which makes a new one when it is next asked for it.
+func (l *Lane) Close(ctx context.Context) error {
+	l.system.forgetLane(l)
+	err := l.Drain(ctx)
+	l.fall()
+	l.system.post(l.system.supervisor, stop{l.pid})
+	<-l.gone
+	return err
+}
+
+// Status tells what the lane is doing; of a lane that is down, what is known without asking it.
+func (l *Lane) Status(ctx context.Context) LaneStatus {
+	status := LaneStatus{Policy: l.policy.Load().Name}
+	if life := l.life.Load(); life != nil {
+		reply := make(chan LaneStatus, 1)
+		l.system.post(l.pid, question{reply})
+		select {
+		case status = <-reply:
+		case <-life.over:
+		case <-ctx.Done():
+		}
+	}
+	status.Refused += l.rebuffed.Load()
+	return status
+}
+
+// rise begins a life.
+func (l *Lane) rise() { l.life.Store(&life{over: make(chan struct{})}) }
+
+// fall ends the life, if there is one, and so answers everyone who waits.
+func (l *Lane) fall() {
+	if life := l.life.Swap(nil); life != nil {
+		close(life.over)
+	}
+}
+
+// absent is why a lane without life answers nobody.
+func (l *Lane) absent(op string) *fault.Error {
+	switch {
+	case l.system.isClosed():
+		return fault.New(op, fault.Shutdown, "the sidecar is shutting down, and lane %s with it", l.name)
+	case l.isDraining():
+		return fault.New(op, fault.LaneDraining, "lane %s is closed", l.name)
+	}
+	return fault.New(op, fault.LaneRestarted, "lane %s failed and is being restarted", l.name)
+}
+
+func (l *Lane) isDraining() bool {
+	select {
+	case <-l.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// until is ctx that ends at deadline, or ctx itself when it ends no later.
+func until(ctx context.Context, deadline time.Time) (context.Context, context.CancelFunc) {
+	if deadline.IsZero() {
+		return ctx, func() {}
+	}
+	if own, ok := ctx.Deadline(); ok && !deadline.Before(own) {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline)
+}

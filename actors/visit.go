@@ -1,0 +1,201 @@
+package actors
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// visit is one call on its way through a lane, as its caller's goroutine lives it. Each method takes one step and returns
+// what the lane, or its absence, decided next.
+type visit struct {
+	lane     *Lane
+	call     resiliency.Call
+	attempt  func(ctx context.Context, grant Grant) error
+	ticket   *ticket // nil when the lane's actor holds it, or nobody
+	attempts int
+	last     error // of the latest try
+}
+
+// enter asks the lane for a turn and waits for the answer.
+func (v *visit) enter(ctx context.Context) resiliency.Decision {
+	l := v.lane
+	life := l.life.Load()
+	if life == nil {
+		return v.rebuff(l.absent(v.call.Op))
+	}
+	gone := ctx.Done()
+	switch {
+	case v.spent():
+		gone = nil // the lane says so at once, and counts it
+	case ctx.Err() != nil:
+		return v.rebuff(v.gone(ctx, "a turn"))
+	}
+	if l.asking.Add(1) > l.room.Load() {
+		l.asking.Add(-1)
+		return v.rebuff(fault.New(v.call.Op, fault.QueueFull, "lane %s has more calls asking than it can answer", l.name).
+			After(overrunRetryAfter))
+	}
+	if v.ticket == nil {
+		v.ticket = l.ticket(v.call)
+	}
+	l.system.post(l.pid, enter{v.ticket})
+	select {
+	case d := <-v.ticket.reply:
+		return v.settle(d)
+	case <-gone:
+		v.leave()
+		return v.refused(v.gone(ctx, "a turn"))
+	case <-life.over:
+		v.leave()
+		return v.refused(l.absent(v.call.Op))
+	}
+}
+
+// overrunRetryAfter is what a caller is told when a lane's mailbox is full: the actor clears it faster than that.
+const overrunRetryAfter = 100 * time.Millisecond
+
+// try makes the attempt that was granted, reports the outcome and waits for what follows from it. After a success nothing
+// does, and nobody waits.
+func (v *visit) try(ctx context.Context, grant resiliency.Decision) resiliency.Decision {
+	v.attempts = grant.Attempt
+	begun := time.Now()
+	v.last = v.run(ctx, grant, begun)
+	t := v.ticket
+	t.outcome = resiliency.Outcome{Turn: &t.turn, Err: v.last, Took: time.Since(begun)}
+	life := v.lane.life.Load()
+	v.lane.system.post(v.lane.pid, outcome{t})
+	switch {
+	case v.last == nil:
+		v.ticket = nil
+		return resiliency.Decision{Verb: resiliency.Done}
+	case life == nil:
+		v.leave()
+		return v.refused(v.lane.absent(v.call.Op))
+	}
+	select {
+	case d := <-t.reply:
+		return v.settle(d)
+	case <-life.over:
+		v.leave()
+		return v.refused(v.lane.absent(v.call.Op))
+	}
+}
+
+// run calls the attempt under the grant's deadline. A panic is its failure; a goroutine that exits inside it still gives
+// its slot back.
+func (v *visit) run(ctx context.Context, grant resiliency.Decision, begun time.Time) (err error) {
+	within, cancel := until(ctx, grant.Deadline)
+	defer cancel()
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		cause := recover()
+		if cause == nil {
+			v.leave()
+			return
+		}
+		v.lane.system.log.Error("attempt panicked", "lane", v.lane.name, "op", v.call.Op, "endpoint", grant.Endpoint,
+			"panic", cause, "stack", string(debug.Stack()))
+		err = fault.New(v.call.Op, fault.Panicked, "the attempt panicked: %v", cause)
+	}()
+	err = v.attempt(within, Grant{Endpoint: grant.Endpoint, Attempt: grant.Attempt})
+	returned = true
+	if err == nil || fault.NotSent(err) {
+		return err
+	}
+	return v.blame(err, ctx, within, time.Since(begun))
+}
+
+// blame gives an attempt that failed because its time was up, or its caller gone, the failure that says so.
+func (v *visit) blame(err error, call, attempt context.Context, took time.Duration) error {
+	var named *fault.Error
+	isNamed := errors.As(err, &named)
+	kind := fault.KindOf(err)
+	switch {
+	case call.Err() != nil && !isNamed:
+		f := fault.FromContext(v.call.Op, call, "the answer")
+		f.Err = fmt.Errorf("%w: %w", f.Err, err)
+		return f
+	case call.Err() == nil && attempt.Err() != nil && (!isNamed || kind == fault.Timeout || kind == fault.Canceled):
+		return fault.New(v.call.Op, fault.AttemptTimeout, "attempt %d was given up after %v: %w",
+			v.attempts, took.Round(time.Millisecond), err)
+	}
+	return err
+}
+
+// rest waits before the next try, holding no slot, and enters again.
+func (v *visit) rest(ctx context.Context, again resiliency.Decision) resiliency.Decision {
+	v.last = again.Err
+	timer := time.NewTimer(again.After)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return v.enter(ctx)
+	case <-ctx.Done():
+		return v.refused(v.gone(ctx, "the next attempt"))
+	case <-v.lane.draining:
+		return v.refused(v.lane.absent(v.call.Op))
+	}
+}
+
+// settle takes the ticket back with the decision: it is the caller's again, to use or to free.
+func (v *visit) settle(d resiliency.Decision) resiliency.Decision {
+	if d.Verb == resiliency.GiveUp {
+		v.lane.free(v.ticket)
+		v.ticket = nil
+	}
+	return d
+}
+
+// leave gives the ticket to the actor for good. Whatever it decides about it before, nobody hears.
+func (v *visit) leave() {
+	v.lane.system.post(v.lane.pid, leave{v.ticket})
+	v.ticket = nil
+}
+
+// rebuff is refused, of a call that the lane's actor never heard of.
+func (v *visit) rebuff(refusal *fault.Error) resiliency.Decision {
+	if v.attempts == 0 {
+		v.lane.rebuffed.Add(1)
+	}
+	return v.refused(refusal)
+}
+
+// refused ends the visit without the actor. A call that failed before answers that failure, unless its caller is gone.
+func (v *visit) refused(refusal *fault.Error) resiliency.Decision {
+	if v.ticket != nil {
+		v.lane.free(v.ticket)
+		v.ticket = nil
+	}
+	var err error = refusal
+	if v.last != nil && refusal.Reason.NotSent() {
+		err = resiliency.NotRetried(v.last, refusal)
+	}
+	policy := v.lane.policy.Load().Name
+	return resiliency.Decision{
+		Verb: resiliency.GiveUp,
+		Err:  resiliency.Explain(v.lane.name, policy, v.call.Op, v.attempts, err),
+	}
+}
+
+// gone is the end of the caller's context, with the last failure if there was one.
+func (v *visit) gone(ctx context.Context, waitingFor string) *fault.Error {
+	f := fault.FromContext(v.call.Op, ctx, waitingFor+" on lane "+v.lane.name)
+	if v.last != nil {
+		f.Err = fmt.Errorf("%w; before that: %w", f.Err, v.last)
+	}
+	return f
+}
+
+// spent reports whether the call's deadline has passed.
+func (v *visit) spent() bool {
+	return !v.call.Deadline.IsZero() && !time.Now().Before(v.call.Deadline)
+}

@@ -1,0 +1,96 @@
+package grpcapi
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/appchannel"
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/fault"
+	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
+)
+
+type runtimeServer struct {
+	sidecastv1.UnimplementedRuntimeServer
+	runtime *blocks.Runtime
+}
+
+func (s *runtimeServer) Describe(context.Context, *sidecastv1.DescribeRequest) (*sidecastv1.DescribeResponse, error) {
+	d := s.runtime.Describe()
+	out := &sidecastv1.DescribeResponse{
+		AppId: d.Self.AppID, Instance: d.Self.Instance, Namespace: d.Self.Namespace, Version: d.Self.Version,
+		Started: timestamppb.New(d.Started), Pid: int32(d.PID), Fabric: d.Fabric, AppChannel: d.AppChannel,
+	}
+	for _, c := range d.Components {
+		out.Components = append(out.Components, &sidecastv1.ComponentStatus{
+			Name: c.Name, Type: c.Type, State: c.State, Error: c.Error, Origin: c.Origin,
+		})
+	}
+	for _, i := range d.Instances {
+		out.Instances = append(out.Instances, &sidecastv1.InstanceStatus{
+			AppId: i.App, Instance: i.ID, Version: i.Version, Host: i.Host, Pid: int32(i.PID),
+			Started: timestamppb.New(i.Started), Load: int32(i.Load), Ready: i.Ready,
+		})
+	}
+	for _, sub := range d.Subscriptions {
+		out.Subscriptions = append(out.Subscriptions, &sidecastv1.SubscriptionStatus{
+			PubsubName: sub.Subscription.PubSub, Topic: sub.Subscription.Topic, Group: sub.Subscription.Group,
+			State: sub.State, InFlight: int32(sub.InFlight),
+		})
+	}
+	return out, nil
+}
+
+func (s *runtimeServer) Health(context.Context, *sidecastv1.HealthRequest) (*sidecastv1.HealthResponse, error) {
+	problems := s.runtime.Problems()
+	return &sidecastv1.HealthResponse{Live: true, Ready: len(problems) == 0, Problems: problems}, nil
+}
+
+func (s *runtimeServer) Tree(ctx context.Context, _ *sidecastv1.TreeRequest) (*sidecastv1.TreeResponse, error) {
+	return &sidecastv1.TreeResponse{Root: nodeTo(s.runtime.Tree(ctx))}, nil
+}
+
+func (s *runtimeServer) Shutdown(context.Context, *sidecastv1.ShutdownRequest) (*sidecastv1.ShutdownResponse, error) {
+	s.runtime.Shutdown()
+	return &sidecastv1.ShutdownResponse{}, nil
+}
+
+func nodeTo(n actors.Node) *sidecastv1.TreeNode {
+	out := &sidecastv1.TreeNode{Name: n.Name, Kind: n.Kind, State: n.State, Restarts: int32(n.Restarts)}
+	if n.Lane != nil {
+		out.Lane = laneTo(n.Lane)
+	}
+	for _, child := range n.Children {
+		out.Children = append(out.Children, nodeTo(child))
+	}
+	return out
+}
+
+func laneTo(l *actors.LaneStatus) *sidecastv1.LaneStatus {
+	out := &sidecastv1.LaneStatus{
+		Policy: l.Policy, InFlight: int32(l.InFlight), InFlightLimit: int32(l.InFlightLimit),
+		Queued: int32(l.Queued), QueueLimit: int32(l.QueueLimit),
+		Admitted: l.Admitted, Refused: l.Refused, Failed: l.Failed, Retried: l.Retried,
+		Breaker: l.Breaker, BreakerReason: l.BreakerReason, Endpoints: int32(l.Endpoints),
+	}
+	if l.BreakerOpensIn > 0 {
+		out.BreakerOpensIn = durationpb.New(l.BreakerOpensIn.Round(time.Millisecond))
+	}
+	return out
+}
+
+type appServer struct {
+	sidecastv1.UnimplementedAppServer
+	hub *appchannel.Hub
+}
+
+func (s *appServer) Serve(stream sidecastv1.App_ServeServer) error {
+	if s.hub == nil {
+		return fault.New("serve", fault.NotSupported, "this sidecar reaches its app by callback; start it without --app-port to serve by stream")
+	}
+	return s.hub.Serve(stream)
+}

@@ -1,0 +1,80 @@
+// Package appchannel is how a sidecar reaches its app: over the stream the app opened (App.Serve), or over callbacks to
+// the app's port by gRPC or plain HTTP. All three are a Channel and are tested by one suite.
+//
+// A channel does one attempt of one piece of work and tells what came of it. Limits, queues, timeouts and retries belong
+// to the lanes in front of it.
+package appchannel
+
+import (
+	"context"
+	"time"
+
+	"github.com/sidecast/sidecast/call"
+)
+
+// Channel delivers work to the app. All methods may be called concurrently and answer when ctx ends at the latest.
+type Channel interface {
+	// Kind is `stream`, `grpc`, `http` or `none`.
+	Kind() string
+	// Invoke hands the app a call and returns its answer. An error of the app's own handler is a fault with the kind and
+	// reason the app gave; fault.Unavailable with a NotSent reason means that the app never saw the call.
+	Invoke(ctx context.Context, req *call.Request) (*call.Response, error)
+	// Stream hands the app a streaming call and returns when both directions have ended.
+	Stream(ctx context.Context, req *call.Request, stream call.ServerStream) error
+	// Deliver hands the app an event.
+	Deliver(ctx context.Context, event *Event) (Outcome, error)
+	// Subscriptions tells which events the app wants, and calls again whenever that changes, until ctx ends.
+	Subscriptions(ctx context.Context, changed func([]Subscription)) error
+	// Ready is nil when the app takes work, or says why it does not. It does no I/O.
+	Ready() error
+	// Close lets running work end, then the connections to the app, and waits.
+	Close(ctx context.Context) error
+}
+
+// Event is one delivery of an event as the app sees it.
+type Event struct {
+	ID, PubSub, Topic, Route   string
+	Source, Type, Subject, Key string
+	Time                       time.Time
+	ContentType                string
+	Data                       []byte
+	// Header holds CloudEvent extensions (traceparent among them) or the header fields of a raw event.
+	Header call.Header
+	// Envelope is the whole CloudEvent in JSON, for apps that want it; nil for raw events.
+	Envelope []byte
+	// Delivery is 1 at the first delivery to the group.
+	Delivery int
+}
+
+// Verdict is what the app says about an event.
+type Verdict uint8
+
+// What the app says about an event.
+const (
+	Success Verdict = iota // handled
+	Retry                  // deliver again
+	Drop                   // cannot be handled: to the dead-letter topic
+)
+
+// Outcome is an app's answer to an event.
+type Outcome struct {
+	Verdict Verdict
+	// Delay is when a retry may come; zero leaves it to the policy.
+	Delay time.Duration
+	// Reason is why, for the log and the dead letter.
+	Reason string
+}
+
+// Subscription is an event the app wants.
+type Subscription struct {
+	// PubSub is the component, Topic the topic, Group the consumer group ("" means the app id), Route the path or handler.
+	PubSub, Topic, Group, Route string
+	// DeadLetterTopic takes what was dropped or delivered MaxDeliveries times in vain; "" means none.
+	DeadLetterTopic string
+	// MaxDeliveries is 0 for the default: 5 with a dead-letter topic, no limit without.
+	MaxDeliveries int
+	// AckWait is how long a delivery may go unanswered once its handler is gone; 0 means 30 s.
+	AckWait time.Duration
+	// Raw delivers payloads as they are stored; OnlyNew starts a new group at what comes from now on.
+	Raw, OnlyNew bool
+}

@@ -1,0 +1,417 @@
+package appchannel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// HTTP is the Channel to an app that serves plain HTTP/1.1 on a port. Calls become requests of their verb to /method,
+// events POST to /route, and the app's subscriptions are read from /sidecast/subscriptions and /dapr/subscribe. An answer
+// of any status is an answer: what a 500 means is for the caller and the policy. Redirects are not followed.
+//
+// net/http repeats a GET, HEAD, OPTIONS or TRACE whose reused connection broke before the first byte of the answer; HTTP
+// defines them as safe. Nothing else is repeated here.
+type HTTP struct {
+	port      *port
+	transport *http.Transport
+	conns     connections
+}
+
+var _ Channel = (*HTTP)(nil)
+
+// idleTimeout is less than the keep-alive of common app servers (gunicorn 2 s, Node and uvicorn 5 s), so that it is the
+// sidecar that closes an idle connection: a request sent just when the app closes one would be lost.
+const idleTimeout = 1500 * time.Millisecond
+
+// OpenHTTP starts to watch for the app. Close it.
+func OpenHTTP(c Callback) *HTTP {
+	c = c.withDefaults()
+	h := &HTTP{}
+	h.transport = &http.Transport{
+		DialContext:           h.conns.dial,
+		MaxIdleConns:          c.Concurrency,
+		MaxIdleConnsPerHost:   c.Concurrency,
+		IdleConnTimeout:       idleTimeout,
+		DisableCompression:    true,
+		ExpectContinueTimeout: time.Second,
+		ReadBufferSize:        16 << 10,
+		WriteBufferSize:       16 << 10,
+	}
+	h.port = openPort(c, "app over http", h.healthy, func(context.Context) {})
+	return h
+}
+
+// Kind is `http`.
+func (h *HTTP) Kind() string { return "http" }
+
+// Ready is nil when the app's port takes connections and its health check, if there is one, passes.
+func (h *HTTP) Ready() error { return h.port.Ready() }
+
+// Close lets running calls end, then the connections.
+func (h *HTTP) Close(ctx context.Context) error {
+	return h.port.close(ctx, func() {
+		h.transport.CloseIdleConnections()
+		h.conns.cut()
+	})
+}
+
+// Invoke sends the call as one request and returns whatever status the app answers with.
+func (h *HTTP) Invoke(ctx context.Context, req *call.Request) (*call.Response, error) {
+	op := "invoke " + req.Method
+	var body io.Reader
+	if len(req.Body) > 0 {
+		body = bytes.NewReader(req.Body)
+	}
+	r, err := h.request(op, req, body, int64(len(req.Body)))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil { // so that a stale connection, to which nothing could be written, is replaced
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(req.Body)), nil }
+	}
+	response, done, err := h.send(ctx, op, r)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	answer := headOf(response)
+	if answer.Body, err = h.readBody(ctx, op, response); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// Stream sends the request body as it comes and passes the answer on as it comes.
+func (h *HTTP) Stream(ctx context.Context, req *call.Request, peer call.ServerStream) error {
+	op := "invoke " + req.Method
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	upload := &upload{ctx: ctx, peer: peer, closed: make(chan struct{})}
+	r, err := h.request(op, req, upload, -1)
+	if err != nil {
+		return err
+	}
+	response, done, err := h.send(ctx, op, r)
+	if err != nil {
+		stop()
+		<-upload.closed
+		if upload.err != nil { // the peer broke the request off, which is why it failed
+			return upload.err
+		}
+		return err
+	}
+	defer done()
+	err = h.download(ctx, op, response, peer)
+	response.Body.Close()
+	stop()
+	<-upload.closed
+	if err != nil && upload.err != nil {
+		return upload.err
+	}
+	return err
+}
+
+// download passes the answer on.
+func (h *HTTP) download(ctx context.Context, op string, response *http.Response, peer call.ServerStream) error {
+	if err := peer.Answer(ctx, headOf(response)); err != nil {
+		return err
+	}
+	chunk := make([]byte, chunkSize)
+	for {
+		n, err := response.Body.Read(chunk)
+		if n > 0 {
+			if err := peer.Send(ctx, chunk[:n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return cutOff(ctx, op, err)
+		}
+	}
+}
+
+// upload is the request body of a stream. The transport reads it in a goroutine of its own and closes it at the end.
+type upload struct {
+	ctx    context.Context
+	peer   call.ServerStream
+	rest   []byte
+	err    error // of the peer; read it after closed
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	for len(u.rest) == 0 {
+		chunk, err := u.peer.Recv(u.ctx)
+		if err != nil {
+			if !errors.Is(err, io.EOF) && u.ctx.Err() == nil {
+				u.err = err
+			}
+			return 0, err
+		}
+		u.rest = chunk
+	}
+	n := copy(p, u.rest)
+	u.rest = u.rest[n:]
+	return n, nil
+}
+
+func (u *upload) Close() error {
+	u.once.Do(func() { close(u.closed) })
+	return nil
+}
+
+// request is req as the app gets it.
+func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int64) (*http.Request, error) {
+	target := h.url(req.Method)
+	target.RawQuery = req.Query
+	r := &http.Request{
+		Method: req.Verb, URL: target, Host: target.Host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: make(http.Header, len(req.Header)+4), ContentLength: length,
+	}
+	if r.Method == "" {
+		r.Method = http.MethodPost
+	}
+	if !isToken(r.Method) {
+		return nil, fault.New(op, fault.BadRequest, "%q is no HTTP verb", r.Method)
+	}
+	if body != nil {
+		r.Body = io.NopCloser(body)
+		if closer, ok := body.(io.ReadCloser); ok {
+			r.Body = closer
+		}
+		r.Header["Content-Type"] = []string{"application/octet-stream"}
+	}
+	if err := addFields(op, r.Header, req.Header); err != nil {
+		return nil, err
+	}
+	if req.ContentType != "" {
+		r.Header["Content-Type"] = []string{req.ContentType}
+	}
+	if req.Caller != "" {
+		r.Header["Sidecast-Caller"] = []string{req.Caller}
+	}
+	h.sign(r.Header)
+	if _, ok := r.Header["User-Agent"]; !ok {
+		r.Header["User-Agent"] = []string{""} // the caller sent none, so net/http shall add none
+	}
+	return r, nil
+}
+
+// url is path below the app's port. Escapes in it stay as they are.
+func (h *HTTP) url(path string) *url.URL {
+	path = "/" + strings.TrimPrefix(path, "/")
+	u := &url.URL{Scheme: "http", Host: h.port.Address, Path: path}
+	if plain, err := url.PathUnescape(path); err == nil {
+		u.Path, u.RawPath = plain, path
+	}
+	return u
+}
+
+// sign lets the app know its sidecar.
+func (h *HTTP) sign(header http.Header) {
+	if h.port.Token != "" {
+		header["Sidecast-Api-Token"] = []string{h.port.Token}
+		header["Dapr-Api-Token"] = []string{h.port.Token}
+	}
+}
+
+// send makes one attempt. Call done when the answer has been read.
+func (h *HTTP) send(ctx context.Context, op string, r *http.Request) (response *http.Response, done func(), err error) {
+	if err := h.port.begin(op); err != nil {
+		if r.Body != nil {
+			r.Body.Close()
+		}
+		return nil, nil, err
+	}
+	attempts := 0
+	if repeatable(r) {
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { attempts++ }})
+	}
+	response, err = h.transport.RoundTrip(r.WithContext(ctx))
+	if err == nil {
+		return response, func() { response.Body.Close(); h.port.end() }, nil
+	}
+	h.port.end()
+	if dialFailed(err) && ctx.Err() == nil {
+		h.port.lost()
+		if attempts == 0 {
+			return nil, nil, fault.New(op, fault.AppUnreachable, "the app's port %s took no connection: %w", h.port.Address, err)
+		}
+	}
+	return nil, nil, cutOff(ctx, op, err)
+}
+
+// repeatable tells whether net/http may send r twice by itself.
+func repeatable(r *http.Request) bool {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return true
+	}
+	return r.Header["Idempotency-Key"] != nil || r.Header["X-Idempotency-Key"] != nil
+}
+
+// cutOff is the fault of a call that the app may have seen.
+func cutOff(ctx context.Context, op string, err error) error {
+	if ctx.Err() != nil {
+		return fault.FromContext(op, ctx, "the app's answer")
+	}
+	var given *fault.Error
+	if errors.As(err, &given) {
+		return err
+	}
+	return fault.New(op, fault.InstanceLost, "the connection to the app broke: %w", err)
+}
+
+// readBody reads a whole answer, but no more than MaxBody.
+func (h *HTTP) readBody(ctx context.Context, op string, response *http.Response) ([]byte, error) {
+	most := h.port.MaxBody
+	tooLarge := func() error {
+		return fault.New(op, fault.BodyTooLarge, "the app's answer is larger than the %d bytes that this sidecar accepts", most)
+	}
+	switch {
+	case response.Request.Method == http.MethodHead: // its length is that of a body that does not come
+		return nil, nil
+	case response.ContentLength > most:
+		return nil, tooLarge()
+	}
+	var body []byte
+	var err error
+	if response.ContentLength >= 0 {
+		body = make([]byte, response.ContentLength)
+		_, err = io.ReadFull(response.Body, body)
+	} else {
+		body, err = io.ReadAll(io.LimitReader(response.Body, most+1))
+	}
+	switch {
+	case err != nil:
+		return nil, cutOff(ctx, op, err)
+	case int64(len(body)) > most:
+		return nil, tooLarge()
+	}
+	return body, nil
+}
+
+// headOf is an answer without its body.
+func headOf(response *http.Response) *call.Response {
+	head := &call.Response{Status: response.StatusCode, ContentType: response.Header.Get("Content-Type")}
+	head.Header = make(call.Header, 0, len(response.Header))
+	for key, values := range response.Header {
+		if key == "Content-Type" || hopByHop[key] {
+			continue
+		}
+		for _, value := range values {
+			head.Header.Add(strings.ToLower(key), value)
+		}
+	}
+	return head
+}
+
+// hopByHop holds the fields that concern one connection (RFC 9110, 7.6.1) or that net/http writes itself.
+var hopByHop = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true,
+	"Proxy-Authorization": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
+	"Content-Length": true, "Host": true, "Http2-Settings": true,
+}
+
+// addFields copies header to fields, except what must not pass. What the Connection field names must not pass either.
+func addFields(op string, fields http.Header, header call.Header) error {
+	named := header.Get("connection")
+	for _, f := range header {
+		key := http.CanonicalHeaderKey(f.Key)
+		if hopByHop[key] || strings.HasPrefix(f.Key, ":") || named != "" && lists(named, f.Key) {
+			continue
+		}
+		if !isToken(key) || strings.ContainsFunc(f.Value, forbidden) {
+			return fault.New(op, fault.BadRequest, "header field %q cannot be sent over HTTP", f.Key)
+		}
+		fields[key] = append(fields[key], f.Value)
+	}
+	return nil
+}
+
+// lists tells whether a comma-separated list names key.
+func lists(list, key string) bool {
+	for name := range strings.SplitSeq(list, ",") {
+		if strings.EqualFold(strings.TrimSpace(name), key) {
+			return true
+		}
+	}
+	return false
+}
+
+// forbidden are the control characters that a field value must not hold.
+func forbidden(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+// isToken tells whether s is a token of RFC 9110.
+func isToken(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// connections knows the open ones, so that Close can cut those whose calls do not end.
+type connections struct {
+	mu   sync.Mutex
+	open map[*connection]struct{}
+	done bool
+}
+
+type connection struct {
+	net.Conn
+	of *connections
+}
+
+func (c *connections) dial(ctx context.Context, _, address string) (net.Conn, error) {
+	conn, err := dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.done {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	if c.open == nil {
+		c.open = make(map[*connection]struct{})
+	}
+	known := &connection{conn, c}
+	c.open[known] = struct{}{}
+	return known, nil
+}
+
+func (c *connection) Close() error {
+	c.of.mu.Lock()
+	delete(c.of.open, c)
+	c.of.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func (c *connections) cut() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.done = true
+	for conn := range c.open {
+		conn.Conn.Close()
+	}
+}

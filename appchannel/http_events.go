@@ -1,0 +1,213 @@
+package appchannel
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// maxControl bounds the answers that the channel itself reads: outcomes, lists of subscriptions.
+const maxControl = 1 << 20
+
+// Deliver posts the event to its route, as a CloudEvent in JSON or raw as it was stored.
+func (h *HTTP) Deliver(ctx context.Context, event *Event) (Outcome, error) {
+	route := needOf(event).name
+	op := "deliver " + route
+	req := &call.Request{Method: route, ContentType: event.ContentType, Header: event.Header, Body: event.Data}
+	if event.Envelope != nil {
+		req.ContentType, req.Body, req.Header = "application/cloudevents+json", event.Envelope, traceOf(event.Header)
+	}
+	r, err := h.request(op, req, bytes.NewReader(req.Body), int64(len(req.Body)))
+	if err != nil {
+		return Outcome{}, err
+	}
+	response, done, err := h.send(ctx, op, r)
+	if err != nil {
+		return Outcome{}, err
+	}
+	defer done()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxControl))
+	if err != nil {
+		return Outcome{}, cutOff(ctx, op, err)
+	}
+	return h.outcome(op, response, body), nil
+}
+
+// traceOf keeps the fields by which tracing continues; the envelope holds all others.
+func traceOf(header call.Header) call.Header {
+	var trace call.Header
+	for _, f := range header {
+		switch f.Key {
+		case "traceparent", "tracestate", "baggage":
+			trace = append(trace, f)
+		}
+	}
+	return trace
+}
+
+// outcome reads the app's answer to an event, as Dapr apps give it: a 2xx is success unless its JSON says otherwise, a
+// body that is no such JSON says nothing, 404 drops, anything else asks for the event again.
+func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome {
+	delay := retryAfter(response.Header.Get("Retry-After"))
+	switch status := response.StatusCode; {
+	case status == http.StatusNotFound:
+		return Outcome{Verdict: Drop, Reason: "the app has no such route (404)"}
+	case status < 200 || status > 299:
+		return Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}
+	case len(bytes.TrimSpace(body)) == 0:
+		return Outcome{Verdict: Success}
+	}
+	var said struct {
+		Status, Delay, Reason string
+	}
+	if err := json.Unmarshal(body, &said); err != nil {
+		h.port.Log.Debug("the app's answer to an event is no outcome in JSON; it counts as success", "op", op, "error", err)
+		return Outcome{Verdict: Success}
+	}
+	if d, err := time.ParseDuration(said.Delay); err == nil {
+		delay = max(0, d)
+	}
+	switch said.Status {
+	case "", "SUCCESS":
+		return Outcome{Verdict: Success}
+	case "RETRY":
+		return Outcome{Verdict: Retry, Delay: delay, Reason: said.Reason}
+	case "DROP":
+		return Outcome{Verdict: Drop, Reason: said.Reason}
+	}
+	return Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered with the unknown status " + strconv.Quote(said.Status)}
+}
+
+// retryAfter reads a Retry-After field given in seconds.
+func retryAfter(field string) time.Duration {
+	seconds, err := strconv.ParseUint(field, 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// Subscriptions asks the app each time it becomes ready.
+func (h *HTTP) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
+	return h.port.subscriptions(ctx, changed, h.listSubscriptions)
+}
+
+// listSubscriptions reads both lists an app may have. One that is not there is empty.
+func (h *HTTP) listSubscriptions(ctx context.Context) ([]Subscription, error) {
+	own, err := h.list(ctx, "sidecast/subscriptions", ownSubscriptions)
+	if err != nil {
+		return nil, err
+	}
+	dapr, err := h.list(ctx, "dapr/subscribe", h.daprSubscriptions)
+	return append(own, dapr...), err
+}
+
+func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subscription, error)) ([]Subscription, error) {
+	status, body, err := h.get(ctx, path)
+	switch {
+	case err != nil:
+		return nil, err
+	case status >= 500 && status != http.StatusNotImplemented:
+		return nil, fault.New("app over http: GET /"+path, fault.AppFailed, "the app answered %d", status)
+	case status != http.StatusOK:
+		return nil, nil
+	}
+	all, err := parse(body)
+	if err != nil { // asking again would bring the same: some apps answer any path with a page
+		h.port.Log.Warn("the app's list of subscriptions is not valid and is ignored", "path", "/"+path, "error", err)
+		return nil, nil
+	}
+	return all, nil
+}
+
+// get asks the app something on behalf of the channel itself.
+func (h *HTTP) get(ctx context.Context, path string) (int, []byte, error) {
+	r := &http.Request{Method: http.MethodGet, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
+	h.sign(r.Header)
+	response, err := h.transport.RoundTrip(r.WithContext(ctx))
+	if err != nil {
+		return 0, nil, cutOff(ctx, "app over http: GET /"+path, err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, maxControl))
+	return response.StatusCode, body, err
+}
+
+// healthy is one health check.
+func (h *HTTP) healthy(ctx context.Context) error {
+	status, _, err := h.get(ctx, h.port.Health.Path)
+	if err == nil && status >= 400 {
+		err = fault.New("app over http: GET "+h.port.Health.Path, fault.AppUnhealthy, "the app answered %d", status)
+	}
+	return err
+}
+
+// ownSubscriptions reads the answer of /sidecast/subscriptions: a JSON list whose fields are those of Subscription, in
+// lower camel case, durations as in `30s`.
+func ownSubscriptions(body []byte) ([]Subscription, error) {
+	var list []struct {
+		PubSub, Topic, Group, Route, DeadLetterTopic, AckWait string
+		MaxDeliveries                                         int
+		Raw, OnlyNew                                          bool
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, err
+	}
+	all := make([]Subscription, 0, len(list))
+	for _, s := range list {
+		if s.Topic == "" {
+			return nil, fault.New("app over http", fault.AppAnswer, "a subscription names no topic")
+		}
+		var wait time.Duration
+		if s.AckWait != "" {
+			var err error
+			if wait, err = time.ParseDuration(s.AckWait); err != nil {
+				return nil, err
+			}
+		}
+		all = append(all, Subscription{
+			PubSub: s.PubSub, Topic: s.Topic, Group: s.Group, Route: s.Route, DeadLetterTopic: s.DeadLetterTopic,
+			MaxDeliveries: max(0, s.MaxDeliveries), AckWait: max(0, wait), Raw: s.Raw, OnlyNew: s.OnlyNew,
+		})
+	}
+	return all, nil
+}
+
+// daprSubscriptions reads the answer of /dapr/subscribe, in both of its versions. Rules that route by content are not
+// supported: their default route takes all events.
+func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
+	var list []struct {
+		PubSubName, Topic, Route, DeadLetterTopic string
+		Routes                                    struct {
+			Default string
+			Rules   []struct{ Match, Path string }
+		}
+		Metadata map[string]string
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, err
+	}
+	all := make([]Subscription, 0, len(list))
+	for _, s := range list {
+		if s.Topic == "" {
+			return nil, fault.New("app over http", fault.AppAnswer, "a subscription names no topic")
+		}
+		route := s.Route
+		if route == "" {
+			route = s.Routes.Default
+		}
+		if len(s.Routes.Rules) > 0 {
+			h.port.Log.Warn("routing rules of a subscription are not supported; the default route takes all", "topic", s.Topic, "route", route)
+		}
+		raw, _ := strconv.ParseBool(s.Metadata["rawPayload"])
+		all = append(all, Subscription{PubSub: s.PubSubName, Topic: s.Topic, Route: route, DeadLetterTopic: s.DeadLetterTopic, Raw: raw})
+	}
+	return all, nil
+}

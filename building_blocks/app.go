@@ -1,0 +1,98 @@
+package blocks
+
+import (
+	"context"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fabric"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+// App is the local app as its sidecar sees it: one lane in front of one channel, for calls and events alike, so that the
+// app never works on more than it was said to take.
+type App struct {
+	self    Self
+	channel appchannel.Channel
+	fabric  *fabric.Fabric
+	lane    *actors.Lane
+	metrics *telemetry.Metrics
+	tracer  *telemetry.Tracer
+}
+
+var _ fabric.Handler = (*App)(nil)
+
+func newApp(d Deps) *App {
+	return &App{
+		self:    d.Self,
+		channel: d.App,
+		fabric:  d.Fabric,
+		lane:    d.System.Lane("app", appPolicy(d.AppMaxConcurrency)),
+		metrics: d.Metrics,
+		tracer:  d.Tracer,
+	}
+}
+
+func (a *App) start() error { return a.fabric.Serve(a) }
+
+// Channel is how the app is reached.
+func (a *App) Channel() appchannel.Channel { return a.channel }
+
+// ServeCall gives the app a call that came over the fabric.
+func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
+	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)
+	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
+	defer span.End(&err)
+	err = a.lane.Do(ctx, resiliency.Call{Op: req.Method, Caller: req.Caller},
+		func(ctx context.Context, _ actors.Grant) error {
+			if err := a.channel.Ready(); err != nil {
+				return err
+			}
+			var err error
+			resp, err = a.channel.Invoke(ctx, req)
+			return err
+		})
+	return resp, err
+}
+
+// ServeStream gives the app a stream that came over the fabric.
+func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.ServerStream) (err error) {
+	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "stream"}, time.Now(), &err)
+	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
+	defer span.End(&err)
+	return a.lane.Do(ctx, resiliency.Call{Op: req.Method, Caller: req.Caller},
+		func(ctx context.Context, _ actors.Grant) error {
+			if err := a.channel.Ready(); err != nil {
+				return err
+			}
+			return a.channel.Stream(ctx, req, stream)
+		})
+}
+
+// deliver gives the app an event.
+func (a *App) deliver(ctx context.Context, event *appchannel.Event) (outcome appchannel.Outcome, err error) {
+	err = a.lane.Do(ctx, resiliency.Call{Op: event.Topic, Idempotent: true},
+		func(ctx context.Context, _ actors.Grant) error {
+			if err := a.channel.Ready(); err != nil {
+				return err
+			}
+			var err error
+			outcome, err = a.channel.Deliver(ctx, event)
+			return err
+		})
+	return outcome, err
+}
+
+// failedStatus makes a lane see the answer of an HTTP app that failed; the caller still gets the answer itself.
+func failedStatus(op string, resp *call.Response) error {
+	if resp.Status < 500 {
+		return nil
+	}
+	return fault.E(op, fault.KindFromHTTP(resp.Status), fault.AppFailed, errStatus(resp.Status))
+}

@@ -1,0 +1,211 @@
+package blocks
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// defaultPubSub is the component of those that name none.
+const defaultPubSub = "pubsub"
+
+// subscriptionKey tells subscriptions of the app apart.
+type subscriptionKey struct{ pubsub, topic, group string }
+
+// appConsumer is a subscription of the local app, run by a supervised worker that subscribes again when its feed breaks.
+type appConsumer struct {
+	sub    appchannel.Subscription
+	worker *actors.Worker
+	slots  chan struct{} // one token for each event the app may be given
+	app    *App
+	state  atomic.Pointer[string] // nil before the first try
+}
+
+var _ Sink = (*appConsumer)(nil)
+
+// start follows what the app wants, beside what the manifests declare.
+func (p *PubSub) start(declared []appchannel.Subscription) {
+	p.mu.Lock()
+	p.declared = declared
+	p.watch = p.system.Worker("subscriptions", func(ctx context.Context) error {
+		return p.app.channel.Subscriptions(ctx, func(wanted []appchannel.Subscription) { p.follow(ctx, wanted) })
+	})
+	p.mu.Unlock()
+	p.follow(context.Background(), nil)
+}
+
+// Declare replaces the subscriptions of the manifests.
+func (p *PubSub) Declare(ctx context.Context, declared []appchannel.Subscription) {
+	p.mu.Lock()
+	p.declared = declared
+	p.mu.Unlock()
+	p.follow(ctx, nil)
+}
+
+// follow starts the subscriptions that are new and stops those that nobody wants any more. A nil wanted keeps what the app
+// asked for last.
+func (p *PubSub) follow(ctx context.Context, wanted []appchannel.Subscription) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stopped {
+		return
+	}
+	if wanted != nil {
+		p.wanted = wanted
+	}
+	all := map[subscriptionKey]appchannel.Subscription{}
+	for _, list := range [][]appchannel.Subscription{p.declared, p.wanted} {
+		for _, sub := range list {
+			if sub.PubSub == "" {
+				sub.PubSub = defaultPubSub
+			}
+			if sub.Group == "" {
+				sub.Group = p.self.AppID
+			}
+			all[subscriptionKey{sub.PubSub, sub.Topic, sub.Group}] = sub
+		}
+	}
+	for key, c := range p.active {
+		if sub, ok := all[key]; !ok || sub != c.sub {
+			delete(p.active, key)
+			p.leaving.Go(func() { _ = c.worker.Stop(context.WithoutCancel(ctx)) })
+		}
+	}
+	for key, sub := range all {
+		if p.active[key] == nil {
+			p.active[key] = p.consume(sub)
+		}
+	}
+}
+
+func (p *PubSub) consume(sub appchannel.Subscription) *appConsumer {
+	c := &appConsumer{sub: sub, app: p.app, slots: make(chan struct{}, p.credits)}
+	for range p.credits {
+		c.slots <- struct{}{}
+	}
+	c.worker = p.system.Worker("sub/"+sub.PubSub+"/"+sub.Topic+"/worker", func(ctx context.Context) error {
+		err := p.Subscribe(ctx, sub, c, func(group string) {
+			c.report("active")
+			p.log.Info("subscribed", "pubsub", sub.PubSub, "topic", sub.Topic, "group", group)
+		})
+		if err != nil {
+			c.report(err.Error())
+		}
+		return err
+	})
+	return c
+}
+
+func (c *appConsumer) report(state string) { c.state.Store(&state) }
+
+// stop ends the subscriptions of the app: none pulls more, and each finishes what it holds, as long as ctx lasts.
+func (p *PubSub) stop(ctx context.Context) error {
+	p.mu.Lock()
+	p.stopped = true
+	var errs []error
+	var mu sync.Mutex
+	for _, c := range p.active {
+		p.leaving.Go(func() {
+			if err := c.worker.Stop(ctx); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+		})
+	}
+	clear(p.active)
+	watch := p.watch
+	p.mu.Unlock()
+	if watch != nil {
+		errs = append(errs, watch.Stop(ctx))
+	}
+	p.leaving.Wait()
+	return errors.Join(errs...)
+}
+
+// SubscriptionStatus is one subscription of the app and how it does.
+type SubscriptionStatus struct {
+	Subscription appchannel.Subscription
+	// State is `subscribing`, `active` or the error that keeps it from being so.
+	State    string
+	InFlight int
+}
+
+// Subscriptions tells how the subscriptions of the app do, in the order of component and topic.
+func (p *PubSub) Subscriptions() []SubscriptionStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]SubscriptionStatus, 0, len(p.active))
+	for _, c := range p.active {
+		status := SubscriptionStatus{Subscription: c.sub, State: "subscribing", InFlight: cap(c.slots) - len(c.slots)}
+		if state := c.state.Load(); state != nil {
+			status.State = *state
+		}
+		all = append(all, status)
+	}
+	slices.SortFunc(all, func(a, b SubscriptionStatus) int {
+		return cmp.Or(cmp.Compare(a.Subscription.PubSub, b.Subscription.PubSub), cmp.Compare(a.Subscription.Topic, b.Subscription.Topic),
+			cmp.Compare(a.Subscription.Group, b.Subscription.Group))
+	})
+	return all
+}
+
+// Take waits for the app to be ready and for a free slot.
+func (c *appConsumer) Take(ctx context.Context, most int) (int, error) {
+	for c.app.channel.Ready() != nil {
+		if err := pause(ctx, readyPoll); err != nil {
+			return 0, err
+		}
+	}
+	select {
+	case <-ctx.Done():
+		return 0, fault.FromContext("subscribe "+c.sub.Topic, ctx, "the app")
+	case <-c.slots:
+	}
+	n := 1
+	for n < most {
+		select {
+		case <-c.slots:
+			n++
+			continue
+		default:
+		}
+		break
+	}
+	return n, nil
+}
+
+// Return gives slots back.
+func (c *appConsumer) Return(n int) {
+	for range n {
+		c.slots <- struct{}{}
+	}
+}
+
+// Deliver gives the app an event in the app's own lane.
+func (c *appConsumer) Deliver(ctx context.Context, event *appchannel.Event) (appchannel.Outcome, error) {
+	defer c.Return(1)
+	return c.app.deliver(ctx, event)
+}
+
+// readyPoll is how often a paused subscription looks whether the app takes work again.
+const readyPoll = 100 * time.Millisecond
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

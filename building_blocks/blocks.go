@@ -1,0 +1,76 @@
+// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State and Lock, one type each. A block holds
+// what is true for every backend and every front door: validation, key layout, envelopes, deadlines, lanes, metrics and
+// traces. The front doors in api/ translate to and from these types and decide nothing.
+//
+//	b := blocks.New(blocks.Deps{…})
+//	price, err := b.Invocation.Invoke(ctx, &call.Request{App: "pricing", Method: "price", Body: order})
+//
+// Every method answers exactly once, at its context's deadline at the latest; its errors are faults.
+package blocks
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fabric"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+// Self is who this sidecar is.
+type Self struct{ AppID, Instance, Namespace, Version string }
+
+// Deps is what the blocks stand on. All of it outlives them.
+type Deps struct {
+	Self       Self
+	Log        *slog.Logger
+	System     *actors.System
+	Fabric     *fabric.Fabric
+	Components *components.Set
+	App        appchannel.Channel
+	Metrics    *telemetry.Metrics
+	Tracer     *telemetry.Tracer // nil makes no spans
+	// AppMaxConcurrency is the most calls and events the app is given at once; 0 means DefaultAppConcurrency.
+	AppMaxConcurrency int
+	// Shutdown asks the process to drain and end.
+	Shutdown func()
+}
+
+// Blocks are the building blocks of one sidecar.
+type Blocks struct {
+	App        *App
+	Invocation *Invocation
+	PubSub     *PubSub
+	State      *State
+	Lock       *Lock
+	Runtime    *Runtime
+}
+
+// New builds the blocks. Nothing runs until Start.
+func New(d Deps) *Blocks {
+	app := newApp(d)
+	events := newPubSub(d, app)
+	return &Blocks{
+		App:        app,
+		Invocation: newInvocation(d),
+		PubSub:     events,
+		State:      newState(d),
+		Lock:       newLock(d),
+		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
+	}
+}
+
+// Start takes calls from the fabric and subscribes to what the app and the manifests ask for.
+func (b *Blocks) Start(ctx context.Context, declared []appchannel.Subscription) error {
+	b.Invocation.start()
+	b.PubSub.start(declared)
+	return b.App.start()
+}
+
+// StopIntake ends what brings new work: subscriptions first pull no more, then finish what they hold.
+func (b *Blocks) StopIntake(ctx context.Context) error {
+	return b.PubSub.stop(ctx)
+}

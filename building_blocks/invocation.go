@@ -1,0 +1,192 @@
+package blocks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fabric"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+// Invocation calls other apps. Each target has a lane of its own, which chooses the instance and owns timeouts, retries,
+// breaker and queue. A call is made at most once unless that lane's policy retries it.
+type Invocation struct {
+	self    Self
+	system  *actors.System
+	fabric  *fabric.Fabric
+	metrics *telemetry.Metrics
+	tracer  *telemetry.Tracer
+
+	targets sync.Map     // app id → *target; only apps that presence has shown, so callers cannot make it grow
+	unknown *actors.Lane // for all the others
+}
+
+// target is an app that presence has shown.
+type target struct{ calls, streams *actors.Lane }
+
+func newInvocation(d Deps) *Invocation {
+	return &Invocation{
+		self: d.Self, system: d.System, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer,
+		unknown: d.System.Lane("unknown-apps", unknownPolicy),
+	}
+}
+
+func (v *Invocation) start() {
+	v.fabric.OnChange(v.instancesChanged)
+	seen := map[string]bool{}
+	for _, instance := range v.fabric.Instances("") {
+		if !seen[instance.App] {
+			seen[instance.App] = true
+			v.instancesChanged(instance.App, v.fabric.Instances(instance.App))
+		}
+	}
+}
+
+// instancesChanged tells the lanes of app where it can be reached. Instances whose app takes no calls are left out as long
+// as there are others.
+func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
+	endpoints := make([]resiliency.Endpoint, 0, len(instances))
+	for _, ready := range []bool{true, false} {
+		if len(endpoints) > 0 {
+			break
+		}
+		for _, i := range instances {
+			if i.Ready == ready {
+				endpoints = append(endpoints, resiliency.Endpoint{ID: i.ID, Load: i.Load, Weight: i.Weight, Zone: i.Zone})
+			}
+		}
+	}
+	t := v.target(app)
+	if t == nil {
+		t = &target{
+			calls:   v.system.BalancedLane("app/"+app, targetPolicy),
+			streams: v.system.BalancedLane("app/"+app+"/streams", streamPolicy),
+		}
+		v.targets.Store(app, t)
+	}
+	t.calls.SetEndpoints(endpoints)
+	t.streams.SetEndpoints(endpoints)
+}
+
+func (v *Invocation) target(app string) *target {
+	if t, ok := v.targets.Load(app); ok {
+		return t.(*target)
+	}
+	return nil
+}
+
+// Invoke sends req to an instance of its app and returns the answer. The answer of an HTTP app comes back whatever its
+// status is.
+func (v *Invocation) Invoke(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
+	if err := v.admit(req); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	ctx, span := v.tracer.Start(ctx, "invoke "+req.App+"/"+req.Method, trace.SpanKindClient, &req.Header)
+	defer span.End(&err)
+	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Idempotent: req.Idempotent}
+
+	t := v.target(req.App)
+	if t == nil {
+		if t, err = v.findTarget(ctx, req, what); err != nil {
+			return nil, err
+		}
+	}
+	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "invoke"}, began, &err)
+	err = t.calls.Do(ctx, what, func(ctx context.Context, grant actors.Grant) error {
+		var err error
+		resp, err = v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+		if err != nil {
+			return err
+		}
+		return failedStatus("invoke", resp)
+	})
+	var status errStatus
+	if errors.As(err, &status) && resp != nil && resp.Status == int(status) {
+		return resp, nil // the app did answer; only the lane had to know that it failed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+// Stream opens a stream to an instance of req's app and hands it to use, which owns it until it returns. The stream's lane
+// counts it as in flight until then.
+func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(context.Context, call.ClientStream) error) (err error) {
+	if err := v.admit(req); err != nil {
+		return err
+	}
+	ctx, span := v.tracer.Start(ctx, "stream "+req.App+"/"+req.Method, trace.SpanKindClient, &req.Header)
+	defer span.End(&err)
+	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID}
+	t := v.target(req.App)
+	if t == nil {
+		if t, err = v.findTarget(ctx, req, what); err != nil {
+			return err
+		}
+	}
+	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "stream"}, time.Now(), &err)
+	return t.streams.Do(ctx, what, func(ctx context.Context, grant actors.Grant) error {
+		stream, err := v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+		if err != nil {
+			return err
+		}
+		defer stream.Close()
+		return use(ctx, stream)
+	})
+}
+
+func (v *Invocation) admit(req *call.Request) error {
+	switch {
+	case req.App == "":
+		return fault.New("invoke", fault.BadRequest, "app_id is empty: name the app to call")
+	case req.Method == "":
+		return fault.New("invoke "+req.App, fault.BadRequest, "method is empty: name the method to call")
+	case len(req.App) > maxName || len(req.Method) > maxPath:
+		return fault.New("invoke", fault.BadRequest, "app_id may have %d bytes and method %d", maxName, maxPath)
+	}
+	req.Caller = v.self.AppID
+	return nil
+}
+
+// findTarget waits a little for an app that presence does not know: it may be about to start.
+func (v *Invocation) findTarget(ctx context.Context, req *call.Request, what resiliency.Call) (t *target, err error) {
+	err = v.unknown.Do(ctx, what, func(context.Context, actors.Grant) error {
+		if t = v.target(req.App); t == nil {
+			return v.appNotFound(req.App)
+		}
+		return nil
+	})
+	return t, err
+}
+
+func (v *Invocation) appNotFound(app string) error {
+	known := map[string]bool{}
+	var names []string
+	for _, i := range v.fabric.Instances("") {
+		if !known[i.App] && len(names) < 10 {
+			known[i.App] = true
+			names = append(names, i.App)
+		}
+	}
+	return fault.New("invoke "+app, fault.AppNotFound, "no instance of app %q is in namespace %q; presence knows %q",
+		app, v.self.Namespace, names).With("app", app)
+}
+
+// errStatus is an HTTP status that counts as a failure.
+type errStatus int
+
+func (s errStatus) Error() string {
+	return fmt.Sprintf("the app answered %d %s", int(s), http.StatusText(int(s)))
+}

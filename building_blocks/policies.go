@@ -1,0 +1,80 @@
+package blocks
+
+import (
+	"time"
+
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// DefaultAppConcurrency is how many calls and events an app is given at once when nobody says.
+const DefaultAppConcurrency = 1024
+
+// appQueue is how many calls may wait for a turn at the local app: enough for a burst, little enough that the last in line
+// is served while its caller still waits.
+const appQueue = 256
+
+// targetPolicy guards calls to another app. Retries happen only where trying again cannot do the work twice: before the
+// call was sent, or when the caller says it is idempotent.
+var targetPolicy = resiliency.Policy{
+	Name:        "default-app",
+	CallTimeout: 30 * time.Second,
+	Retry:       resiliency.Retry{Max: 5, Initial: 50 * time.Millisecond, MaxInterval: 2 * time.Second, Multiplier: 2, Jitter: .5},
+	Breaker:     resiliency.Breaker{Failures: 50, OpenFor: 2 * time.Second, Probes: 1},
+	MaxInFlight: 2048,
+	MaxQueue:    2048,
+}
+
+// unknownPolicy guards calls to apps that presence does not know (yet).
+var unknownPolicy = resiliency.Policy{
+	Name:        "unknown-app",
+	CallTimeout: 30 * time.Second,
+	Retry:       resiliency.Retry{Max: 4, Initial: 50 * time.Millisecond, MaxInterval: time.Second, Multiplier: 2, Jitter: .5},
+	MaxInFlight: 256,
+	MaxQueue:    256,
+}
+
+// streamPolicy guards the opening and the life of streams, which may last as long as their callers like.
+var streamPolicy = resiliency.Policy{
+	Name:        "default-stream",
+	Retry:       targetPolicy.Retry,
+	MaxInFlight: 1024,
+	MaxQueue:    256,
+}
+
+// componentPolicy guards a component. A backend that does not answer is asked again only for what is safe to repeat.
+var componentPolicy = resiliency.Policy{
+	Name:        "default-component",
+	CallTimeout: 15 * time.Second,
+	Retry:       resiliency.Retry{Max: 3, Initial: 50 * time.Millisecond, MaxInterval: time.Second, Multiplier: 2, Jitter: .5},
+	Breaker:     resiliency.Breaker{Failures: 20, OpenFor: time.Second, Probes: 1},
+	MaxInFlight: 512,
+	MaxQueue:    2048,
+}
+
+// waitPolicy guards the lines of locks: a waiter costs little and waits as long as its deadline lets it.
+var waitPolicy = resiliency.Policy{
+	Name:        "lock-wait",
+	MaxInFlight: 8192,
+}
+
+// deliveryTimeout bounds one handler's work on one event.
+const deliveryTimeout = 10 * time.Minute
+
+// deliveryPolicy guards the delivery of one subscription's events. It does not retry: an event that was not handled goes
+// back to its broker, which keeps it while it waits.
+func deliveryPolicy(inFlight int) resiliency.Policy {
+	return resiliency.Policy{
+		Name:           "default-subscription",
+		AttemptTimeout: deliveryTimeout,
+		MaxInFlight:    inFlight,
+		MaxQueue:       inFlight,
+	}
+}
+
+// appPolicy guards the local app. It does not retry: the caller's own lane does.
+func appPolicy(maxConcurrency int) resiliency.Policy {
+	if maxConcurrency == 0 {
+		maxConcurrency = DefaultAppConcurrency
+	}
+	return resiliency.Policy{Name: "app-max-concurrency", MaxInFlight: maxConcurrency, MaxQueue: appQueue}
+}

@@ -1,0 +1,175 @@
+package blocks
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pubsub"
+	"github.com/sidecast/sidecast/resiliency"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+// MaxBatch is the most events of one batch.
+const MaxBatch = 1000
+
+const maxDelay = 365 * 24 * time.Hour
+
+// PubSub publishes events and delivers them at least once to each consumer group. The block owns envelopes, limits, lanes,
+// dead letters and the pace of redelivery; a broker stores, counts deliveries and hands out what is asked for.
+type PubSub struct {
+	self       Self
+	log        *slog.Logger
+	system     *actors.System
+	components *components.Set
+	app        *App
+	credits    int
+	lanes      *componentLanes
+	metrics    *telemetry.Metrics
+	tracer     *telemetry.Tracer
+
+	mu       sync.Mutex
+	declared []appchannel.Subscription        // by the manifests
+	wanted   []appchannel.Subscription        // by the app
+	active   map[subscriptionKey]*appConsumer // of the local app
+	watch    *actors.Worker                   // follows what the app wants
+	leaving  sync.WaitGroup                   // subscriptions that are being stopped
+	stopped  bool
+}
+
+func newPubSub(d Deps, app *App) *PubSub {
+	credits := d.AppMaxConcurrency
+	if credits == 0 {
+		credits = defaultEventConcurrency
+	}
+	return &PubSub{
+		self: d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits,
+		lanes:   &componentLanes{system: d.System, block: "pubsub"},
+		metrics: d.Metrics, tracer: d.Tracer,
+		active: map[subscriptionKey]*appConsumer{},
+	}
+}
+
+// Draft is an event to publish.
+type Draft struct {
+	Data        []byte
+	ContentType string
+	// Header holds CloudEvent extensions, attributes as `cloudevent.<name>`, or the fields of a raw event.
+	Header call.Header
+	// Key orders the event among those of the same key; Delay keeps it back; Raw leaves the envelope out.
+	Key   string
+	Delay time.Duration
+	Raw   bool
+}
+
+// Published is what became of one draft.
+type Published struct {
+	ID  string
+	Err error
+}
+
+// Publish stores one event and returns its id.
+func (p *PubSub) Publish(ctx context.Context, component, topic string, draft Draft) (id string, err error) {
+	results, err := p.publish(ctx, component, topic, []Draft{draft}, "publish")
+	if err != nil {
+		return "", err
+	}
+	return results[0].ID, results[0].Err
+}
+
+// PublishBatch stores many events, in order, and says for each what became of it. It fails as a whole only when nothing
+// was stored.
+func (p *PubSub) PublishBatch(ctx context.Context, component, topic string, drafts []Draft) ([]Published, error) {
+	if len(drafts) > MaxBatch {
+		return nil, fault.New("publish "+topic, fault.BadRequest, "%d events in one batch; at most %d are allowed", len(drafts), MaxBatch)
+	}
+	return p.publish(ctx, component, topic, drafts, "publish_batch")
+}
+
+func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []Draft, op string) (results []Published, err error) {
+	if err := checkName("publish", "the topic", topic, maxTopic, fault.TopicInvalid); err != nil {
+		return nil, err
+	}
+	use, err := p.components.PubSub(ctx, component)
+	if err != nil {
+		return nil, err
+	}
+	defer use.Release()
+	defer p.metrics.Observe(telemetry.Op{Block: "pubsub", Target: use.Name, Name: op}, time.Now(), &err)
+
+	results = make([]Published, len(drafts))
+	batch := outbox{results: results, messages: make([]pubsub.Message, 0, len(drafts)), index: make([]int, 0, len(drafts))}
+	for i := range drafts {
+		p.draft(ctx, &batch, i, use.Name, topic, &drafts[i])
+	}
+	err = p.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op}, func(ctx context.Context, _ actors.Grant) error {
+		return batch.send(ctx, use.Backend, topic)
+	})
+	if err != nil && batch.stored == 0 && len(batch.messages) > 0 {
+		return nil, err
+	}
+	if len(drafts) == 1 {
+		err = results[0].Err
+	}
+	return results, err
+}
+
+// draft validates and wraps one draft, and puts it in the outbox or its error in the results.
+func (p *PubSub) draft(ctx context.Context, batch *outbox, i int, component, topic string, draft *Draft) {
+	if draft.Delay < 0 || draft.Delay > maxDelay {
+		batch.results[i].Err = fault.New("publish "+topic, fault.DelayInvalid, "the delay is %s; it must be positive and at most %s", draft.Delay, maxDelay)
+		return
+	}
+	_, span := p.tracer.Start(ctx, "publish "+topic, trace.SpanKindProducer, &draft.Header)
+	defer span.End(&batch.results[i].Err)
+	message, err := wrap(p.self, component, topic, draft)
+	if err != nil {
+		batch.results[i].Err = err
+		return
+	}
+	batch.results[i].ID = message.ID
+	batch.messages = append(batch.messages, message)
+	batch.index = append(batch.index, i)
+}
+
+// outbox is a batch on its way to a broker.
+type outbox struct {
+	results  []Published
+	messages []pubsub.Message
+	index    []int // of each message's result
+	stored   int
+}
+
+// send publishes what is not stored yet: a retry after a failure in the middle repeats nothing that was acknowledged.
+func (o *outbox) send(ctx context.Context, broker pubsub.Broker, topic string) error {
+	var first error
+	var messages []pubsub.Message
+	var index []int
+	if len(o.messages) == 0 {
+		return nil
+	}
+	for i, err := range broker.Publish(ctx, topic, o.messages) {
+		at := o.index[i]
+		o.results[at].Err = err
+		if err == nil {
+			o.stored++
+			continue
+		}
+		if first == nil {
+			first = err
+		}
+		messages, index = append(messages, o.messages[i]), append(index, at)
+	}
+	if first != nil {
+		o.messages, o.index = messages, index
+	}
+	return first
+}

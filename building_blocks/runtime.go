@@ -1,0 +1,60 @@
+package blocks
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fabric"
+)
+
+// Runtime tells about the sidecar itself.
+type Runtime struct {
+	deps     Deps
+	started  time.Time
+	pubsub   *PubSub
+	shutdown func()
+}
+
+// Description is who a sidecar is, what it has and whom it sees.
+type Description struct {
+	Self          Self
+	Started       time.Time
+	PID           int
+	Fabric        string
+	AppChannel    string
+	Components    []components.Status
+	Instances     []fabric.Instance
+	Subscriptions []SubscriptionStatus
+}
+
+// Describe tells who this sidecar is, what it has and whom it sees.
+func (r *Runtime) Describe() Description {
+	return Description{
+		Self: r.deps.Self, Started: r.started, PID: os.Getpid(),
+		Fabric: r.deps.Fabric.Describe(), AppChannel: r.deps.App.Kind(),
+		Components: r.deps.Components.Statuses(), Instances: r.deps.Fabric.Instances(""),
+		Subscriptions: r.pubsub.Subscriptions(),
+	}
+}
+
+// Problems says in a sentence each what keeps the sidecar from being ready; none means ready. A degraded component is
+// not among them: it takes nothing from the others.
+func (r *Runtime) Problems() []string {
+	var problems []string
+	if !r.deps.Fabric.Connected() {
+		problems = append(problems, "the fabric is not connected: "+r.deps.Fabric.Describe())
+	}
+	if err := r.deps.App.Ready(); err != nil && r.deps.App.Kind() != "stream" { // an app that only calls opens no stream
+		problems = append(problems, err.Error())
+	}
+	return problems
+}
+
+// Tree is the supervision tree.
+func (r *Runtime) Tree(ctx context.Context) actors.Node { return r.deps.System.Tree(ctx) }
+
+// Shutdown asks the process to drain and end. It returns at once.
+func (r *Runtime) Shutdown() { r.shutdown() }

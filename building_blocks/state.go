@@ -1,0 +1,213 @@
+package blocks
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
+	"github.com/sidecast/sidecast/state"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+// Bounds of one state request.
+const (
+	MaxStateKeys = 1000 // keys of a bulk read, operations of a transaction, items of a page
+	defaultPage  = 100
+	maxTTL       = 10 * 365 * 24 * time.Hour
+)
+
+// keySeparator stands between the prefix a component gives its keys and the app's own key.
+const keySeparator = "||"
+
+// State keeps values by key in state components, linearizable per key. Keys are the app's own: the component's keyPrefix
+// decides who shares them. The block owns key layout, limits and ETag rules; a backend only moves bytes.
+type State struct {
+	components *components.Set
+	lanes      *componentLanes
+	metrics    *telemetry.Metrics
+}
+
+func newState(d Deps) *State {
+	return &State{components: d.Components, lanes: &componentLanes{system: d.System, block: "state"}, metrics: d.Metrics}
+}
+
+// do runs work on the named component in its lane.
+func (s *State) do(ctx context.Context, component, op string, idempotent bool,
+	work func(ctx context.Context, use components.Use[state.Store]) error) (err error) {
+	use, err := s.components.State(ctx, component)
+	if err != nil {
+		return err
+	}
+	defer use.Release()
+	defer s.metrics.Observe(telemetry.Op{Block: "state", Target: use.Name, Name: op}, time.Now(), &err)
+	return s.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op, Idempotent: idempotent},
+		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use) })
+}
+
+// Get returns the items of those keys that exist, in the order of keys.
+func (s *State) Get(ctx context.Context, component string, keys []string) (items []state.Item, err error) {
+	if len(keys) > MaxStateKeys {
+		return nil, fault.New("state: get", fault.BadRequest, "%d keys asked for; at most %d are allowed", len(keys), MaxStateKeys)
+	}
+	for _, key := range keys {
+		if err := checkKey("state: get", key); err != nil {
+			return nil, err
+		}
+	}
+	err = s.do(ctx, component, "get", true, func(ctx context.Context, use components.Use[state.Store]) error {
+		var err error
+		prefix := keyPrefix(use.KeyPrefix)
+		items, err = use.Backend.Get(ctx, withPrefix(prefix, keys))
+		for i := range items {
+			items[i].Key = strings.TrimPrefix(items[i].Key, prefix)
+		}
+		return err
+	})
+	return items, err
+}
+
+// Apply does all ops or none and returns the new ETag for each Set.
+func (s *State) Apply(ctx context.Context, component string, ops []state.Op) (etags []string, err error) {
+	if err := checkOps(ops); err != nil {
+		return nil, err
+	}
+	if len(ops) == 0 {
+		return nil, nil
+	}
+	own := make([]state.Op, len(ops))
+	err = s.do(ctx, component, "apply", false, func(ctx context.Context, use components.Use[state.Store]) error {
+		prefix := keyPrefix(use.KeyPrefix)
+		for i, op := range ops {
+			op.Key = prefix + op.Key
+			own[i] = op
+		}
+		var err error
+		etags, err = use.Backend.Apply(ctx, own)
+		return ownKey(err, prefix)
+	})
+	return etags, err
+}
+
+// List returns a page of items whose keys start with prefix, and the token of the next page, "" at the end.
+func (s *State) List(ctx context.Context, component, prefix string, size int, token string, keysOnly bool) (items []state.Item, next string, err error) {
+	switch {
+	case size < 0:
+		return nil, "", fault.New("state: list", fault.BadRequest, "page_size is %d; it must not be negative", size)
+	case size == 0:
+		size = defaultPage
+	case size > MaxStateKeys:
+		size = MaxStateKeys
+	}
+	after := ""
+	if token != "" {
+		raw, err := base64.RawURLEncoding.DecodeString(token)
+		if err != nil || !strings.HasPrefix(string(raw), prefix) {
+			return nil, "", fault.New("state: list", fault.PageInvalid, "the page token is not one that List gave out for prefix %q", prefix)
+		}
+		after = string(raw)
+	}
+	err = s.do(ctx, component, "list", true, func(ctx context.Context, use components.Use[state.Store]) error {
+		scanner, ok := use.Backend.(state.Scanner)
+		if !ok {
+			return unsupported("list", use.Name, use.Type)
+		}
+		own, from := keyPrefix(use.KeyPrefix), ""
+		if after != "" {
+			from = own + after
+		}
+		var err error
+		items, err = scanner.Scan(ctx, own+prefix, from, size, keysOnly)
+		for i := range items {
+			items[i].Key = strings.TrimPrefix(items[i].Key, own)
+		}
+		return err
+	})
+	if len(items) == size {
+		next = base64.RawURLEncoding.EncodeToString([]byte(items[size-1].Key))
+	}
+	return items, next, err
+}
+
+// Watch calls fn with the present items under prefix, then with each change, until ctx ends or fn fails. It lasts as long
+// as the watcher likes and so takes no turn in the component's lane.
+func (s *State) Watch(ctx context.Context, component, prefix string, onlyChanges bool, fn func(state.Event) error) error {
+	use, err := s.components.State(ctx, component)
+	if err != nil {
+		return err
+	}
+	defer use.Release()
+	watcher, ok := use.Backend.(state.Watcher)
+	if !ok {
+		return unsupported("watch", use.Name, use.Type)
+	}
+	ctx, cancel := whileCurrent(ctx, use)
+	defer cancel()
+	own := keyPrefix(use.KeyPrefix)
+	err = watcher.Watch(ctx, own+prefix, onlyChanges, func(e state.Event) error {
+		e.Item.Key = strings.TrimPrefix(e.Item.Key, own)
+		return fn(e)
+	})
+	return replacedOr(ctx, err)
+}
+
+func checkOps(ops []state.Op) error {
+	if len(ops) > MaxStateKeys {
+		return fault.New("state: apply", fault.TransactionBig, "%d operations; at most %d are allowed", len(ops), MaxStateKeys)
+	}
+	seen := make(map[string]struct{}, len(ops))
+	for i := range ops {
+		op := &ops[i]
+		if err := checkKey("state: apply", op.Key); err != nil {
+			return err
+		}
+		if _, twice := seen[op.Key]; twice {
+			return fault.New("state: apply", fault.BadRequest, "key %q occurs twice; each key may occur once", op.Key)
+		}
+		seen[op.Key] = struct{}{}
+		if op.TTL < 0 || op.TTL > maxTTL {
+			return fault.New("state: set", fault.TTLInvalid, "the ttl of key %q is %s; it must be positive and at most %s", op.Key, op.TTL, maxTTL)
+		}
+	}
+	return nil
+}
+
+func checkKey(op, key string) error {
+	if strings.Contains(key, keySeparator) {
+		return fault.New(op, fault.KeyInvalid, "key %q holds %q, which keys may not", key, keySeparator)
+	}
+	return checkName(op, "the key", key, maxKey, fault.KeyInvalid)
+}
+
+func keyPrefix(prefix string) string {
+	if prefix == "" {
+		return ""
+	}
+	return prefix + keySeparator
+}
+
+func withPrefix(prefix string, keys []string) []string {
+	own := make([]string, len(keys))
+	for i, key := range keys {
+		own[i] = prefix + key
+	}
+	return own
+}
+
+// ownKey gives the key in a conflict back its own name.
+func ownKey(err error, prefix string) error {
+	var e *fault.Error
+	if prefix != "" && errors.As(err, &e) && e.Meta["key"] != "" {
+		return e.With("key", strings.TrimPrefix(e.Meta["key"], prefix))
+	}
+	return err
+}
+
+func unsupported(what, name, kind string) error {
+	return fault.New("component "+name, fault.NotSupported, "%s cannot %s", kind, what)
+}

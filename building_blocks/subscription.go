@@ -1,0 +1,250 @@
+package blocks
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pubsub"
+	"github.com/sidecast/sidecast/resiliency"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+const (
+	// defaultEventConcurrency is how many events of one subscription the app works on at once when nobody says.
+	defaultEventConcurrency = 64
+	defaultAckWait          = 30 * time.Second
+	defaultMaxDeliveries    = 5 // where there is a dead-letter topic
+)
+
+// redelivery is the pace at which an event that was not handled comes back: by its delivery count, doubled each time.
+var redelivery = resiliency.Retry{Max: -1, Initial: 200 * time.Millisecond, MaxInterval: time.Minute, Multiplier: 2, Jitter: .2}
+
+// settleTimeout bounds the answer to a broker once the handler has spoken.
+const settleTimeout = 10 * time.Second
+
+// Sink is who gets the events of a subscription: the local app, or a stream of the native API.
+type Sink interface {
+	// Deliver hands over one event and waits for the answer.
+	Deliver(ctx context.Context, event *appchannel.Event) (appchannel.Outcome, error)
+	// Take waits until at least one more event may be delivered and returns how many, at most most. Each allows one call of
+	// Deliver, or is given back by Return.
+	Take(ctx context.Context, most int) (int, error)
+	Return(n int)
+}
+
+// Subscribe delivers the events of sub to sink until ctx ends, and then waits for the deliveries that are out. It calls
+// opened once the group exists. It fails when the subscription cannot be made or its feed breaks.
+func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sink Sink, opened func(group string)) error {
+	if err := checkName("subscribe", "the topic", sub.Topic, maxTopic, fault.TopicInvalid); err != nil {
+		return err
+	}
+	if sub.Group == "" {
+		sub.Group = p.self.AppID
+	}
+	if err := checkName("subscribe "+sub.Topic, "the consumer group", sub.Group, maxName, fault.BadRequest); err != nil {
+		return err
+	}
+	switch {
+	case sub.AckWait < 0 || sub.MaxDeliveries < 0:
+		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "ack_wait and max_deliveries must not be negative")
+	case sub.DeadLetterTopic == sub.Topic:
+		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "the dead-letter topic is the topic itself")
+	case sub.AckWait == 0:
+		sub.AckWait = defaultAckWait
+	}
+	if sub.MaxDeliveries == 0 && sub.DeadLetterTopic != "" {
+		sub.MaxDeliveries = defaultMaxDeliveries
+	}
+	use, err := p.components.PubSub(ctx, sub.PubSub)
+	if err != nil {
+		return err
+	}
+	defer use.Release()
+	sub.PubSub = use.Name
+	feed, err := use.Backend.Subscribe(ctx, sub.Topic, pubsub.Group{Name: sub.Group, AckWait: sub.AckWait, OnlyNew: sub.OnlyNew})
+	if err != nil {
+		return err
+	}
+	c := &consumer{
+		block: p, sub: sub, sink: sink, broker: use.Backend, feed: feed,
+		lane: p.system.Lane("sub/"+sub.PubSub+"/"+sub.Topic, deliveryPolicy(0)),
+		log:  p.log.With("topic", sub.Topic, "group", sub.Group),
+	}
+	opened(sub.Group)
+	current, cancel := whileCurrent(ctx, use)
+	defer cancel()
+	err = replacedOr(current, c.run(current))
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer done()
+	return errors.Join(err, feed.Close(closing))
+}
+
+// consumer moves the events of one feed to one sink.
+type consumer struct {
+	block   *PubSub
+	sub     appchannel.Subscription
+	sink    Sink
+	broker  pubsub.Broker
+	feed    pubsub.Feed
+	lane    *actors.Lane
+	log     *slog.Logger
+	running sync.WaitGroup
+}
+
+// run pulls exactly as many events as the sink takes, and ends when ctx does; deliveries that are out then are finished.
+func (c *consumer) run(ctx context.Context) error {
+	defer c.running.Wait()
+	for {
+		n, err := c.sink.Take(ctx, MaxBatch)
+		if err != nil {
+			return ending(ctx, err)
+		}
+		deliveries, err := c.feed.Next(ctx, n)
+		c.sink.Return(n - len(deliveries))
+		for _, d := range deliveries {
+			c.running.Add(1)
+			go c.deliver(context.WithoutCancel(ctx), d)
+		}
+		if err != nil {
+			return ending(ctx, err)
+		}
+	}
+}
+
+// ending is nil when err only says that ctx has ended.
+func ending(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// deliver takes one event through its lane to the sink and settles it.
+func (c *consumer) deliver(ctx context.Context, d pubsub.Delivery) {
+	defer c.running.Done()
+	stopExtending := c.extendWhileRunning(ctx, d)
+	event := unwrap(c.sub.PubSub, c.sub.Topic, c.sub.Route, c.sub.Raw, d)
+	outcome, err := c.handOver(ctx, event)
+	stopExtending()
+
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	if err := c.settle(ctx, d, event, outcome, err); err != nil {
+		// Not settled: the broker delivers it again when the ack wait ends.
+		c.log.Warn("an event could not be settled and will be delivered again", "event", event.ID, "error", err)
+	}
+}
+
+func (c *consumer) handOver(ctx context.Context, event *appchannel.Event) (outcome appchannel.Outcome, err error) {
+	defer c.block.metrics.Observe(telemetry.Op{Block: "pubsub", Target: c.sub.PubSub, Name: "deliver"}, time.Now(), &err)
+	ctx, span := c.block.tracer.Start(ctx, "deliver "+c.sub.Topic, trace.SpanKindConsumer, &event.Header)
+	defer span.End(&err)
+	err = c.lane.Do(ctx, resiliency.Call{Op: "deliver", Idempotent: true}, func(ctx context.Context, _ actors.Grant) error {
+		var err error
+		outcome, err = c.sink.Deliver(ctx, event)
+		return err
+	})
+	return outcome, err
+}
+
+// extendWhileRunning keeps the broker from delivering d again while its handler works.
+func (c *consumer) extendWhileRunning(ctx context.Context, d pubsub.Delivery) (stop func()) {
+	every := c.sub.AckWait / 3
+	var stopped atomic.Bool
+	var timer *time.Timer
+	var mu sync.Mutex // timer is set before its first use
+	mu.Lock()
+	timer = time.AfterFunc(every, func() {
+		if stopped.Load() {
+			return
+		}
+		bounded, cancel := context.WithTimeout(ctx, every)
+		defer cancel()
+		if err := d.Extend(bounded); err != nil {
+			c.log.Debug("an ack wait could not be extended", "error", err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !stopped.Load() {
+			timer.Reset(every)
+		}
+	})
+	mu.Unlock()
+	return func() {
+		stopped.Store(true)
+		timer.Stop()
+	}
+}
+
+// settle tells the broker what the app said. An event that the app never saw does not count against its deliveries.
+func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchannel.Event, outcome appchannel.Outcome, failure error) error {
+	if failure == nil && outcome.Verdict == appchannel.Success {
+		return d.Ack(ctx)
+	}
+	reason := outcome.Reason
+	if failure != nil {
+		outcome.Verdict, reason = appchannel.Retry, failure.Error()
+		if after := fault.RetryAfter(failure); after > 0 {
+			outcome.Delay = after
+		}
+		if fault.KindOf(failure) == fault.NotFound {
+			outcome.Verdict = appchannel.Drop // the app has no handler for it and will not grow one
+		}
+	}
+	spent := c.sub.MaxDeliveries > 0 && d.Attempt() >= c.sub.MaxDeliveries && !fault.NotSent(failure)
+	if outcome.Verdict == appchannel.Drop || spent {
+		return c.bury(ctx, d, event, reason)
+	}
+	delay := outcome.Delay
+	if delay <= 0 {
+		delay = redelivery.Pace(d.Attempt())
+	}
+	c.log.Info("an event was not handled and will be delivered again",
+		"event", event.ID, "delivery", d.Attempt(), "after", delay, "reason", reason)
+	return d.Retry(ctx, delay)
+}
+
+// bury moves an event that cannot be handled to the dead-letter topic, or forgets it where there is none.
+func (c *consumer) bury(ctx context.Context, d pubsub.Delivery, event *appchannel.Event, reason string) error {
+	if c.sub.DeadLetterTopic == "" {
+		c.log.Warn("an event was dropped: its handler refused it and the subscription has no dead-letter topic",
+			"event", event.ID, "delivery", d.Attempt(), "reason", reason)
+		return d.Ack(ctx)
+	}
+	letter := *d.Message()
+	letter.Delay = 0
+	letter.Header = maps.Clone(letter.Header)
+	if letter.Header == nil {
+		letter.Header = map[string]string{}
+	}
+	letter.Header["sidecast-dead-letter-topic"] = c.sub.Topic
+	letter.Header["sidecast-dead-letter-group"] = c.sub.Group
+	letter.Header["sidecast-dead-letter-reason"] = firstLine(reason)
+	letter.ID += "/" + c.sub.Group // the same event may be buried by several groups
+	if err := c.broker.Publish(ctx, c.sub.DeadLetterTopic, []pubsub.Message{letter})[0]; err != nil {
+		return errors.Join(err, d.Retry(ctx, redelivery.Pace(d.Attempt())))
+	}
+	c.log.Warn("an event went to the dead-letter topic", "event", event.ID, "dead_letter_topic", c.sub.DeadLetterTopic,
+		"delivery", d.Attempt(), "reason", reason)
+	return d.Ack(ctx)
+}
+
+// firstLine keeps a reason fit for a header.
+func firstLine(s string) string {
+	const most = 512
+	if i := slices.IndexFunc([]byte(s), func(b byte) bool { return b < ' ' }); i >= 0 {
+		s = s[:i]
+	}
+	return s[:min(len(s), most)]
+}

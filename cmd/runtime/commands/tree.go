@@ -1,0 +1,258 @@
+package commands
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/sidecast/sidecast/cmd/runtime/rundir"
+	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
+)
+
+func treeCommand(o *options) *cobra.Command {
+	var watch bool
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use:   "tree",
+		Short: "Draw the supervision tree of the sidecars, with their lanes",
+		Long: `Draws the actors of a sidecar, each under the one that supervises it, with the numbers of each lane: calls in flight,
+calls waiting, the breaker and its last failure, what was admitted, retried, failed and refused since the start.
+
+Without --app-id all sidecars of this machine are drawn. With --watch the picture is drawn anew until interrupted.`,
+		Example: examples(
+			`sidecast tree`,
+			`sidecast tree --app-id intake --watch`,
+			`sidecast tree --app-id intake -o json | jq '.. | .lane? // empty | select(.breaker != "closed")'`,
+		),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if interval <= 0 {
+				return usage(cmd, "--interval %v: must be positive", interval)
+			}
+			if !watch {
+				return o.drawTrees(cmd.Context(), cmd)
+			}
+			for ctx := cmd.Context(); ; {
+				if terminal(cmd) != nil && !o.json() {
+					fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J")
+				}
+				if err := o.drawTrees(ctx, cmd); err != nil && ctx.Err() == nil {
+					return err
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(interval):
+				}
+			}
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "draw again and again")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between two pictures of --watch")
+	return cmd
+}
+
+// sidecars are those a command about all of them means: the one of the flags, or all of this machine.
+func (o *options) sidecars() ([]string, error) {
+	if o.grpcAddress != "" || o.appID != "" {
+		address, err := o.address(oneSidecar)
+		return []string{address}, err
+	}
+	entries, err := rundir.List(o.dir())
+	if err != nil {
+		return nil, err
+	}
+	var addresses []string
+	for _, e := range entries {
+		addresses = append(addresses, e.GRPCAddress)
+	}
+	if len(addresses) == 0 { // the environment may name one, and if not the error says what to do
+		address, err := o.address(anySidecar)
+		return []string{address}, err
+	}
+	return addresses, nil
+}
+
+func (o *options) drawTrees(ctx context.Context, cmd *cobra.Command) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	addresses, err := o.sidecars()
+	if err != nil {
+		return err
+	}
+	for i, address := range addresses {
+		if i > 0 && !o.json() {
+			fmt.Fprintln(cmd.OutOrStdout())
+		}
+		if err := o.drawTree(ctx, cmd, address); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o *options) drawTree(ctx context.Context, cmd *cobra.Command, address string) error {
+	ctx, cancel := o.within(ctx, 0)
+	defer cancel()
+	conn, err := dial(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	client := sidecastv1.NewRuntimeClient(conn)
+	who, err := client.Describe(ctx, &sidecastv1.DescribeRequest{})
+	if err != nil {
+		return err
+	}
+	tree, err := client.Tree(ctx, &sidecastv1.TreeRequest{})
+	if err != nil {
+		return err
+	}
+	if o.json() {
+		root, err := stableJSON(tree.Root)
+		if err != nil {
+			return err
+		}
+		return printJSON(cmd.OutOrStdout(), struct {
+			AppID    string          `json:"appId"`
+			Instance string          `json:"instance"`
+			Root     json.RawMessage `json:"root"`
+		}{who.AppId, who.Instance, root})
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", paint(cmd, bold, who.AppId),
+		paint(cmd, faint, fmt.Sprintf("instance %s, pid %d, fabric %s, app by %s", who.Instance, who.Pid, who.Fabric, who.AppChannel)))
+	drawing{paint: func(code, text string) string { return paint(cmd, code, text) }}.draw(cmd.OutOrStdout(), tree.Root)
+	return nil
+}
+
+// drawing draws a tree: names at the left, the rest in columns beside them.
+type drawing struct {
+	paint func(code, text string) string
+	width int
+}
+
+func (d drawing) draw(w io.Writer, root *sidecastv1.TreeNode) {
+	d.width = d.measure(root, 0)
+	d.node(w, root, "", "", 0)
+}
+
+// measure is the width of the names with their branches.
+func (d drawing) measure(n *sidecastv1.TreeNode, depth int) int {
+	width := 3*depth + utf8.RuneCountInString(n.GetName())
+	for _, child := range n.GetChildren() {
+		width = max(width, d.measure(child, depth+1))
+	}
+	return width
+}
+
+// node draws a node behind lead and those below it behind under.
+func (d drawing) node(w io.Writer, n *sidecastv1.TreeNode, lead, under string, depth int) {
+	padding := strings.Repeat(" ", max(0, d.width-3*depth-utf8.RuneCountInString(n.GetName())))
+	line := d.paint(faint, lead) + n.GetName() + padding + "  " + d.state(n) + d.lane(n.GetLane())
+	fmt.Fprintln(w, strings.TrimRight(line, " "))
+	for i, child := range n.GetChildren() {
+		branch, beside := "├─ ", "│  "
+		if i == len(n.GetChildren())-1 {
+			branch, beside = "└─ ", "   "
+		}
+		d.node(w, child, under+branch, under+beside, depth+1)
+	}
+}
+
+// state is the node's state, with its restarts.
+func (d drawing) state(n *sidecastv1.TreeNode) string {
+	color := yellow
+	if n.GetState() == "running" {
+		color = green
+	}
+	text := d.paint(color, fmt.Sprintf("%-10s", n.GetState()))
+	if n.GetRestarts() > 0 {
+		text += d.paint(yellow, fmt.Sprintf("  restarted %d×", n.GetRestarts()))
+	}
+	return text
+}
+
+// lane is what a lane is doing: [██░░░░░░] 2/8 in flight · 0/64 waiting · breaker closed · 1,204 admitted, 3 retried.
+func (d drawing) lane(l *sidecastv1.LaneStatus) string {
+	if l == nil {
+		return ""
+	}
+	parts := []string{
+		"  " + bar(l.InFlight, l.InFlightLimit) + " " + of(l.InFlight, l.InFlightLimit) + " in flight",
+		of(l.Queued, l.QueueLimit) + " waiting",
+	}
+	if l.Endpoints > 0 {
+		parts = append(parts, fmt.Sprintf("%d endpoints", l.Endpoints))
+	}
+	parts = append(parts, d.breaker(l))
+	var sums []string
+	for _, sum := range []struct {
+		n    uint64
+		what string
+	}{{l.Admitted, "admitted"}, {l.Retried, "retried"}, {l.Failed, "failed"}, {l.Refused, "refused"}} {
+		if sum.n > 0 || sum.what == "admitted" {
+			sums = append(sums, humanize.Comma(int64(min(sum.n, 1<<62)))+" "+sum.what)
+		}
+	}
+	return strings.Join(append(parts, strings.Join(sums, ", ")), " · ")
+}
+
+func (d drawing) breaker(l *sidecastv1.LaneStatus) string {
+	switch l.Breaker {
+	case "", "closed":
+		return d.paint(green, "breaker "+cmp.Or(l.Breaker, "off"))
+	}
+	text := d.paint(red, "breaker "+l.Breaker)
+	if opens := l.BreakerOpensIn.AsDuration(); opens > 0 {
+		text += ", probes in " + opens.Round(100*time.Millisecond).String()
+	}
+	if l.BreakerReason != "" {
+		text += " (" + preview([]byte(l.BreakerReason)) + ")"
+	}
+	return text
+}
+
+// bar shows how full a lane is; one without a limit has an empty one while it is idle.
+func bar(n, limit int32) string {
+	const cells = 8
+	full := 0
+	switch {
+	case n <= 0:
+	case limit <= 0:
+		full = 1
+	default:
+		full = min(cells, max(1, int(int64(n)*cells/int64(limit))))
+	}
+	return "[" + strings.Repeat("█", full) + strings.Repeat("░", cells-full) + "]"
+}
+
+func of(n, limit int32) string {
+	if limit <= 0 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d/%d", n, limit)
+}
+
+// stableJSON is a message as JSON without the spaces that protojson varies on purpose.
+func stableJSON(n *sidecastv1.TreeNode) (json.RawMessage, error) {
+	text, err := protojson.Marshal(n)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	if err := json.Compact(&b, text); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}

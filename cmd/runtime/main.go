@@ -1,0 +1,95 @@
+// Command sidecast is the sidecar, the embedded fabric and the command line in one binary. `sidecast help` tells the rest.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sidecast/sidecast/cmd/runtime/commands"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/standard"
+)
+
+// version is set by the build.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := 0
+	if failed := commands.Execute(ctx, newRoot(func(c int) { code = c })); failed != 0 {
+		code = failed
+	}
+	stop()
+	os.Exit(code)
+}
+
+// newRoot builds the command line. exit sets the exit code of a run whose app failed.
+func newRoot(exit func(code int)) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "sidecast",
+		Short: "A sidecar that takes the distributed-systems work off your app",
+		Long: `Sidecast runs beside an app, in any language, and gives it service invocation, publish/subscribe, state and locks
+over localhost gRPC. One binary, nothing else to install.
+
+Start with
+
+  sidecast run --app-id hello --app-port 8080 -- python3 -m http.server 8080
+
+and look at it from another terminal with sidecast status, sidecast tree and sidecast invoke hello /.`,
+	}
+	root.AddCommand(newRun(exit), newReference())
+	root.AddCommand(commands.New(commands.Deps{Catalogue: catalogue{}, Lint: lint, Version: version})...)
+	return root
+}
+
+// catalogue shows the known components to the commands.
+type catalogue struct{}
+
+func (catalogue) List() []commands.ComponentType {
+	all := make([]commands.ComponentType, 0, len(standard.All()))
+	for _, c := range standard.All() {
+		all = append(all, componentType(c))
+	}
+	slices.SortFunc(all, func(a, b commands.ComponentType) int {
+		if a.Type < b.Type {
+			return -1
+		}
+		return 1
+	})
+	return all
+}
+
+func (catalogue) Describe(name string) (commands.ComponentType, bool) {
+	for _, c := range standard.All() {
+		if c.Type() == name {
+			return componentType(c), true
+		}
+	}
+	return commands.ComponentType{}, false
+}
+
+func componentType(c components.Component) commands.ComponentType {
+	d := c.Describe()
+	t := commands.ComponentType{Type: d.Type, Doc: d.Doc, Example: d.Example()}
+	for _, f := range d.Fields {
+		t.Keys = append(t.Keys, commands.ComponentKey{
+			Key: f.Key, Accepts: f.Valid(), Default: f.Default, Required: f.Required, Secret: f.Secret, Doc: f.Doc,
+		})
+	}
+	return t
+}
+
+func lint(paths []string) []commands.Finding {
+	var findings []commands.Finding
+	for _, f := range components.Lint(paths, standard.All()) {
+		findings = append(findings, commands.Finding{
+			File: f.File, Line: f.Line, Key: f.Key, Severity: string(f.Severity), Message: f.Message, Suggestion: f.Suggestion,
+		})
+	}
+	return findings
+}

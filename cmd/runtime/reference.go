@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/code"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/sidecast/sidecast/cmd/runtime/commands"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// newReference is the hidden command behind `make gen`: it writes the reference pages from the code.
+func newReference() *cobra.Command {
+	var out, descriptors string
+	c := &cobra.Command{
+		Use: "reference", Short: "Write the reference pages", Hidden: true, Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			pages := map[string]func(io.Writer) error{
+				"errors.md":     errorReference,
+				"components.md": func(w io.Writer) error { return components.Reference(w, standard.All()) },
+				"cli.md":        func(w io.Writer) error { return commands.Reference(w, c.Root()) },
+				"api.md":        func(w io.Writer) error { return apiReference(w, descriptors) },
+			}
+			for name, write := range pages {
+				var page bytes.Buffer
+				if err := write(&page); err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				if err := os.WriteFile(filepath.Join(out, name), page.Bytes(), 0o644); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "out", "docs/reference", "folder to write to")
+	c.Flags().StringVar(&descriptors, "descriptors", "", "file descriptor set of the API, with comments")
+	return c
+}
+
+func errorReference(w io.Writer) error {
+	fmt.Fprintf(w, `# Errors
+
+Every error has a **kind**, which programs switch on, and a **reason**, a stable word that names its cause. Over gRPC the
+kind is the status code, and the status carries google.rpc.ErrorInfo (reason, domain %q, metadata, where `+"`kind`"+` is
+the kind's name) and, where waiting helps, google.rpc.RetryInfo. This page is generated from package fault.
+
+## Kinds
+
+| kind | gRPC code | HTTP status | meaning |
+|---|---|---|---|
+`, fault.Domain)
+	for _, k := range fault.Kinds() {
+		fmt.Fprintf(w, "| `%s` | %s (%d) | %d | %s |\n", k, grpcName(k), k.GRPC(), k.HTTP(), k.Doc())
+	}
+	fmt.Fprint(w, "\n## Reasons\n\n*Safe to repeat* says that the work never began, so that trying again cannot do it twice.\n")
+	for _, e := range fault.Reasons() {
+		safe := ""
+		if e.NotSent {
+			safe = " · safe to repeat"
+		}
+		fmt.Fprintf(w, "\n### %s\n\n`%s`%s\n\n%s\n\n**What to do:** %s\n", e.Reason, e.Kind, safe, e.Cause, e.Remedy)
+	}
+	return nil
+}
+
+// apiReference writes what the comments of the proto files say.
+func apiReference(w io.Writer, path string) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var set descriptorpb.FileDescriptorSet
+	if err := proto.Unmarshal(raw, &set); err != nil {
+		return err
+	}
+	files, err := protodesc.NewFiles(&set)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(w, "# API\n\nThe native gRPC API, package `sidecast.v1`. This page is generated from the comments in `sdk/proto`.\n")
+	for _, file := range set.GetFile() {
+		if file.GetPackage() != "sidecast.v1" {
+			continue
+		}
+		f, err := files.FindFileByPath(file.GetName())
+		if err != nil {
+			return err
+		}
+		for i := range f.Services().Len() {
+			writeService(w, f, f.Services().Get(i))
+		}
+		for i := range f.Messages().Len() {
+			writeMessage(w, f, f.Messages().Get(i))
+		}
+		for i := range f.Enums().Len() {
+			writeEnum(w, f, f.Enums().Get(i))
+		}
+	}
+	return nil
+}
+
+func writeService(w io.Writer, f protoreflect.FileDescriptor, s protoreflect.ServiceDescriptor) {
+	fmt.Fprintf(w, "\n## service %s\n\n%s\n", s.Name(), comment(f, s))
+	for i := range s.Methods().Len() {
+		m := s.Methods().Get(i)
+		fmt.Fprintf(w, "\n**%s**(%s%s) → %s%s\n\n%s\n", m.Name(), stream(m.IsStreamingClient()), m.Input().Name(),
+			stream(m.IsStreamingServer()), m.Output().Name(), comment(f, m))
+	}
+}
+
+func writeMessage(w io.Writer, f protoreflect.FileDescriptor, m protoreflect.MessageDescriptor) {
+	if m.IsMapEntry() {
+		return
+	}
+	fmt.Fprintf(w, "\n### %s\n\n%s\n", strings.TrimPrefix(string(m.FullName()), "sidecast.v1."), comment(f, m))
+	if m.Fields().Len() > 0 {
+		fmt.Fprint(w, "\n| field | type | |\n|---|---|---|\n")
+	}
+	for i := range m.Fields().Len() {
+		field := m.Fields().Get(i)
+		fmt.Fprintf(w, "| `%s` | %s | %s |\n", field.Name(), fieldType(field), strings.ReplaceAll(comment(f, field), "|", "\\|"))
+	}
+	for i := range m.Messages().Len() {
+		writeMessage(w, f, m.Messages().Get(i))
+	}
+}
+
+func writeEnum(w io.Writer, f protoreflect.FileDescriptor, e protoreflect.EnumDescriptor) {
+	fmt.Fprintf(w, "\n### enum %s\n\n%s\n\n| value | |\n|---|---|\n", e.Name(), comment(f, e))
+	for i := range e.Values().Len() {
+		v := e.Values().Get(i)
+		fmt.Fprintf(w, "| `%s` | %s |\n", v.Name(), comment(f, v))
+	}
+}
+
+func fieldType(field protoreflect.FieldDescriptor) string {
+	if field.IsMap() {
+		return fmt.Sprintf("map of %s to %s", fieldType(field.MapKey()), fieldType(field.MapValue()))
+	}
+	name := field.Kind().String()
+	switch {
+	case field.Message() != nil:
+		name = strings.TrimPrefix(string(field.Message().FullName()), "sidecast.v1.")
+	case field.Enum() != nil:
+		name = string(field.Enum().Name())
+	}
+	if field.IsList() {
+		return "list of " + name
+	}
+	return name
+}
+
+func comment(f protoreflect.FileDescriptor, d protoreflect.Descriptor) string {
+	return strings.Join(strings.Fields(f.SourceLocations().ByDescriptor(d).LeadingComments), " ")
+}
+
+func stream(yes bool) string {
+	if yes {
+		return "stream of "
+	}
+	return ""
+}
+
+// grpcName is the name of the kind's code as gRPC writes it.
+func grpcName(k fault.Kind) string { return code.Code(k.GRPC()).String() }

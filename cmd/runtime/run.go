@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sidecast/sidecast/cmd/runtime/supervisor"
+	"github.com/sidecast/sidecast/fabric"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// newRun is `sidecast run`: a sidecar alone, an app beside its sidecar, or all the apps of a file.
+func newRun(exit func(code int)) *cobra.Command {
+	c := &config{}
+	var file, output string
+	var sidecarLogs bool
+	command := &cobra.Command{
+		Use:   "run [flags] [-- COMMAND ARGS…]",
+		Short: "Run a sidecar, an app beside its sidecar, or all the apps of a file",
+		Long: `Run apps beside their sidecars.
+
+With a command after --, the app runs beside a sidecar of its own: the sidecar starts first, both are started again when
+they die, Ctrl-C stops both gracefully and a second Ctrl-C at once. The app finds its sidecar by SIDECAST_GRPC_PORT.
+
+With -f FILE, all the apps of the file run, each beside its own sidecar, with one merged log.
+
+With neither, only the sidecar runs, in this process: that is how it is started by systemd, Kubernetes and the like.
+
+Without --fabric the sidecars of a machine share a fabric that is embedded in this program: the first one hosts it, and
+when it leaves another takes it over. Without --app-port an app dials its sidecar; with it the sidecar calls the app.`,
+		Example: `  sidecast run --app-id hello --app-port 8080 -- python3 -m http.server 8080
+  sidecast run -f sidecast.yaml
+  sidecast run --app-id orders --fabric nats://n1,nats://n2 --fabric-creds orders.creds`,
+		RunE: func(command *cobra.Command, args []string) error {
+			switch {
+			case file != "" && len(args) > 0:
+				return fault.New("run", fault.FlagInvalid, "-f and a command exclude each other: name the command in the file")
+			case file != "":
+				plan, notes, err := supervisor.Load(file)
+				if err != nil {
+					return err
+				}
+				for _, note := range notes {
+					fmt.Fprintln(os.Stderr, note)
+				}
+				return supervise(command.Flags(), c, plan, output, sidecarLogs, exit)
+			case len(args) > 0:
+				return supervise(command.Flags(), c, supervisor.Plan{Apps: []supervisor.App{singleApp(c, args)}}, output, sidecarLogs, exit)
+			default:
+				return runSidecar(command.Context(), c)
+			}
+		},
+	}
+	c.flags(command.Flags())
+	command.Flags().StringVarP(&file, "run-file", "f", "", "file that lists the apps to run")
+	command.Flags().StringVarP(&output, "output", "o", "text", "how the merged log is written: text or json")
+	command.Flags().BoolVar(&sidecarLogs, "sidecar-logs", false, "show the sidecars' whole logs, not only warnings and errors")
+	return command
+}
+
+func singleApp(c *config, args []string) supervisor.App {
+	return supervisor.App{
+		ID: c.AppID, Command: args, Stdin: os.Stdin, Port: c.AppPort, Protocol: c.AppProtocol, Namespace: c.Namespace,
+		ResourcesPaths: c.Resources, Main: true, Restart: supervisor.OnFailure, MaxConcurrency: c.AppMaxConcurrency,
+		GRPCPort: c.GRPCPort, MetricsPort: c.MetricsPort,
+		Health: supervisor.HealthCheck{
+			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,
+			Threshold: c.AppHealthThreshold,
+		},
+	}
+}
+
+// supervise hosts the embedded fabric, so that no sidecar has to, and keeps the apps of the plan and their sidecars running.
+func supervise(given *pflag.FlagSet, c *config, plan supervisor.Plan, output string, sidecarLogs bool, exit func(int)) error {
+	if output != string(supervisor.Text) && output != string(supervisor.JSON) {
+		return fault.New("--output", fault.FlagInvalid, "%q is neither text nor json", output)
+	}
+	own := *c
+	if own.AppID == "" {
+		own.AppID = "run"
+	}
+	if err := own.complete(); err != nil {
+		return err
+	}
+	ctx, kill, release := supervisor.Signals(context.Background())
+	defer release()
+	host, err := hostFabric(ctx, &own)
+	if err != nil {
+		return err
+	}
+	plan.Kill, plan.Grace, plan.SidecarLogs, plan.Format = kill, own.GracePeriod, sidecarLogs, supervisor.Format(output)
+	plan.Color = supervisor.WantsColor(os.Stdout)
+	plan.SidecarArgs = func(app supervisor.App) []string { return sidecarArgs(given, &own, app) }
+	code, err := supervisor.Run(ctx, plan)
+	if host != nil {
+		closing, cancel := context.WithTimeout(context.Background(), own.GracePeriod)
+		defer cancel()
+		if e := host.Close(closing); e != nil {
+			fmt.Fprintln(os.Stderr, "the embedded fabric did not close in time:", e)
+		}
+	}
+	if err == nil && code != 0 {
+		exit(code)
+	}
+	return err
+}
+
+// hostFabric serves the embedded fabric from the supervisor, which lives longer than any sidecar.
+func hostFabric(ctx context.Context, c *config) (*fabric.Fabric, error) {
+	if c.Fabric != "" {
+		return nil, nil
+	}
+	log := slog.New(slog.NewTextHandler(io.Writer(os.Stderr), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	ctx, cancel := context.WithTimeout(ctx, fabricTimeout)
+	defer cancel()
+	return fabric.Open(ctx, c.fabricConfig(log))
+}
+
+// notForSidecars are the flags that a supervisor keeps to itself, or sets for each app.
+var notForSidecars = map[string]bool{
+	"run-file": true, "output": true, "sidecar-logs": true, "instance": true, "grpc-socket": true,
+	"app-id": true, "app-port": true, "app-protocol": true, "app-max-concurrency": true, "namespace": true,
+	"grpc-port": true, "metrics-port": true, "resources-path": true, "log-level": true,
+	"enable-app-health-check": true, "app-health-check-path": true, "app-health-probe-interval": true,
+	"app-health-probe-timeout": true, "app-health-threshold": true,
+}
+
+// sidecarArgs makes the command line of one sidecar: what the app's entry says, and the flags that hold for all.
+func sidecarArgs(given *pflag.FlagSet, c *config, app supervisor.App) []string {
+	args := []string{"run", "--exit-with-parent", "--app-id", app.ID, "--data-dir", c.DataDir}
+	add := func(flag, value string) {
+		if value != "" && value != "0" && value != "0s" {
+			args = append(args, "--"+flag, value)
+		}
+	}
+	or := func(value, fallback string) string {
+		if value == "" {
+			return fallback
+		}
+		return value
+	}
+	add("app-port", strconv.Itoa(app.Port))
+	add("app-protocol", app.Protocol)
+	add("app-max-concurrency", strconv.Itoa(app.MaxConcurrency))
+	add("namespace", or(app.Namespace, c.Namespace))
+	args = append(args, "--grpc-port", strconv.Itoa(app.GRPCPort), "--metrics-port", strconv.Itoa(app.MetricsPort))
+	level := or(app.LogLevel, "info")
+	if given.Changed("log-level") {
+		level = c.LogLevel
+	}
+	add("log-level", level)
+	paths := app.ResourcesPaths
+	if len(paths) == 0 {
+		paths = c.Resources
+	}
+	for _, path := range paths {
+		add("resources-path", path)
+	}
+	if app.Health.Enabled {
+		args = append(args, "--enable-app-health-check")
+		add("app-health-check-path", app.Health.Path)
+		add("app-health-probe-interval", app.Health.Interval.String())
+		add("app-health-probe-timeout", app.Health.Timeout.String())
+		add("app-health-threshold", strconv.Itoa(app.Health.Threshold))
+	}
+	given.Visit(func(f *pflag.Flag) {
+		if !notForSidecars[f.Name] && f.Name != "data-dir" {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return args
+}

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.uber.org/fx"
+
+	"github.com/sidecast/sidecast/appchannel"
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// startTime is when this sidecar began to start.
+type startTime time.Time
+
+// runSidecar runs one sidecar until ctx ends, its process is told to stop, or something it needs breaks.
+func runSidecar(ctx context.Context, c *config) error {
+	began := time.Now()
+	if err := c.complete(); err != nil {
+		return err
+	}
+	log := newLogger(c)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ctx, shutdown := context.WithCancel(ctx)
+	defer shutdown()
+
+	app := fx.New(wiring(c, log, shutdown), fx.Supply(startTime(began)))
+	if err := app.Err(); err != nil {
+		return rootCause(err)
+	}
+	starting, cancel := context.WithTimeout(ctx, app.StartTimeout())
+	defer cancel()
+	if err := app.Start(starting); err != nil {
+		return rootCause(err)
+	}
+	log.Info("sidecar is up", "app", c.AppID, "instance", c.Instance, "version", version,
+		"took", time.Since(began).Round(time.Millisecond).String())
+
+	<-ctx.Done()
+	stop() // a second signal ends the process at once
+	log.Info("stopping: running calls have "+c.GracePeriod.String()+" to end", "app", c.AppID)
+	stopping, cancel := context.WithTimeout(context.Background(), c.GracePeriod)
+	defer cancel()
+	if err := app.Stop(stopping); err != nil {
+		log.Warn("stopped, but not everything ended in time", "error", err)
+		return nil
+	}
+	log.Info("stopped", "app", c.AppID)
+	return nil
+}
+
+// rootCause takes the fault out of what fx wraps around it.
+func rootCause(err error) error {
+	var e *fault.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return err
+}
+
+func newLogger(c *config) *slog.Logger {
+	level, _ := c.level() // complete has checked it
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// waiter owns goroutines that serve listeners.
+type waiter struct{ group sync.WaitGroup }
+
+func (w *waiter) run(log *slog.Logger, what string, serve func() error) {
+	w.group.Go(func() {
+		if err := serve(); err != nil {
+			log.Error(what+" ended", "error", err)
+		}
+	})
+}
+
+func (w *waiter) wait(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		w.group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// newCallback reaches the app on its port.
+func newCallback(c *config, log *slog.Logger) (appchannel.Channel, error) {
+	callback := appchannel.Callback{
+		Address: "127.0.0.1:" + strconv.Itoa(c.AppPort), MaxBody: c.maxBody, Concurrency: c.AppMaxConcurrency,
+		Token: os.Getenv(appTokenVariable), Log: log,
+		Health: appchannel.Health{
+			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,
+			Threshold: c.AppHealthThreshold,
+		},
+	}
+	if c.AppProtocol == "grpc" {
+		return appchannel.OpenGRPC(callback)
+	}
+	return appchannel.OpenHTTP(callback), nil
+}
+
+// reload takes changed component and subscription files into use. Files that are wrong change nothing.
+func reload(ctx context.Context, c *config, b *blocks.Blocks, set *components.Set, log *slog.Logger) {
+	docs, err := components.Load(ctx, c.Resources, standard.All())
+	if err != nil {
+		log.Error("the changed files are not taken into use: correct them and save again", "error", err)
+		return
+	}
+	set.Reload(docs)
+	b.PubSub.Declare(ctx, declared(docs, c))
+	log.Info("component and subscription files were read again")
+}
+
+// declared are the subscriptions that manifests declare for this app.
+func declared(docs *components.Documents, c *config) []appchannel.Subscription {
+	var subs []appchannel.Subscription
+	for _, m := range docs.Subscriptions {
+		if !m.For(c.Namespace, c.AppID) {
+			continue
+		}
+		subs = append(subs, appchannel.Subscription{
+			PubSub: m.PubSub, Topic: m.Topic, Group: m.Group, Route: m.Route, DeadLetterTopic: m.DeadLetterTopic,
+			MaxDeliveries: m.MaxDeliveries, AckWait: m.AckWait, Raw: m.Raw, OnlyNew: m.OnlyNew,
+		})
+	}
+	return subs
+}

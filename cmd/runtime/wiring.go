@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/fx"
+	"go.uber.org/fx/fxevent"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/api/admin"
+	"github.com/sidecast/sidecast/api/grpcapi"
+	"github.com/sidecast/sidecast/appchannel"
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/cmd/runtime/rundir"
+	"github.com/sidecast/sidecast/cmd/runtime/supervisor"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/fabric"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+// wiring is the whole graph of one sidecar. Constructors allocate; the hooks acquire in this order and let go in the
+// opposite one: leave the run directory and presence, let calls and events end, close the app's channel and the API, stop
+// the actors, close components, leave NATS.
+func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
+	return fx.Options(
+		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }),
+		fx.StopTimeout(c.GracePeriod+5*time.Second),
+		fx.Supply(c, log, shutdownFunc(shutdown)),
+		fx.Provide(newSelf, newListeners, newTracer, telemetry.NewMetrics, newFabric, newSystem, newComponents,
+			newChannel, newBlocks, newGRPC, newAdmin, newDrainer),
+		fx.Invoke(serveAPI, serveAdmin, startBlocks, announce, followResources, followParent, register),
+	)
+}
+
+type shutdownFunc func()
+
+func newSelf(c *config) blocks.Self {
+	return blocks.Self{AppID: c.AppID, Instance: c.Instance, Namespace: c.Namespace, Version: version}
+}
+
+// listeners are the sidecar's own ports, taken first so that a port in use is known before anything has begun.
+type listeners struct {
+	grpc, admin net.Listener
+	socket      net.Listener // nil without --grpc-socket
+}
+
+func newListeners(c *config) (*listeners, error) {
+	l := &listeners{}
+	var err error
+	if l.grpc, err = listen(c, "grpc-port", c.GRPCPort); err != nil {
+		return nil, err
+	}
+	if l.admin, err = listen(c, "metrics-port", c.MetricsPort); err != nil {
+		return nil, errors.Join(err, l.grpc.Close())
+	}
+	if c.GRPCSocket != "" {
+		if l.socket, err = net.Listen("unix", c.GRPCSocket); err != nil {
+			_ = l.grpc.Close()
+			_ = l.admin.Close()
+			return nil, fault.New("--grpc-socket", fault.FlagInvalid, "cannot listen on %s: %w", c.GRPCSocket, err)
+		}
+	}
+	return l, nil
+}
+
+func listen(c *config, flag string, port int) (net.Listener, error) {
+	listener, err := net.Listen("tcp", c.address(port))
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fault.New("--"+flag, fault.PortInUse,
+			"another process listens on %s; stop it, or give another port with --%s (0 takes any free one)", c.address(port), flag)
+	case err != nil:
+		return nil, fault.New("--"+flag, fault.FlagInvalid, "cannot listen on %s: %w", c.address(port), err)
+	}
+	return listener, nil
+}
+
+func newTracer(lc fx.Lifecycle, c *config) (*telemetry.Tracer, error) {
+	tracer, err := telemetry.NewTracer(context.Background(), c.AppID, c.Instance, version)
+	lc.Append(fx.Hook{OnStop: tracer.Close})
+	return tracer, err
+}
+
+func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fabric.Fabric, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), fabricTimeout)
+	defer cancel()
+	f, err := fabric.Open(ctx, c.fabricConfig(log))
+	if err != nil {
+		return nil, err
+	}
+	lc.Append(fx.Hook{OnStop: f.Close})
+	return f, nil
+}
+
+// fabricTimeout bounds how long a sidecar looks for its fabric at the start.
+const fabricTimeout = 15 * time.Second
+
+func newSystem(log *slog.Logger) *actors.System { return actors.NewSystem(actors.Options{Log: log}) }
+
+func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, log *slog.Logger) (*components.Set, *components.Documents, error) {
+	docs, err := components.Load(context.Background(), c.Resources, standard.All())
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, warning := range docs.Warnings {
+		log.Warn(warning.String())
+	}
+	set := components.NewSet(components.Options{
+		Host: components.Host{
+			Log: log, AppID: self.AppID, Namespace: self.Namespace, Instance: self.Instance, DataDir: c.DataDir,
+			NATS:     func(context.Context) (*nats.Conn, error) { return f.Conn(), nil },
+			Replicas: c.Replicas, Local: c.Fabric == "",
+		},
+		Known: standard.All(), BuiltIn: standard.Defaults(), Documents: docs, Log: log,
+		Supervise: func(name string, run func(context.Context) error) func(context.Context) error {
+			return system.Worker("component/"+name, run).Stop
+		},
+	})
+	lc.Append(fx.Hook{OnStop: set.Close})
+	lc.Append(fx.Hook{OnStop: system.Close}) // stops before the components its workers open
+	return set, docs, nil
+}
+
+// newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
+func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
+	if c.AppPort == 0 {
+		hub := appchannel.NewHub(appchannel.Options{
+			AppID: self.AppID, Instance: self.Instance, Namespace: self.Namespace, Version: version, Log: log,
+		})
+		return hub, hub, nil
+	}
+	channel, err := newCallback(c, log)
+	return channel, nil, err
+}
+
+func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
+	app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
+	return blocks.New(blocks.Deps{
+		Self: self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: m, Tracer: t,
+		AppMaxConcurrency: c.AppMaxConcurrency, Shutdown: shutdown,
+	})
+}
+
+func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, log *slog.Logger) *grpcapi.Server {
+	return grpcapi.New(grpcapi.Options{
+		Blocks: b, Hub: hub, Token: c.token, MaxBody: c.maxBody, Reflection: c.loopback(), Log: log,
+	})
+}
+
+func newAdmin(c *config, b *blocks.Blocks, m *telemetry.Metrics, log *slog.Logger) *admin.Server {
+	return admin.New(admin.Options{Runtime: b.Runtime, Registry: m.Registry(), Profiling: c.Profiling, Log: log})
+}
+
+// serveAPI opens the API before the app is looked for, so that neither waits for the other.
+func serveAPI(lc fx.Lifecycle, l *listeners, server *grpcapi.Server, log *slog.Logger) {
+	all := []net.Listener{l.grpc}
+	if l.socket != nil {
+		all = append(all, l.socket)
+	}
+	var serving waiter
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			for _, listener := range all {
+				serving.run(log, "grpc api", func() error { return server.Serve(listener) })
+			}
+			return nil
+		},
+		OnStop: func(ctx context.Context) error {
+			server.Close(ctx)
+			return serving.wait(ctx)
+		},
+	})
+}
+
+func serveAdmin(lc fx.Lifecycle, l *listeners, server *admin.Server, log *slog.Logger) {
+	var serving waiter
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			serving.run(log, "admin api", func() error { return server.Serve(l.admin) })
+			return nil
+		},
+		OnStop: func(ctx context.Context) error { return errors.Join(server.Close(ctx), serving.wait(ctx)) },
+	})
+}
+
+func startBlocks(lc fx.Lifecycle, c *config, b *blocks.Blocks, docs *components.Documents, app appchannel.Channel) {
+	lc.Append(fx.Hook{
+		OnStart: func(ctx context.Context) error { return b.Start(ctx, declared(docs, c)) },
+		OnStop:  app.Close,
+	})
+}
+
+// announce tells the fabric that this sidecar is here and whether its app takes calls, until it drains.
+func announce(lc fx.Lifecycle, d *drainer) {
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			d.announce()
+			return nil
+		},
+		OnStop: d.drain,
+	})
+}
+
+func followResources(lc fx.Lifecycle, c *config, b *blocks.Blocks, set *components.Set, system *actors.System, log *slog.Logger) {
+	if len(c.Resources) == 0 {
+		return
+	}
+	var follower *actors.Worker
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			follower = system.Worker("resources", func(ctx context.Context) error {
+				return components.Watch(ctx, c.Resources, func() { reload(ctx, c, b, set, log) })
+			})
+			return nil
+		},
+		OnStop: func(ctx context.Context) error { return follower.Stop(ctx) },
+	})
+}
+
+// followParent obeys the supervisor that started this sidecar, if one did.
+func followParent(lc fx.Lifecycle, c *config, d *drainer, shutdown shutdownFunc) {
+	if !c.ExitWithParent {
+		return
+	}
+	lc.Append(fx.Hook{OnStart: func(context.Context) error {
+		go supervisor.FollowParent(os.Stdin, c.GracePeriod, d.begin, shutdown) // ends with the process, like its pipe
+		return nil
+	}})
+}
+
+// register lets the commands of this machine find the sidecar.
+func register(lc fx.Lifecycle, c *config, self blocks.Self, l *listeners, started startTime) {
+	var release func()
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) (err error) {
+			release, err = rundir.Register(c.DataDir, rundir.Entry{
+				AppID: self.AppID, Instance: self.Instance, PID: os.Getpid(), Version: version, Started: time.Time(started),
+				GRPCAddress: l.grpc.Addr().String(), AdminAddress: l.admin.Addr().String(),
+			})
+			return err
+		},
+		OnStop: func(context.Context) error {
+			release()
+			return nil
+		},
+	})
+}

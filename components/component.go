@@ -1,0 +1,142 @@
+// Package components is the component model: backends that describe themselves, manifests that name them, and the Set
+// that opens them when an app first asks.
+//
+// A backend is one package with one value:
+//
+//	type Config struct {
+//		Dir  string `meta:"dir,required" doc:"Directory that holds the data."`
+//		Sync bool   `meta:"sync" default:"true" doc:"Fsync before a write is acknowledged."`
+//	}
+//
+//	var Component = components.State("badger", "Durable store in a local directory.", open)
+//
+// A manifest is a Dapr Component in YAML. Load reads folders of them strictly: what cannot be right is an error that
+// names the file, the line, the key and the nearest valid one, and a folder with errors changes nothing. A Set hands out
+// backends by name, opens each on first use, keeps trying those that cannot start, and swaps those whose manifest
+// changed without closing one that is in use:
+//
+//	docs, err := components.Load(ctx, []string{"./components"}, standard.All())
+//	set := components.NewSet(components.Options{Host: host, Known: standard.All(), BuiltIn: standard.Defaults(), Documents: docs})
+//	use, err := set.State(ctx, "statestore")
+//	if err != nil { … }
+//	defer use.Release()
+//	items, err := use.Backend.Get(ctx, []string{use.KeyPrefix + "cart"})
+//
+// The package moves no data: retries, breakers and limits of calls are the lanes', key layout is the State block's.
+package components
+
+import (
+	"context"
+	"log/slog"
+	"reflect"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sidecast/sidecast/lock"
+	"github.com/sidecast/sidecast/pubsub"
+	"github.com/sidecast/sidecast/state"
+)
+
+// Host is what a backend may use of the sidecar it runs in.
+type Host struct {
+	Log                        *slog.Logger
+	AppID, Namespace, Instance string
+	// Component is the name the manifest gives the component that is opened.
+	Component string
+	// DataDir is the root of this machine's data. A backend keeps its own below it.
+	DataDir string
+	// NATS gives the fabric's connection. It is shared: a backend never closes it.
+	NATS func(ctx context.Context) (*nats.Conn, error)
+	// Replicas is how many copies JetStream things have; 0 means 1.
+	Replicas int
+	// Local says that the fabric is embedded: one machine, one clock.
+	Local bool
+}
+
+// Block is the building block that a component serves; it is the first part of the component's type.
+type Block string
+
+// The blocks.
+const (
+	StateBlock  Block = "state"
+	PubSubBlock Block = "pubsub"
+	LockBlock   Block = "lock"
+	SecretBlock Block = "secretstores"
+)
+
+// Backend is what every backend has in common. Close returns when nothing of it is running any more.
+type Backend interface {
+	Close(ctx context.Context) error
+}
+
+// SecretStore looks secrets up for manifests. All methods may be called concurrently. No error of it holds a value.
+type SecretStore interface {
+	Backend
+	// Secret returns the parts of the secret called name; a secret with a single value has it under its own name. It
+	// fails with reason SECRET_NOT_FOUND when there is none of that name.
+	Secret(ctx context.Context, name string) (map[string]string, error)
+}
+
+// Component is a kind of backend: its type, its documentation, its keys and how it is opened. Build one with State,
+// PubSub, Lock or Secrets; the zero Component is of no use.
+type Component struct {
+	block        Block
+	product, doc string
+	schema       schema
+	open         func(ctx context.Context, host Host, m metadata) (Backend, error)
+}
+
+// State makes a state store known under the type "state.<product>". open returns a ready store or an error, and leaks
+// nothing. C is a struct whose fields carry the tags that Describe documents; a wrong tag panics here.
+func State[C any](product, doc string, open func(context.Context, Host, C) (state.Store, error)) Component {
+	return build(StateBlock, product, doc, open)
+}
+
+// PubSub makes a broker known under the type "pubsub.<product>". See State.
+func PubSub[C any](product, doc string, open func(context.Context, Host, C) (pubsub.Broker, error)) Component {
+	return build(PubSubBlock, product, doc, open)
+}
+
+// Lock makes a locker known under the type "lock.<product>". See State.
+func Lock[C any](product, doc string, open func(context.Context, Host, C) (lock.Locker, error)) Component {
+	return build(LockBlock, product, doc, open)
+}
+
+// Secrets makes a secret store known under the type "secretstores.<product>". See State.
+func Secrets[C any](product, doc string, open func(context.Context, Host, C) (SecretStore, error)) Component {
+	return build(SecretBlock, product, doc, open)
+}
+
+func build[C any, B Backend](block Block, product, doc string, open func(context.Context, Host, C) (B, error)) Component {
+	c := Component{block: block, product: product, doc: doc, schema: schemaOf[C](string(block)+"."+product, commonFields[block]...)}
+	c.open = func(ctx context.Context, host Host, m metadata) (Backend, error) {
+		var config C
+		if err := asError(c.schema.decode(m, reflect.ValueOf(&config).Elem())); err != nil {
+			return nil, err
+		}
+		b, err := open(ctx, host, config)
+		if err != nil {
+			return nil, err // not b: an interface that holds a nil pointer is not nil
+		}
+		return b, nil
+	}
+	return c
+}
+
+// Type is what a manifest says under spec.type: "state.badger".
+func (c Component) Type() string { return string(c.block) + "." + c.product }
+
+// Block is the block the component serves.
+func (c Component) Block() Block { return c.block }
+
+// Doc says in a sentence what the backend is.
+func (c Component) Doc() string { return c.doc }
+
+// Open opens a backend of its own with the metadata given, checked as a manifest's would be. The caller closes it.
+func (c Component) Open(ctx context.Context, host Host, settings map[string]string) (Backend, error) {
+	m := metadata{values: make(map[string]value, len(settings))}
+	for key, text := range settings {
+		m.values[foldKey(key)] = value{key: key, text: text}
+	}
+	return c.open(ctx, host, m)
+}

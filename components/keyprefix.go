@@ -1,0 +1,42 @@
+package components
+
+import (
+	"strings"
+
+	"github.com/sidecast/sidecast/fault"
+)
+
+// keySeparator stands between a prefix and a key: Dapr's.
+const keySeparator = "||"
+
+// keyPrefixField is the key that all state stores have in common, with Dapr's meaning. The State block reads it.
+var keyPrefixField = Field{
+	Key: "keyPrefix", Type: "string", Default: "appid", index: -1,
+	Doc: "What keys start with: appid, name (of the component), namespace (and the app id), none (keys are shared by all apps), or any other text as it is.",
+}
+
+// commonFields are the keys that a block reads itself, for all its components.
+var commonFields = map[Block][]Field{StateBlock: {keyPrefixField}}
+
+// keyPrefix is what the keys of a state store start with, without the separator; "" means nothing.
+func keyPrefix(m Manifest, md metadata, host Host) (string, error) {
+	v := md.values[foldKey(keyPrefixField.Key)]
+	strategy := strings.TrimSpace(v.text)
+	if strings.Contains(strategy, keySeparator) {
+		return "", fault.New(v.valueAt.String()+": spec.metadata."+v.key, fault.BadManifest, "must not hold %q", keySeparator)
+	}
+	switch strings.ToLower(strategy) {
+	case "", "appid":
+		return host.AppID, nil
+	case "name":
+		return m.Name, nil
+	case "namespace":
+		if host.Namespace == "" {
+			return host.AppID, nil
+		}
+		return host.Namespace + "." + host.AppID, nil
+	case "none":
+		return "", nil
+	}
+	return strategy, nil
+}

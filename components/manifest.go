@@ -1,0 +1,143 @@
+package components
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+)
+
+// BuiltIn is the File of the Source of a component that no manifest names.
+const BuiltIn = "built in"
+
+// Source is where something was written.
+type Source struct {
+	File string
+	Line int
+}
+
+// String is `file:line`, or the file alone when there is no line.
+func (s Source) String() string {
+	if s.Line == 0 {
+		return s.File
+	}
+	return fmt.Sprintf("%s:%d", s.File, s.Line)
+}
+
+// Manifest is a Component as a user wrote it.
+type Manifest struct {
+	// Name is unique over all blocks. A manifest with a Namespace is for sidecars of that namespace alone.
+	Name, Namespace string
+	// Type is the Component's: state.badger.
+	Type   string
+	Source Source
+	// Required makes the sidecar fail to start when the component cannot. All others are retried and reported.
+	Required bool
+	// InitTimeout is how long a first user waits for the component to open; 0 means 5 s.
+	InitTimeout time.Duration
+	// SecretStore names the component that looks secretKeyRefs up; "" means the environment.
+	SecretStore string
+	// Scopes lists the apps that may use the component; empty means all.
+	Scopes []string
+	// Metadata is what the user wrote under spec.metadata, in order.
+	Metadata []Entry
+}
+
+// Entry is one key of spec.metadata: it has a Value, or a reference that is resolved when the component is opened.
+type Entry struct {
+	Key   string
+	Value string
+	// Secret is set for a secretKeyRef, Env for an envRef.
+	Secret *SecretRef
+	Env    string
+	Line   int
+
+	valueLine int // where it differs from Line
+}
+
+// SecretRef names a secret, and the part of it that is meant; Key is Name for secrets with a single value.
+type SecretRef struct{ Name, Key string }
+
+// String names the key and never shows the value: it may be a password.
+func (e Entry) String() string { return e.Key }
+
+// GoString is String, so that no verb of fmt shows the value.
+func (e Entry) GoString() string { return e.Key }
+
+// MarshalText is String, so that no log handler shows the value.
+func (e Entry) MarshalText() ([]byte, error) { return []byte(e.Key), nil }
+
+// admits says whether app is in the scopes.
+func admits(scopes []string, app string) bool {
+	return len(scopes) == 0 || slices.Contains(scopes, app)
+}
+
+// same says whether a backend opened for m serves o as well: they differ in their places alone.
+func (m Manifest) same(o Manifest) bool {
+	bare := func(m Manifest) Manifest {
+		m.Source, m.Metadata = Source{File: m.Source.File}, slices.Clone(m.Metadata)
+		for i := range m.Metadata {
+			m.Metadata[i].Line, m.Metadata[i].valueLine = 0, 0
+		}
+		return m
+	}
+	return reflect.DeepEqual(bare(m), bare(o))
+}
+
+// metadata is the manifest's metadata with its references unresolved.
+func (m Manifest) metadata() metadata {
+	md := metadata{at: m.Source, values: make(map[string]value, len(m.Metadata))}
+	for _, e := range m.Metadata {
+		md.values[foldKey(e.Key)] = value{
+			key: e.Key, at: Source{m.Source.File, e.Line}, valueAt: Source{m.Source.File, cmp.Or(e.valueLine, e.Line)},
+			text: e.Value, pending: e.Secret != nil || e.Env != "",
+		}
+	}
+	return md
+}
+
+// SubscriptionManifest is a Subscription as a user wrote it: an event that the app wants without asking for it itself.
+type SubscriptionManifest struct {
+	Name, Namespace string
+	Source          Source
+	// PubSub is the component, Topic the topic, Group the consumer group ("" means the app id), Route the path or handler.
+	PubSub, Topic, Group, Route string
+	// DeadLetterTopic takes what was dropped or delivered MaxDeliveries times in vain; "" means none.
+	DeadLetterTopic string
+	// MaxDeliveries is 0 for the default: 5 with a dead-letter topic, no limit without.
+	MaxDeliveries int
+	// AckWait is how long a delivery may go unanswered once its handler is gone; 0 means 30 s.
+	AckWait time.Duration
+	// Raw delivers payloads as they are stored; OnlyNew starts a new group at what comes from now on.
+	Raw, OnlyNew bool
+	// Scopes lists the apps that have the subscription; empty means all.
+	Scopes []string
+}
+
+// For says whether the subscription is meant for app in namespace.
+func (s SubscriptionManifest) For(namespace, app string) bool {
+	return inNamespace(s.Namespace, namespace) && admits(s.Scopes, app)
+}
+
+// inNamespace says whether something written for the namespace wanted is seen from the namespace own.
+func inNamespace(wanted, own string) bool {
+	return wanted == "" || own == "" || wanted == own
+}
+
+// Raw is a document of a kind that this package recognises and leaves to others.
+type Raw struct {
+	Kind, Name, Namespace string
+	Source                Source
+	// YAML is the document; its first line is the Source's.
+	YAML []byte
+}
+
+// Documents is what a set of folders holds: all of it is valid.
+type Documents struct {
+	Components    []Manifest
+	Subscriptions []SubscriptionManifest
+	Resiliency    []Raw
+	// Warnings is what the user should know though nothing is wrong.
+	Warnings []Finding
+}

@@ -1,0 +1,43 @@
+// Package standard lists the components of the standard binary, and the ones that exist before anyone writes a manifest.
+// Nothing registers itself: what is not in this list is not in the binary.
+//
+//	set := components.NewSet(components.Options{Host: host, Known: standard.All(), BuiltIn: standard.Defaults()})
+package standard
+
+import (
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/envsecrets"
+	"github.com/sidecast/sidecast/components/filesecrets"
+	"github.com/sidecast/sidecast/lock/badgerlock"
+	"github.com/sidecast/sidecast/lock/memorylock"
+	"github.com/sidecast/sidecast/lock/natslock"
+	"github.com/sidecast/sidecast/pubsub/natspubsub"
+	"github.com/sidecast/sidecast/state/badgerstore"
+	"github.com/sidecast/sidecast/state/memorystore"
+	"github.com/sidecast/sidecast/state/natsstore"
+)
+
+// All lists every component, by block and product.
+func All() []components.Component {
+	return []components.Component{
+		badgerstore.Component,
+		natsstore.Component,
+		memorystore.Component,
+		natspubsub.Component,
+		badgerlock.Component,
+		natslock.Component,
+		memorylock.Component,
+		envsecrets.Component,
+		filesecrets.Component,
+	}
+}
+
+// Defaults lists the components that exist when no manifest has their name: with no files at all, an app has a durable
+// state store, a broker and locks.
+func Defaults() []components.Manifest {
+	return []components.Manifest{
+		{Name: "statestore", Type: "state.badger"},
+		{Name: "pubsub", Type: "pubsub.jetstream"},
+		{Name: "lockstore", Type: "lock.jetstream"},
+	}
+}

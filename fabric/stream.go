@@ -1,0 +1,478 @@
+package fabric
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/nats-io/nats.go"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+const (
+	// window is how many bytes a side may have under way or unread by its peer.
+	window = 512 << 10
+	// maxChunk is the largest piece of a body in one frame.
+	maxChunk = 64 << 10
+	// chunkCost is what a chunk counts beyond its bytes, so that a window bounds empty chunks too.
+	chunkCost = 64
+)
+
+// stream is one end of a stream, either end: chunks both ways, numbered, within credit.
+//
+// A side starts with a window of credit and gets back what its peer has read. A gap in the numbers, more bytes than were
+// granted, or a connection that broke ends the stream with fault.StreamBroken: what is delivered is complete and in order
+// or ends with a fault.
+type stream struct {
+	f      *Fabric
+	op     string
+	target Target
+	to     string // subject of this side's frames
+	called bool   // this is the called side
+	back   string // calling side: the reply subject that names the stream to the peer
+	token  uint64 // calling side: its place in the outbound table
+
+	unwatch func() bool // stops watching the caller's context
+	broke   func()      // told when the stream ends before its time
+
+	heardAt, probedAt atomic.Int64 // pulses
+
+	sending sync.Mutex // held from numbering a frame until it is published
+
+	mu       sync.Mutex
+	in       [][]byte
+	held     int // cost of in
+	owed     int // cost read and not yet granted again
+	inSeq    uint64
+	inEnd    bool // the peer has sent all; on the calling side: and its handler has returned
+	head     *call.Response
+	headSize int64
+	credit   int
+	outSeq   uint64
+	outEnd   bool
+	answered bool
+	err      error
+
+	readable, writable chan struct{} // hold one wake-up
+	headed, broken     chan struct{} // closed once
+}
+
+func (f *Fabric) newStream(op string, target Target, to string) *stream {
+	s := &stream{
+		f: f, op: op, target: target, to: to, credit: window,
+		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1),
+		headed: make(chan struct{}), broken: make(chan struct{}),
+	}
+	s.heardAt.Store(f.clock.Load())
+	return s
+}
+
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Recv returns the next chunk, io.EOF after the last, or a fault. What came before a fault is returned before it.
+func (s *stream) Recv(ctx context.Context) ([]byte, error) {
+	for {
+		chunk, grant, err := s.next()
+		if grant > 0 {
+			s.publish(appendNumber(begin(nil, kindMore), "w", int64(grant)), nil)
+		}
+		if chunk != nil || err != nil {
+			return chunk, err
+		}
+		select {
+		case <-s.readable:
+		case <-s.broken:
+		case <-ctx.Done():
+			return nil, fault.FromContext(s.op, ctx, "the next chunk of a stream")
+		}
+	}
+}
+
+// next takes a chunk off the queue, and tells how much credit to give back. Nothing at all means: wait.
+func (s *stream) next() (chunk []byte, grant int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.in) == 0 {
+		switch {
+		case s.inEnd:
+			return nil, 0, io.EOF
+		default:
+			return nil, 0, s.err
+		}
+	}
+	chunk, s.in[0] = s.in[0], nil
+	s.in = s.in[1:]
+	s.held -= len(chunk) + chunkCost
+	s.owed += len(chunk) + chunkCost
+	if s.owed >= window/2 && !s.inEnd && s.err == nil {
+		grant, s.owed = s.owed, 0
+	}
+	return chunk, grant, nil
+}
+
+// Send sends a chunk, in pieces when it is large, and waits while the peer has not read what it got.
+func (s *stream) Send(ctx context.Context, chunk []byte) error {
+	if s.called {
+		if err := s.answerOnce(nil, 0); err != nil {
+			return err
+		}
+	}
+	for most := s.f.link.chunk(); ; {
+		piece := chunk[:min(len(chunk), most)]
+		if err := s.acquire(ctx, len(piece)+chunkCost); err != nil {
+			return err
+		}
+		if err := s.number(kindData, piece, nil); err != nil {
+			return err
+		}
+		if chunk = chunk[len(piece):]; len(chunk) == 0 {
+			return nil
+		}
+	}
+}
+
+func (s *stream) acquire(ctx context.Context, cost int) error {
+	for {
+		s.mu.Lock()
+		switch {
+		case s.inEnd && !s.called:
+			s.mu.Unlock()
+			return fault.New(s.op, fault.StreamBroken, "the handler has returned and reads no more: %w", io.EOF)
+		case s.err != nil:
+			defer s.mu.Unlock()
+			return s.err
+		case s.outEnd:
+			s.mu.Unlock()
+			return fault.New(s.op, fault.BadRequest, "a chunk was sent after the end of the stream")
+		case s.credit >= cost:
+			s.credit -= cost
+			s.mu.Unlock()
+			return nil
+		}
+		s.mu.Unlock()
+		select {
+		case <-s.writable:
+		case <-s.broken:
+		case <-ctx.Done():
+			return fault.FromContext(s.op, ctx, "the peer to read what it was sent")
+		}
+	}
+}
+
+// number publishes a numbered frame; more adds its fields.
+func (s *stream) number(kind string, body []byte, more func([]byte) []byte) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	s.mu.Lock()
+	s.outSeq++
+	seq := s.outSeq
+	s.outEnd = s.outEnd || kind == kindEnd
+	s.mu.Unlock()
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	*buffer = appendNumber(begin((*buffer)[:0], kind), "s", int64(seq))
+	if more != nil {
+		*buffer = more(*buffer)
+	}
+	return s.publish(*buffer, body)
+}
+
+// publish sends a frame. A frame that cannot be sent breaks the stream, for the peer would miss it.
+func (s *stream) publish(value, body []byte) error {
+	err := s.f.link.publish(s.to, s.back, value, body)
+	if err == nil {
+		return nil
+	}
+	broken := fault.New(s.op, fault.StreamBroken, "a frame could not be sent: %w", err)
+	s.end(broken)
+	return broken
+}
+
+// CloseSend says that the request is complete.
+func (s *stream) CloseSend(context.Context) error {
+	s.mu.Lock()
+	err, ended := s.err, s.outEnd || s.inEnd
+	s.mu.Unlock()
+	if ended || err != nil {
+		return err
+	}
+	return s.number(kindEnd, nil, nil)
+}
+
+// Header waits for the header of the answer.
+func (s *stream) Header(ctx context.Context) (*call.Response, error) {
+	select {
+	case <-s.headed:
+	case <-ctx.Done():
+		return nil, fault.FromContext(s.op, ctx, "the header of a stream's answer")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.head == nil {
+		return nil, s.err
+	}
+	return s.head, nil
+}
+
+// Close lets go of the stream; the peer is told when it has not ended.
+func (s *stream) Close() {
+	if s.unwatch != nil {
+		s.unwatch()
+	}
+	if s.end(fault.New(s.op, fault.CallCanceled, "the stream was closed")) {
+		s.mu.Lock()
+		over := s.inEnd
+		s.mu.Unlock()
+		if !over {
+			s.tellStop()
+		}
+	}
+	s.f.outbound.drop(s.token, s)
+}
+
+// tellStop tells the called side that nobody waits any more.
+func (s *stream) tellStop() {
+	_ = s.f.link.publish(s.to, s.back, begin(nil, kindStop), nil) // the peer's own probe finds out otherwise
+}
+
+// Answer sends the header of the answer.
+func (s *stream) Answer(_ context.Context, header *call.Response) error {
+	s.mu.Lock()
+	answered := s.answered
+	s.mu.Unlock()
+	if answered {
+		return fault.New(s.op, fault.BadRequest, "the header of a stream's answer was sent twice")
+	}
+	return s.answerOnce(header, 0)
+}
+
+// answerOnce sends the header unless it was. size is that of the body which follows, if known.
+func (s *stream) answerOnce(header *call.Response, size int) error {
+	s.mu.Lock()
+	answered, err := s.answered, s.err
+	s.answered = true
+	s.mu.Unlock()
+	if answered || err != nil {
+		return err
+	}
+	if header == nil {
+		header = &call.Response{}
+	}
+	if value := appendResponse(nil, header); !s.f.link.fits(len(value)+maxNumbers, 0) {
+		err := fault.New(s.op, fault.AnswerTooLarge, "the metadata of the answer has %d bytes", len(value))
+		s.reset(err)
+		return err
+	}
+	return s.number(kindHead, nil, func(b []byte) []byte {
+		if size > 0 {
+			b = appendNumber(b, "n", int64(size))
+		}
+		return appendResponse(b, header)
+	})
+}
+
+// maxNumbers is more than the kind and numbers of a frame take.
+const maxNumbers = 64
+
+// finish ends the called side as its handler ended.
+func (s *stream) finish(err error) {
+	if err != nil {
+		s.reset(err)
+		return
+	}
+	if s.answerOnce(nil, 0) == nil {
+		_ = s.number(kindEnd, nil, nil) // it breaks the stream when it fails; the caller finds out by its probe
+	}
+}
+
+// reset ends the stream here and at the peer with err.
+func (s *stream) reset(err error) {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	if s.end(err) {
+		value, text := appendFailure(begin(nil, kindReset), err)
+		_ = s.f.link.publish(s.to, s.back, value, []byte(text)) // the peer's probe finds out otherwise
+	}
+}
+
+// end makes every method return err from now on. False means that the stream had ended before.
+func (s *stream) end(err error) bool {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return false
+	}
+	s.err = err
+	if s.head == nil {
+		close(s.headed)
+	}
+	close(s.broken)
+	s.mu.Unlock()
+	if s.broke != nil {
+		s.broke()
+	}
+	return true
+}
+
+func (s *stream) peer() (Target, string) { return s.target, s.to }
+
+func (s *stream) fail(_ uint64, err *fault.Error) { s.end(during(s.op, err)) }
+
+func (s *stream) nobody(_ uint64, later bool) {
+	err := nobodyThere(s.target)
+	if later {
+		err = fault.New("", fault.InstanceLost, "instance %s of %s went away during the stream", s.target.Instance, s.target.App)
+	}
+	s.end(during(s.op, err))
+	s.f.presence.eject(s.target)
+}
+
+// heard takes a frame of the peer. It is called by one goroutine at a time.
+func (s *stream) heard(_ uint64, m *nats.Msg, value string) {
+	s.heardAt.Store(s.f.clock.Load())
+	fr, err := parseFrame(value)
+	if err == nil {
+		err = s.take(fr, m.Data)
+	}
+	if err != nil {
+		s.f.badFrames.Add(1)
+		s.reset(fault.New(s.op, fault.StreamBroken, "the stream was reset: %w", err))
+	}
+}
+
+// take applies a frame. An error is a breach of the protocol, or a loss.
+func (s *stream) take(fr frame, body []byte) error {
+	switch fr.kind {
+	case kindReset, kindFailed: // failed: the call was refused before it became a stream
+		s.end(fr.failure.fault(string(body)))
+		return nil
+	case kindStop:
+		s.end(fault.New(s.op, fault.CallCanceled, "the caller went away"))
+		return nil
+	case kindGone:
+		s.mu.Lock()
+		over := s.inEnd && !s.called
+		s.mu.Unlock()
+		if !over {
+			s.end(fault.New(s.op, fault.InstanceLost, "the peer does not know the stream any more"))
+		}
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch fr.kind {
+	case kindProbe:
+		if fr.seq != s.inSeq {
+			return lossError(s.inSeq, fr.seq)
+		}
+		return nil
+	case kindMore:
+		if s.credit += fr.credit; s.credit > window {
+			return errors.New("the peer granted more than a window")
+		}
+		wake(s.writable)
+		return nil
+	case kindHead, kindData, kindEnd:
+	default:
+		return nil // of a newer peer
+	}
+	if s.inSeq++; fr.seq != s.inSeq {
+		return lossError(s.inSeq-1, fr.seq-1)
+	}
+	return s.takeNumbered(fr, body)
+}
+
+func lossError(got, sent uint64) error {
+	return fmt.Errorf("frames were lost on the way: %d of %d came", got, sent)
+}
+
+// takeNumbered applies a frame whose number is right. s.mu is held.
+func (s *stream) takeNumbered(fr frame, body []byte) error {
+	switch fr.kind {
+	case kindHead:
+		if s.called || s.head != nil || s.err != nil {
+			return nil
+		}
+		s.head, s.headSize = fr.response(nil), fr.size
+		close(s.headed)
+	case kindData:
+		if s.inEnd {
+			return errors.New("a chunk came after the end")
+		}
+		if s.held += len(body) + chunkCost; s.held > window {
+			return errors.New("the peer sent more than it was granted")
+		}
+		if body == nil {
+			body = []byte{}
+		}
+		s.in = append(s.in, body)
+		wake(s.readable)
+	case kindEnd:
+		s.inEnd = true
+		wake(s.readable)
+		wake(s.writable)
+	}
+	return nil
+}
+
+// probe asks the peer whether it still knows the stream.
+func (s *stream) probe(_ uint64, pulse int64) {
+	s.mu.Lock()
+	over := s.err != nil || s.inEnd && !s.called
+	s.mu.Unlock()
+	if !over && pulse-s.heardAt.Load() >= quietPulses && pulse-s.probedAt.Load() >= quietPulses {
+		s.probedAt.Store(pulse)
+		s.sendProbe(s.back)
+	}
+}
+
+// sendProbe sends how many numbered frames were sent. A sender at work shows that the stream lives: it is not waited for.
+func (s *stream) sendProbe(reply string) {
+	if !s.sending.TryLock() {
+		return
+	}
+	defer s.sending.Unlock()
+	s.mu.Lock()
+	seq := s.outSeq
+	s.mu.Unlock()
+	_ = s.f.link.publish(s.to, reply, appendNumber(begin(nil, kindProbe), "s", int64(seq)), nil) // the next pulse tries again
+}
+
+// readAll reads the answer to a unary call: its header and all of its body, up to limit bytes.
+func (s *stream) readAll(ctx context.Context, limit int64) (*call.Response, error) {
+	head, err := s.Header(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tooLarge := func(size int64) error {
+		return fault.New(s.op, fault.AnswerTooLarge, "the answer has at least %d bytes, the limit is %d", size, limit)
+	}
+	if s.headSize > limit {
+		return nil, tooLarge(s.headSize)
+	}
+	body := make([]byte, 0, s.headSize)
+	for {
+		chunk, err := s.Recv(ctx)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if int64(len(body)+len(chunk)) > limit {
+			return nil, tooLarge(int64(len(body) + len(chunk)))
+		}
+		body = append(body, chunk...)
+	}
+	head.Body = body
+	return head, nil
+}

@@ -1,0 +1,208 @@
+package fault
+
+// Reason is a stable UPPER_SNAKE word for one cause of failure. It is the `reason` of google.rpc.ErrorInfo, a label of
+// metrics and the heading of an entry in docs/reference/errors.md.
+type Reason string
+
+// Domain is the `domain` of google.rpc.ErrorInfo for every reason of the runtime.
+const Domain = "sidecast.dev"
+
+// The reasons, by the room they come from.
+const (
+	// Requests.
+	BadRequest       Reason = "BAD_REQUEST"
+	BodyTooLarge     Reason = "BODY_TOO_LARGE"
+	AnswerTooLarge   Reason = "ANSWER_TOO_LARGE"
+	DeadlineExceeded Reason = "DEADLINE_EXCEEDED"
+	CallCanceled     Reason = "CALL_CANCELED"
+	TokenRejected    Reason = "TOKEN_REJECTED"
+	Shutdown         Reason = "SHUTTING_DOWN"
+	Panicked         Reason = "PANICKED"
+	Defect           Reason = "DEFECT"
+	NotSupported     Reason = "NOT_SUPPORTED"
+
+	// Lanes.
+	QueueFull      Reason = "QUEUE_FULL"
+	BreakerOpen    Reason = "BREAKER_OPEN"
+	BudgetSpent    Reason = "DEADLINE_SPENT"
+	AttemptTimeout Reason = "ATTEMPT_TIMEOUT"
+	LaneRestarted  Reason = "LANE_RESTARTED"
+	LaneDraining   Reason = "LANE_DRAINING"
+
+	// Invocation and the fabric.
+	AppNotFound        Reason = "APP_NOT_FOUND"
+	NoResponders       Reason = "NO_RESPONDERS"
+	InstanceLost       Reason = "INSTANCE_LOST"
+	FabricDown         Reason = "FABRIC_DOWN"
+	FabricConfig       Reason = "FABRIC_CONFIG"
+	FabricBusy         Reason = "FABRIC_BUSY"
+	StreamBroken       Reason = "STREAM_BROKEN"
+	JetStreamRefused   Reason = "JETSTREAM_REFUSED"
+	JetStreamExhausted Reason = "JETSTREAM_EXHAUSTED"
+
+	// The app.
+	AppNotConnected Reason = "APP_NOT_CONNECTED"
+	AppUnhealthy    Reason = "APP_UNHEALTHY"
+	AppUnreachable  Reason = "APP_UNREACHABLE"
+	AppFailed       Reason = "APP_FAILED"
+	AppAnswer       Reason = "APP_BAD_ANSWER"
+	SidecarLost     Reason = "SIDECAR_UNREACHABLE"
+	HandlerNotFound Reason = "HANDLER_NOT_FOUND"
+
+	// Components.
+	ComponentNotFound Reason = "COMPONENT_NOT_FOUND"
+	ComponentDegraded Reason = "COMPONENT_DEGRADED"
+	ComponentDenied   Reason = "COMPONENT_DENIED"
+	ComponentReplaced Reason = "COMPONENT_REPLACED"
+	BadManifest       Reason = "BAD_MANIFEST"
+	SecretNotFound    Reason = "SECRET_NOT_FOUND"
+	BackendFailed     Reason = "BACKEND_FAILED"
+	BackendDown       Reason = "BACKEND_UNAVAILABLE"
+	DirectoryInUse    Reason = "DIRECTORY_IN_USE"
+	DirectoryBad      Reason = "DIRECTORY_UNUSABLE"
+	DiskFull          Reason = "DISK_FULL"
+
+	// State.
+	ETagMismatch   Reason = "ETAG_MISMATCH"
+	ETagMalformed  Reason = "ETAG_MALFORMED"
+	KeyInvalid     Reason = "KEY_INVALID"
+	TTLInvalid     Reason = "TTL_INVALID"
+	PageInvalid    Reason = "PAGE_TOKEN_INVALID"
+	TransactionBig Reason = "TRANSACTION_TOO_LARGE"
+	ValueTooLarge  Reason = "VALUE_TOO_LARGE"
+	StoreFull      Reason = "STORE_FULL"
+	WatchOverrun   Reason = "WATCH_OVERRUN"
+
+	// Pub/sub.
+	TopicInvalid  Reason = "TOPIC_INVALID"
+	EventInvalid  Reason = "EVENT_INVALID"
+	DelayInvalid  Reason = "DELAY_INVALID"
+	EventRejected Reason = "EVENT_REJECTED"
+	AckUnknown    Reason = "ACK_UNKNOWN"
+
+	// Locks.
+	LockHeld   Reason = "LOCK_HELD"
+	LockLost   Reason = "LOCK_LOST"
+	LockName   Reason = "LOCK_NAME_INVALID"
+	LeaseShort Reason = "LEASE_INVALID"
+
+	// The command line and start-up.
+	PortInUse       Reason = "PORT_IN_USE"
+	SidecarNotFound Reason = "SIDECAR_NOT_FOUND"
+	ProcessFailed   Reason = "PROCESS_FAILED"
+	FlagInvalid     Reason = "FLAG_INVALID"
+	RunFile         Reason = "RUN_FILE_INVALID"
+)
+
+// Entry documents one reason.
+type Entry struct {
+	Reason Reason
+	// Kind is the kind an error of this reason has unless the place that builds it says otherwise.
+	Kind Kind
+	// NotSent says that the work never began: trying again is safe even for calls that are not idempotent.
+	NotSent bool
+	// Cause is what happened, Remedy what the reader can do.
+	Cause, Remedy string
+}
+
+var reasonTable = []Entry{
+	{BadRequest, Invalid, true, "A field of the request is missing or has a value that cannot be.", "Correct the field that the message names."},
+	{BodyTooLarge, Invalid, true, "The body is larger than this sidecar accepts.", "Send less, stream it with InvokeStream, or raise `--max-body`."},
+	{AnswerTooLarge, Invalid, false, "The answer is larger than the sidecars carry in one piece; the work was done.", "Answer less, stream it with InvokeStream, or raise `--max-body`."},
+	{DeadlineExceeded, Timeout, false, "The call's deadline passed before its answer came.", "See in the message what it was waiting for; allow more time or find what is slow."},
+	{CallCanceled, Canceled, false, "The caller went away before the answer came.", "Nothing, if the caller meant it."},
+	{TokenRejected, Denied, true, "The API token is missing or wrong.", "Send the token of SIDECAST_API_TOKEN as metadata `sidecast-api-token`."},
+	{Shutdown, Unavailable, true, "The sidecar is draining and takes no new work.", "Try again: another instance, or the restarted one, will answer."},
+	{Panicked, Internal, false, "A handler, backend or lane panicked; the panic was contained and logged with its stack.", "Read the log line with the same trace id and report the defect."},
+	{Defect, Internal, false, "Something that cannot happen did.", "Report it with the message."},
+	{NotSupported, Unsupported, true, "This backend, server version or app protocol cannot do what was asked.", "The message names what can."},
+
+	{QueueFull, Exhausted, true, "The lane has as many calls in flight and waiting as its policy allows.", "Wait for the given retry-after; raise maxInFlight or maxQueue if the target can take more."},
+	{BreakerOpen, Tripped, true, "Too many calls in a row failed; the breaker keeps calls away until the target had time to recover.", "Fix the target. `sidecast tree` shows the last failure and when the next probe goes."},
+	{BudgetSpent, Timeout, true, "The deadline had passed, or would have, before the call could start.", "Give the call more time or find which hop spent it."},
+	{AttemptTimeout, Timeout, false, "One attempt took longer than the policy's attempt timeout.", "Raise the attempt timeout or find what is slow in the target."},
+	{LaneRestarted, Unavailable, true, "The lane failed and is being restarted by its supervisor.", "Try again; the log holds the panic."},
+	{LaneDraining, Unavailable, true, "The lane is draining and takes no new calls.", "Try again; another instance will answer."},
+
+	{AppNotFound, Unavailable, true, "No instance of that app id is on the fabric.", "Start the app, check its --app-id and namespace; `sidecast status` lists who is there."},
+	{NoResponders, Unavailable, true, "The chosen instance is gone: nobody listened on its subject.", "Try again; presence has already dropped the instance."},
+	{InstanceLost, Unavailable, false, "The instance left or died while it worked on the call.", "Try again if the call is idempotent."},
+	{FabricDown, Unavailable, true, "The NATS fabric cannot be reached.", "Check the server of --fabric, or whether another sidecar of this machine holds the embedded one."},
+	{FabricConfig, Invalid, true, "The fabric's address, credentials or port cannot work.", "Correct what the message names."},
+	{FabricBusy, Exhausted, true, "The sidecar already works on as many inbound calls as it may.", "Wait for the given retry-after."},
+	{StreamBroken, Unavailable, false, "A stream lost frames or its peer and was reset.", "Open the stream again."},
+	{JetStreamRefused, Unavailable, false, "JetStream did not accept the operation.", "The message holds the server's own answer."},
+	{JetStreamExhausted, Exhausted, true, "JetStream reached a limit of its account, stream or disk.", "Free space, or raise the limit the message names."},
+
+	{AppNotConnected, Unavailable, true, "No app is connected to its sidecar.", "Start the app; with --app-port check that it listens, without one check that it opens App.Serve."},
+	{AppUnhealthy, Unavailable, true, "The app fails its health check, so its sidecar sends it nothing.", "See the app's own log; calls resume when the check passes."},
+	{AppUnreachable, Unavailable, true, "The connection to the app's port was refused.", "Check that the app listens on --app-port."},
+	{AppFailed, Internal, false, "The app's handler answered with an error.", "See the app's own log."},
+	{AppAnswer, Internal, false, "The app answered something that is not the protocol.", "The message says what was expected and what came."},
+	{SidecarLost, Unavailable, false, "The SDK cannot reach the app's sidecar, or lost it.", "Start the app with `sidecast run`, or name the sidecar in SIDECAST_GRPC_ENDPOINT."},
+	{HandlerNotFound, NotFound, true, "The app has no handler of that name.", "Check the method; the message lists what the app registered."},
+
+	{ComponentNotFound, Invalid, true, "No component of that name is configured for this block.", "Check the name; the message lists those that exist."},
+	{ComponentDegraded, Unavailable, true, "The component could not start; the runtime keeps trying.", "The message holds the last failure; `sidecast components` shows its state."},
+	{ComponentDenied, Denied, true, "The component's scopes do not include this app.", "Add the app id to `scopes`."},
+	{ComponentReplaced, Unavailable, false, "The component's file changed while a subscription or watch was using it.", "Subscribe or watch again: the new component answers."},
+	{BadManifest, Invalid, true, "A component file is wrong.", "Correct the file, line and key that the message names; `sidecast lint` checks a folder."},
+	{SecretNotFound, Invalid, true, "A secretKeyRef or envRef names a secret that does not exist.", "Create the secret or correct the reference."},
+	{BackendFailed, Internal, false, "The component's backend answered with an error.", "The message holds the backend's own words."},
+	{BackendDown, Unavailable, false, "The component's backend cannot be reached.", "Check the backend; calls resume when it answers."},
+	{DirectoryInUse, Unavailable, true, "Another process has this data directory open.", "Stop that process, use another directory, or share state with `state.jetstream`."},
+	{DirectoryBad, Invalid, true, "The data directory cannot be created, read or written.", "Correct its permissions or name another one."},
+	{DiskFull, Exhausted, true, "The disk that holds the data is full, or nearly so; the write was refused before it began.", "Free space; writes resume by themselves."},
+
+	{ETagMismatch, Conflict, true, "The ETag given is not that of the stored item: someone else wrote it, or it is gone.", "Read it again and decide."},
+	{ETagMalformed, Invalid, true, "The ETag is not one that this store gives out.", "Use the ETag of the last read, unchanged."},
+	{KeyInvalid, Invalid, true, "The key is empty, too long or holds bytes that keys may not.", "Correct the key."},
+	{TTLInvalid, Invalid, true, "The time to live is negative or too long.", "Use a positive duration, or none."},
+	{PageInvalid, Invalid, true, "The page token is not one that List gave out for this prefix.", "Start again without a token."},
+	{TransactionBig, Invalid, true, "The transaction has more operations or bytes than the store can apply at once.", "Split it."},
+	{ValueTooLarge, Invalid, true, "The value is larger than the store accepts.", "Store less, or use another store."},
+	{StoreFull, Exhausted, true, "The store holds as many bytes as it may.", "Delete something, give items a time to live, or raise the component's limit."},
+	{WatchOverrun, Unavailable, false, "The watcher read more slowly than changes came and was cut off.", "Watch again: the first events are the current state."},
+
+	{TopicInvalid, Invalid, true, "The topic is empty or too long.", "Correct the topic."},
+	{EventInvalid, Invalid, true, "The event is not a valid CloudEvent.", "Correct the attribute that the message names, or publish raw."},
+	{DelayInvalid, Invalid, true, "The delay is negative or too long.", "Correct the delay."},
+	{EventRejected, Unavailable, false, "The handler asked for the event again later.", "Nothing; it is redelivered."},
+	{AckUnknown, Invalid, true, "The delivery id is not one that waits for an answer.", "Answer each delivery once, on the stream that brought it."},
+
+	{LockHeld, Conflict, true, "Another owner holds the lock, and still held it when the wait ended.", "Try later, or wait longer."},
+	{LockLost, Conflict, true, "The lease ran out or was taken over: the caller no longer holds the lock.", "Stop what the lock protected; acquire it again."},
+	{LockName, Invalid, true, "The lock's name or owner is empty or too long.", "Correct the name."},
+	{LeaseShort, Invalid, true, "The lease is not a duration that the lock store supports.", "Use a lease within the limits the message names."},
+
+	{PortInUse, Invalid, true, "Another process listens on that port.", "Stop it, or choose another port with the flag the message names."},
+	{SidecarNotFound, Unavailable, true, "No sidecar that the command line could talk to runs on this machine.", "Start one with `sidecast run`; `sidecast status` lists those that run, --app-id or --grpc-address chooses one."},
+	{ProcessFailed, Internal, false, "A build command, an app or a sidecar could not be started, or refused its configuration.", "The message says which; its own output above says why."},
+	{FlagInvalid, Invalid, true, "A flag has a value that cannot be.", "Correct the flag; --help explains it."},
+	{RunFile, Invalid, true, "The multi-app run file is wrong.", "Correct the file, line and key that the message names."},
+}
+
+// Reasons returns the documentation of every reason, in the order of the table.
+func Reasons() []Entry { return append([]Entry(nil), reasonTable...) }
+
+var reasonIndex = func() map[Reason]*Entry {
+	index := make(map[Reason]*Entry, len(reasonTable))
+	for i := range reasonTable {
+		index[reasonTable[i].Reason] = &reasonTable[i]
+	}
+	return index
+}()
+
+// Kind is the kind that an error of this reason has by default; Internal for a reason that is not in the table.
+func (r Reason) Kind() Kind {
+	if e, ok := reasonIndex[r]; ok {
+		return e.Kind
+	}
+	return Internal
+}
+
+// NotSent says that an error of this reason means the work never began.
+func (r Reason) NotSent() bool {
+	e, ok := reasonIndex[r]
+	return ok && e.NotSent
+}

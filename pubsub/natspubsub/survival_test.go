@@ -1,0 +1,5 @@
+package natspubsub
+
+const childEnv = "SIDECAST_NATSPUBSUB_CHILD"
+
+func child(string) {}

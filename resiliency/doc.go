@@ -1,0 +1,36 @@
+// Package resiliency decides, for one lane, what becomes of each call: admit, queue or refuse it, on which endpoint, for
+// how long, whether to try again and when. It is a pure machine: it starts no goroutine, reads no clock, does no I/O and
+// knows no transport. Whoever drives it tells it the time and what happened, and does what it decides:
+//
+//	m := resiliency.New("app/orders", policy)
+//	turn := new(resiliency.Turn)
+//	turn.Begin(resiliency.Call{Op: "invoke orders/list", Deadline: deadline}, owner)
+//	for _, d := range m.Step(time.Now(), resiliency.Enter{Turn: turn}) {
+//		// d.Verb says Go, Again, GiveUp or Done, d.Turn to whom.
+//	}
+//
+// # The order of policies
+//
+// It is the same for every block and stands here alone:
+//
+//		deadline → rate limit → semaphore and queue → endpoint → breaker → attempt → outcome → retry or fallback
+//
+//	  - deadline: a call's deadline is the nearer of its own and the policy's CallTimeout. A call whose deadline is spent
+//	    is refused when it arrives and again when it leaves the queue.
+//	  - rate limit: has its place here; no policy yet.
+//	  - semaphore and queue: MaxInFlight calls run, MaxQueue wait first come first served, more are refused at once.
+//	  - endpoint: a balanced lane chooses one. None known is a failure of this try, not of the call.
+//	  - breaker: too many failures in a row keep calls away from the target.
+//	  - attempt: done by the driver, until the nearer of the call's deadline and AttemptTimeout.
+//	  - outcome: gives back the slot, teaches breaker, endpoint and service time.
+//	  - retry or fallback: a retry waits outside, holding no slot, and enters again at the top. No fallback yet.
+//
+// # Promises
+//
+// Every Enter and every Outcome is answered by exactly one Decision, sooner or later, unless the turn leaves first. No
+// more than MaxInFlight turns hold a grant. A turn that ends without an attempt says so (fault.NotSent). The machine is
+// total: no event in any order makes it fail, and an event about a turn it does not know changes nothing.
+//
+// It does not promise fairness between callers, nor to wake anybody: it decides only when it is stepped, so the driver
+// ends the wait of a queued turn whose deadline comes with Leave.
+package resiliency

@@ -1,0 +1,267 @@
+package resiliency
+
+import (
+	"time"
+
+	"github.com/sidecast/sidecast/fault"
+)
+
+// Machine is the pure state of one lane. It is not safe for concurrent use: one driver owns it.
+type Machine struct {
+	lane     string
+	policy   Policy
+	gate     gate
+	balancer *balancer // nil when the lane does not choose
+	breaker  breaker
+	draining bool
+	counts   Counts
+	out      []Decision // reused by every Step
+}
+
+// New returns the machine of a lane that has one target, or leaves the choice to the attempt.
+func New(lane string, p Policy) *Machine {
+	m := &Machine{lane: lane}
+	m.setPolicy(p)
+	return m
+}
+
+// NewBalanced returns the machine of a lane that chooses among endpoints; it knows none until SetEndpoints.
+func NewBalanced(lane string, p Policy) *Machine {
+	m := New(lane, p)
+	m.balancer = new(balancer)
+	return m
+}
+
+// Step takes in one event that happened at now and returns what to do about it, in order. The slice is reused by the
+// next Step.
+func (m *Machine) Step(now time.Time, event Event) []Decision {
+	clear(m.out)
+	m.out = m.out[:0]
+	switch e := event.(type) {
+	case Enter:
+		m.enter(now, e.Turn)
+	case *Outcome:
+		m.outcome(now, e.Turn, e.Err, e.Took)
+	case Leave:
+		m.leave(now, e.Turn)
+	case SetPolicy:
+		m.setPolicy(e.Policy)
+	case SetEndpoints:
+		m.setEndpoints(e.Endpoints)
+	case Drain:
+		m.draining = true
+	case Adopt:
+		m.adopt(e.Turn)
+	}
+	m.admit(now)
+	return m.out
+}
+
+// Idle reports whether no turn runs or waits.
+func (m *Machine) Idle() bool { return m.gate.inFlight == 0 && m.gate.queue.len == 0 }
+
+// enter puts the turn in the queue, or refuses it. A turn that need not wait leaves the queue in the same step.
+func (m *Machine) enter(now time.Time, t *Turn) {
+	if t.place != outside {
+		return
+	}
+	if t.tries == 0 {
+		t.deadline = m.policy.Deadline(now, t.Call.Deadline)
+	}
+	t.home = m
+	switch {
+	case m.spent(now, t):
+		m.refuse(t, m.deadlineSpent(now, t))
+	case m.draining:
+		m.refuse(t, m.laneDraining(t))
+	case m.gate.full():
+		m.refuse(t, m.queueFull(t))
+	default:
+		t.place = queued
+		m.gate.queue.push(t)
+	}
+}
+
+// admit lets turns out of the queue while there are slots.
+func (m *Machine) admit(now time.Time) {
+	for m.gate.open() {
+		t := m.gate.queue.pop()
+		if t == nil {
+			return
+		}
+		t.place = outside
+		m.begin(now, t)
+	}
+}
+
+// begin takes a turn that has a slot through the rest of the order, up to its grant.
+func (m *Machine) begin(now time.Time, t *Turn) {
+	if m.spent(now, t) {
+		m.refuse(t, m.deadlineSpent(now, t))
+		return
+	}
+	if m.balancer != nil {
+		if t.endpoint = m.balancer.choose(now, t); t.endpoint == nil {
+			t.tries++
+			m.retry(now, t, m.noEndpoint(t))
+			return
+		}
+	}
+	era, ok := m.breaker.admit(now)
+	if !ok {
+		t.endpoint = nil
+		m.refuse(t, m.breakerOpen(now, t))
+		return
+	}
+	t.era = era
+	t.tries++
+	m.grant(now, t)
+}
+
+func (m *Machine) grant(now time.Time, t *Turn) {
+	t.attempts++
+	if t.attempts == 1 {
+		m.counts.Admitted++
+	} else {
+		m.counts.Retried++
+	}
+	m.hold(t)
+	d := Decision{Turn: t, Verb: Go, Attempt: t.attempts, Deadline: sooner(t.deadline, now, m.policy.AttemptTimeout)}
+	if t.endpoint != nil {
+		d.Endpoint = t.endpoint.ID
+	}
+	m.out = append(m.out, d)
+}
+
+// outcome learns from an attempt and decides what follows it.
+func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration) {
+	if t.home != m || t.place != inFlight {
+		return
+	}
+	m.gate.observe(took)
+	m.breaker.settle(now, t.era, effectOf(err), err)
+	if t.endpoint != nil {
+		t.endpoint.judge(now, err)
+		t.tried = append(t.tried, t.endpoint.ID)
+	}
+	m.release(t)
+	if err != nil {
+		m.counts.Failed++
+		m.retry(now, t, err)
+		return
+	}
+	m.out = append(m.out, Decision{Turn: t, Verb: Done})
+}
+
+// retry sends a turn whose try failed with err round again, or gives it up.
+func (m *Machine) retry(now time.Time, t *Turn, err error) {
+	t.last = err
+	if wait, ok := m.policy.Retry.next(now, t, err); ok && !m.draining {
+		m.out = append(m.out, Decision{Turn: t, Verb: Again, After: wait, Err: err})
+		return
+	}
+	m.giveUp(t, err)
+}
+
+// refuse ends a turn that gets no attempt now. One that failed before is answered with that failure: it is what the
+// caller must know, and unlike a refusal it does not claim that the work never began.
+func (m *Machine) refuse(t *Turn, refusal error) {
+	if t.last != nil {
+		refusal = NotRetried(t.last, refusal)
+	}
+	m.giveUp(t, refusal)
+}
+
+func (m *Machine) giveUp(t *Turn, err error) {
+	if t.attempts == 0 {
+		m.counts.Refused++
+	}
+	answer := Explain(m.lane, m.policy.Name, t.Call.Op, t.tries, err)
+	if n := len(t.tried); n > 0 {
+		answer.Meta["endpoint"] = t.tried[n-1]
+	}
+	m.out = append(m.out, Decision{Turn: t, Verb: GiveUp, Err: answer})
+}
+
+// leave forgets a turn, wherever it is.
+func (m *Machine) leave(now time.Time, t *Turn) {
+	if t.home != m {
+		return
+	}
+	switch t.place {
+	case queued:
+		m.gate.queue.remove(t)
+		t.place = outside
+	case inFlight:
+		m.breaker.settle(now, t.era, neither, nil)
+		m.release(t)
+	}
+}
+
+func (m *Machine) hold(t *Turn) {
+	t.place = inFlight
+	m.gate.inFlight++
+	if t.endpoint != nil {
+		t.endpoint.inFlight++
+	}
+}
+
+func (m *Machine) release(t *Turn) {
+	t.place = outside
+	m.gate.inFlight--
+	if t.endpoint != nil {
+		t.endpoint.inFlight--
+		t.endpoint = nil
+	}
+}
+
+func (m *Machine) setPolicy(p Policy) {
+	p = p.settled()
+	m.policy = p
+	m.gate.limit, m.gate.room = p.MaxInFlight, p.MaxQueue
+	m.breaker.setRule(p.Breaker)
+}
+
+func (m *Machine) setEndpoints(list []Endpoint) {
+	if m.balancer != nil {
+		m.balancer.set(list)
+	}
+}
+
+func (m *Machine) adopt(t *Turn) {
+	if t.place != inFlight || t.home == m {
+		return
+	}
+	t.home, t.era = m, 0
+	if t.endpoint != nil && m.balancer != nil {
+		t.endpoint = m.balancer.find(t.endpoint.ID)
+	}
+	m.hold(t)
+}
+
+func (m *Machine) spent(now time.Time, t *Turn) bool {
+	return !t.deadline.IsZero() && !now.Before(t.deadline)
+}
+
+// effect is what an outcome says about the target, as breakers see it.
+type effect uint8
+
+const (
+	neither effect = iota // nothing: the caller went away, or the work was refused before it began
+	good                  // the target answered, be it that the caller is wrong
+	bad                   // the target failed
+)
+
+func effectOf(err error) effect {
+	switch fault.KindOf(err) {
+	case fault.None, fault.Invalid, fault.NotFound, fault.Conflict, fault.Denied, fault.Unsupported:
+		return good
+	case fault.Unavailable, fault.Timeout, fault.Internal:
+		switch fault.ReasonOf(err) {
+		case fault.BudgetSpent, fault.LaneDraining, fault.LaneRestarted, fault.Shutdown:
+			return neither
+		}
+		return bad
+	}
+	return neither
+}

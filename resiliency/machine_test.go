@@ -1,0 +1,471 @@
+package resiliency
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/sidecast/sidecast/fault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is what a driver sees of a machine: the model that the property test holds it to.
+type world struct {
+	t         *rapid.T
+	machine   *Machine
+	policy    Policy
+	endpoints []Endpoint
+	balanced  bool
+	draining  bool
+	now       time.Time
+
+	waiting []*Turn // entered, not answered, in order of arrival
+	running []*Turn // granted, not reported
+	resting []*Turn // told to come again
+	entered int     // Enter events, each answered once or left
+	answers int
+	left    int
+}
+
+// step applies an event and checks every decision against what the model knows. reported is the turn of an Outcome.
+func (w *world) step(event Event, reported *Turn) {
+	for _, d := range w.machine.Step(w.now, event) {
+		if d.Turn == reported {
+			reported = nil
+			w.verdict(d)
+			continue
+		}
+		w.answer(d)
+	}
+	if reported != nil {
+		w.t.Fatalf("the outcome of %v was not answered", reported.Owner)
+	}
+	w.check()
+}
+
+// verdict is the answer to an outcome.
+func (w *world) verdict(d Decision) {
+	switch d.Verb {
+	case Again:
+		w.resting = append(w.resting, d.Turn)
+	case GiveUp:
+		w.givenUp(d)
+	case Done:
+	default:
+		w.t.Fatalf("outcome answered with %v", d.Verb)
+	}
+}
+
+// answer is the answer to an Enter. Turns leave the queue in the order they came.
+func (w *world) answer(d Decision) {
+	i := slices.Index(w.waiting, d.Turn)
+	if i < 0 {
+		w.t.Fatalf("%v was answered %v but did not ask", d.Turn.Owner, d.Verb)
+	}
+	w.waiting = slices.Delete(w.waiting, i, i+1)
+	w.answers++
+	switch d.Verb {
+	case Go:
+		if i != 0 {
+			w.t.Fatalf("%v overtook %d others", d.Turn.Owner, i)
+		}
+		w.granted(d)
+	case Again:
+		w.resting = append(w.resting, d.Turn)
+	case GiveUp:
+		w.givenUp(d)
+	default:
+		w.t.Fatalf("enter answered with %v", d.Verb)
+	}
+}
+
+func (w *world) granted(d Decision) {
+	w.running = append(w.running, d.Turn)
+	if limit := w.policy.MaxInFlight; limit > 0 && len(w.running) > limit {
+		w.t.Fatalf("granted with %d in flight of at most %d", len(w.running), limit)
+	}
+	if w.balanced != (d.Endpoint != "") {
+		w.t.Fatalf("endpoint %q of a lane that is balanced=%v", d.Endpoint, w.balanced)
+	}
+	if !d.Turn.Call.Deadline.IsZero() && (d.Deadline.IsZero() || d.Deadline.After(d.Turn.Call.Deadline)) {
+		w.t.Fatalf("grant until %v passes the deadline %v", d.Deadline, d.Turn.Call.Deadline)
+	}
+}
+
+func (w *world) givenUp(d Decision) {
+	var f *fault.Error
+	if !errors.As(d.Err, &f) || f.Meta["lane"] != "lane" || f.Meta["policy"] != w.policy.Name || f.Meta["attempts"] == "" {
+		w.t.Fatalf("given up with %#v", d.Err)
+	}
+}
+
+func (w *world) check() {
+	s := w.machine.Status(w.now)
+	if s.InFlight != len(w.running) || s.Queued != len(w.waiting) {
+		w.t.Fatalf("machine has %d in flight and %d queued, model %d and %d", s.InFlight, s.Queued, len(w.running), len(w.waiting))
+	}
+	if w.machine.Idle() != (len(w.running)+len(w.waiting) == 0) {
+		w.t.Fatal("idle is wrong")
+	}
+	if w.entered != w.answers+w.left+len(w.waiting) {
+		w.t.Fatalf("%d entered, %d answered, %d left, %d wait", w.entered, w.answers, w.left, len(w.waiting))
+	}
+	if len(w.waiting) > 0 && (w.policy.MaxInFlight == 0 || len(w.running) < w.policy.MaxInFlight) {
+		w.t.Fatal("a turn waits beside a free slot")
+	}
+}
+
+func (w *world) enter(t *Turn) {
+	w.waiting = append(w.waiting, t)
+	w.entered++
+	w.step(Enter{t}, nil)
+}
+
+func (w *world) report(i int, err error) {
+	turn := w.running[i]
+	w.running = slices.Delete(w.running, i, i+1)
+	w.step(&Outcome{Turn: turn, Err: err, Took: 3 * time.Millisecond}, turn)
+}
+
+func drawPolicy(t *rapid.T) Policy {
+	return Policy{
+		Name:           "p",
+		MaxInFlight:    rapid.IntRange(0, 3).Draw(t, "in flight"),
+		MaxQueue:       rapid.IntRange(0, 4).Draw(t, "queue"),
+		CallTimeout:    rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "call timeout"),
+		AttemptTimeout: rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond}).Draw(t, "attempt timeout"),
+		Retry:          Retry{Max: rapid.IntRange(-1, 2).Draw(t, "retries"), Jitter: 0.5},
+		Breaker:        Breaker{Failures: rapid.IntRange(0, 3).Draw(t, "failures"), Probes: rapid.IntRange(0, 2).Draw(t, "probes"), OpenFor: time.Second},
+	}
+}
+
+func drawError(t *rapid.T) error {
+	reasons := []fault.Reason{"", "", "", fault.InstanceLost, fault.NoResponders, fault.AttemptTimeout, fault.QueueFull,
+		fault.BadRequest, fault.AppFailed, fault.CallCanceled, fault.BreakerOpen}
+	reason := rapid.SampledFrom(reasons).Draw(t, "outcome")
+	if reason == "" {
+		return nil
+	}
+	return fault.New("attempt", reason, "it failed")
+}
+
+// TestMachineModel drives machines with any events in any order, as drivers do, and holds them to the model: the
+// semaphore is never exceeded, order is kept, each question is answered exactly once, no slot is lost.
+func TestMachineModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := &world{t: t, policy: drawPolicy(t), now: epoch, balanced: rapid.Bool().Draw(t, "balanced")}
+		w.replace()
+		serial := 0
+		pick := func(turns []*Turn) int { return rapid.IntRange(0, len(turns)-1).Draw(t, "which") }
+		t.Repeat(map[string]func(*rapid.T){
+			"enter": func(t *rapid.T) {
+				serial++
+				call := Call{Op: "op", Idempotent: rapid.Bool().Draw(t, "idempotent")}
+				if rapid.Bool().Draw(t, "bounded") {
+					call.Deadline = w.now.Add(rapid.SampledFrom([]time.Duration{-1, 0, time.Second}).Draw(t, "deadline"))
+				}
+				turn := new(Turn)
+				turn.Begin(call, serial)
+				w.enter(turn)
+			},
+			"again": func(t *rapid.T) {
+				if len(w.resting) == 0 {
+					t.Skip("nobody")
+				}
+				i := pick(w.resting)
+				turn := w.resting[i]
+				w.resting = slices.Delete(w.resting, i, i+1)
+				w.enter(turn)
+			},
+			"outcome": func(t *rapid.T) {
+				if len(w.running) == 0 {
+					t.Skip("nobody")
+				}
+				w.report(pick(w.running), drawError(t))
+			},
+			"leave": func(t *rapid.T) {
+				switch {
+				case len(w.waiting) > 0 && rapid.Bool().Draw(t, "waiting"):
+					i := pick(w.waiting)
+					turn := w.waiting[i]
+					w.waiting = slices.Delete(w.waiting, i, i+1)
+					w.left++
+					w.step(Leave{turn}, nil)
+				case len(w.running) > 0:
+					i := pick(w.running)
+					turn := w.running[i]
+					w.running = slices.Delete(w.running, i, i+1)
+					w.step(Leave{turn}, nil)
+				case len(w.resting) > 0:
+					w.step(Leave{w.resting[0]}, nil)
+				}
+			},
+			"time": func(t *rapid.T) {
+				w.now = w.now.Add(time.Duration(rapid.IntRange(0, 900).Draw(t, "ms")) * time.Millisecond)
+			},
+			"policy":    func(t *rapid.T) { w.policy = drawPolicy(t); w.step(SetPolicy{w.policy}, nil) },
+			"endpoints": func(t *rapid.T) { w.setEndpoints(t) },
+			"replace":   func(t *rapid.T) { w.replace() },
+			"drain":     func(t *rapid.T) { w.drain(t) },
+		})
+		for len(w.running) > 0 {
+			w.report(0, nil)
+		}
+		if !w.machine.Idle() {
+			t.Fatal("turns wait while nobody runs")
+		}
+	})
+}
+
+func (w *world) setEndpoints(t *rapid.T) {
+	ids := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 0, 3).Draw(t, "endpoints")
+	w.endpoints = nil
+	for _, id := range ids {
+		w.endpoints = append(w.endpoints, Endpoint{ID: id, Weight: len(w.endpoints)})
+	}
+	w.step(SetEndpoints{w.endpoints}, nil)
+}
+
+func (w *world) drain(t *rapid.T) {
+	if rapid.IntRange(0, 20).Draw(t, "drain") == 0 {
+		w.draining = true
+		w.step(Drain{}, nil)
+	}
+}
+
+// replace puts a new machine in the place of the old one, as a restart does: those who wait are told, those who run are
+// adopted.
+func (w *world) replace() {
+	old := w.machine
+	if w.machine = New("lane", w.policy); w.balanced {
+		w.machine = NewBalanced("lane", w.policy)
+	}
+	forgotten := w.waiting
+	w.left += len(w.waiting)
+	w.waiting = nil
+	running := w.running
+	w.running = nil
+	if old != nil {
+		w.machine.Resume(old.Counts())
+	}
+	w.step(SetEndpoints{w.endpoints}, nil)
+	for _, turn := range running {
+		w.running = append(w.running, turn)
+		w.step(Adopt{turn}, nil)
+	}
+	if w.draining {
+		w.step(Drain{}, nil)
+	}
+	for _, turn := range forgotten {
+		w.step(Leave{turn}, nil)
+	}
+}
+
+// TestBreakerModel holds the breaker to a reference that keeps the whole history of each era and derives its state.
+func TestBreakerModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rule := Breaker{
+			Failures: rapid.IntRange(1, 4).Draw(t, "failures"),
+			Probes:   rapid.IntRange(1, 3).Draw(t, "probes"),
+			OpenFor:  time.Second,
+		}
+		var b breaker
+		b.setRule(rule)
+		now := epoch
+		ref := reference{rule: rule, state: closed}
+		var out []pass
+		t.Repeat(map[string]func(*rapid.T){
+			"": func(t *rapid.T) {
+				if b.state != ref.state {
+					t.Fatalf("breaker is %v, reference %v", b.state, ref.state)
+				}
+			},
+			"time": func(t *rapid.T) { now = now.Add(400 * time.Millisecond) },
+			"call": func(t *rapid.T) {
+				era, ok := b.admit(now)
+				if want := ref.admit(now); ok != want {
+					t.Fatalf("admitted=%v, reference %v", ok, want)
+				}
+				if ok {
+					out = append(out, pass{era, ref.era})
+				}
+			},
+			"settle": func(t *rapid.T) {
+				if len(out) == 0 {
+					t.Skip("none out")
+				}
+				i := rapid.IntRange(0, len(out)-1).Draw(t, "which")
+				e := rapid.SampledFrom([]effect{neither, good, bad, bad}).Draw(t, "effect")
+				b.settle(now, out[i].real, e, errors.New("it failed"))
+				ref.settle(now, out[i].model, e)
+				out = slices.Delete(out, i, i+1)
+			},
+		})
+	})
+}
+
+type pass struct {
+	real  uint64
+	model int
+}
+
+// reference is a breaker told as history: the effects heard in this era, and how many of its passes are out.
+type reference struct {
+	rule    Breaker
+	state   breakerState
+	era     int
+	history []effect
+	out     int
+	opened  time.Time
+}
+
+func (r *reference) become(s breakerState) { r.state, r.era, r.history, r.out = s, r.era+1, nil, 0 }
+
+func (r *reference) admit(now time.Time) bool {
+	if r.state == open && now.Sub(r.opened) >= r.rule.OpenFor {
+		r.become(halfOpen)
+	}
+	ok := r.state == closed || r.state == halfOpen && r.out+r.count(good) < r.rule.Probes
+	if ok {
+		r.out++
+	}
+	return ok
+}
+
+func (r *reference) settle(now time.Time, era int, e effect) {
+	if era != r.era {
+		return
+	}
+	r.out--
+	r.history = append(r.history, e)
+	switch {
+	case r.state == halfOpen && r.count(bad) > 0, r.state == closed && r.inARow() >= r.rule.Failures:
+		r.become(open)
+		r.opened = now
+	case r.state == halfOpen && r.count(good) >= r.rule.Probes:
+		r.become(closed)
+	}
+}
+
+func (r *reference) count(e effect) (n int) {
+	for _, h := range r.history {
+		if h == e {
+			n++
+		}
+	}
+	return n
+}
+
+func (r *reference) inARow() (n int) {
+	for _, h := range r.history {
+		switch h {
+		case bad:
+			n++
+		case good:
+			n = 0
+		}
+	}
+	return n
+}
+
+// TestFastPath: a call that is admitted at once and succeeds costs no allocation.
+func TestFastPath(t *testing.T) {
+	m := NewBalanced("lane", Policy{MaxInFlight: 4, MaxQueue: 4, CallTimeout: time.Second, Breaker: Breaker{Failures: 3}})
+	m.Step(epoch, SetEndpoints{[]Endpoint{{ID: "a"}, {ID: "b"}}})
+	turn := new(Turn)
+	outcome := &Outcome{Turn: turn, Took: time.Millisecond}
+	call := Call{Op: "op", Deadline: epoch.Add(time.Hour)}
+	pass := func() {
+		turn.Begin(call, turn)
+		m.Step(epoch, Enter{turn})
+		m.Step(epoch, outcome)
+	}
+	pass()
+	if n := testing.AllocsPerRun(100, pass); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkStep(b *testing.B) {
+	m := New("lane", Policy{MaxInFlight: 4, MaxQueue: 4, Breaker: Breaker{Failures: 3}})
+	turn := new(Turn)
+	outcome := &Outcome{Turn: turn, Took: time.Millisecond}
+	b.ReportAllocs()
+	for b.Loop() {
+		turn.Begin(Call{Op: "op"}, turn)
+		m.Step(epoch, Enter{turn})
+		m.Step(epoch, outcome)
+	}
+}
+
+func TestRetryNeverStopsByItself(t *testing.T) {
+	turn := new(Turn)
+	turn.Begin(Call{Op: "op", Idempotent: true}, nil)
+	rule := Retry{Max: -1, Initial: time.Minute, MaxInterval: time.Hour, Jitter: 0.5}.settled()
+	for range 1000 {
+		wait, ok := rule.next(epoch, turn, fault.New("op", fault.InstanceLost, "gone"))
+		if !ok || wait <= 0 || wait > 90*time.Minute {
+			t.Fatalf("waits %v, %v", wait, ok)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	good := Policy{Name: "ok", CallTimeout: time.Second, AttemptTimeout: time.Second, MaxInFlight: 1, MaxQueue: 1, Retry: Retry{Max: -1, Multiplier: 1, Jitter: 1}}
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, p := range map[string]Policy{
+		"call timeout":     {CallTimeout: -1},
+		"longer than the":  {CallTimeout: 1, AttemptTimeout: 2},
+		"no effect":        {MaxQueue: 1},
+		"max retries":      {Retry: Retry{Max: -2}},
+		"initial retry":    {Retry: Retry{Initial: 2, MaxInterval: 1}},
+		"multiplier":       {Retry: Retry{Multiplier: 0.5}},
+		"jitter":           {Retry: Retry{Jitter: 1.5}},
+		"breaker failures": {Breaker: Breaker{Failures: -1}},
+		"breaker probes":   {Breaker: Breaker{Probes: -1}},
+	} {
+		err := p.Validate()
+		if fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", p, err, want)
+		}
+	}
+}
+
+// TestExplain: what a lane answers keeps what its cause said, and adds the facts of the lane.
+func TestExplain(t *testing.T) {
+	cause := fault.New("invoke a/b", fault.QueueFull, "too many").After(time.Second).With("app", "a")
+	wrapped := errors.Join(errors.New("context"), cause)
+	plain := errors.New("plain")
+	for _, c := range []struct {
+		err    error
+		kind   fault.Kind
+		reason fault.Reason
+		after  time.Duration
+	}{
+		{cause, fault.Exhausted, fault.QueueFull, time.Second},
+		{wrapped, fault.Exhausted, fault.QueueFull, time.Second},
+		{plain, fault.Internal, fault.Defect, 0},
+	} {
+		got := Explain("l", "p", "op", 3, c.err)
+		if got.Kind != c.kind || got.Reason != c.reason || got.RetryAfter != c.after || got.Meta["attempts"] != "3" {
+			t.Errorf("%v became %#v", c.err, got)
+		}
+		if !strings.Contains(got.Error(), "3 attempts") {
+			t.Errorf("%v does not say how often", got)
+		}
+	}
+	if len(cause.Meta) != 1 {
+		t.Errorf("the cause was changed: %v", cause.Meta)
+	}
+	if !errors.Is(Explain("l", "p", "op", 1, plain), plain) {
+		t.Error("the cause is lost")
+	}
+}

@@ -1,0 +1,96 @@
+package resiliency
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"time"
+
+	"github.com/sidecast/sidecast/fault"
+)
+
+func (m *Machine) deadlineSpent(now time.Time, t *Turn) error {
+	return fault.New(t.Call.Op, fault.BudgetSpent, "the deadline passed %v before the call could start",
+		now.Sub(t.deadline).Round(time.Millisecond))
+}
+
+func (m *Machine) laneDraining(t *Turn) error {
+	return fault.New(t.Call.Op, fault.LaneDraining, "lane %s is draining and takes no new calls", m.lane)
+}
+
+func (m *Machine) queueFull(t *Turn) error {
+	return fault.New(t.Call.Op, fault.QueueFull, "lane %s has %d calls in flight and %d waiting; its policy allows %d and %d",
+		m.lane, m.gate.inFlight, m.gate.queue.len, m.gate.limit, m.gate.room).After(m.gate.retryAfter())
+}
+
+func (m *Machine) noEndpoint(t *Turn) error {
+	return fault.New(t.Call.Op, fault.AppNotFound, "no instance is known to lane %s", m.lane)
+}
+
+// breakerOpen tells the caller to come back when the first probe may pass, or when those under way should have ended.
+func (m *Machine) breakerOpen(now time.Time, t *Turn) error {
+	after := m.breaker.opensIn(now)
+	if after == 0 {
+		after = m.gate.retryAfter()
+	}
+	return fault.New(t.Call.Op, fault.BreakerOpen, "the breaker of lane %s is %s; the target last failed with: %s",
+		m.lane, m.breaker.state, m.breaker.reason).After(after)
+}
+
+// NotRetried is the failure of the last attempt, with why no other followed. It keeps the kind and the reason of the
+// failure, so that it does not claim, as a refusal would, that the work never began.
+func NotRetried(last, refusal error) error {
+	var f *fault.Error
+	if !errors.As(last, &f) {
+		return last
+	}
+	e := *f
+	e.Err = fmt.Errorf("%w (not tried again: %w)", cause(f), cause(refusal))
+	e.RetryAfter = max(e.RetryAfter, fault.RetryAfter(refusal))
+	return &e
+}
+
+// cause is what f says beyond its op and reason, so that neither is said twice.
+func cause(err error) error {
+	if f, ok := err.(*fault.Error); ok && f.Err != nil {
+		return f.Err
+	}
+	return err
+}
+
+// Explain makes err the answer of a lane that gave up: a fault that tells the lane, the policy and the number of
+// attempts in Meta, which is the answer's own. Kind, reason and retry-after stay those of err; an error that is no fault gets those of its kind.
+func Explain(lane, policy, op string, attempts int, err error) *fault.Error {
+	e := asFault(op, err)
+	if attempts > 1 {
+		e.Err = fmt.Errorf("gave up after %d attempts: %w", attempts, cause(e))
+	}
+	meta := make(map[string]string, len(e.Meta)+3)
+	maps.Copy(meta, e.Meta)
+	meta["lane"], meta["policy"], meta["attempts"] = lane, policy, strconv.Itoa(attempts)
+	e.Meta = meta
+	return e
+}
+
+// asFault returns a fault of err that may be changed.
+func asFault(op string, err error) *fault.Error {
+	if f, ok := err.(*fault.Error); ok {
+		e := *f
+		return &e
+	}
+	var f *fault.Error
+	if errors.As(err, &f) {
+		e := *f
+		e.Err = err
+		return &e
+	}
+	reason := fault.Defect
+	switch fault.KindOf(err) {
+	case fault.Timeout:
+		reason = fault.DeadlineExceeded
+	case fault.Canceled:
+		reason = fault.CallCanceled
+	}
+	return fault.E(op, fault.None, reason, err)
+}

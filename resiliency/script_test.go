@@ -1,0 +1,250 @@
+package resiliency
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidecast/sidecast/fault"
+)
+
+var update = flag.Bool("update", false, "rewrite the decisions in testdata")
+
+// TestScripts plays every script of testdata: a line is an event, the indented lines below it are what the machine must
+// decide. `lane` and `balanced` make a new machine; every other event begins with its time.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := play(t, string(want))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(want) {
+				t.Errorf("%s decided otherwise:\n%s", file, firstDifference(got, string(want)))
+			}
+		})
+	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range min(len(g), len(w)) {
+		if g[i] != w[i] {
+			return fmt.Sprintf("line %d\n got %s\nwant %s", i+1, g[i], w[i])
+		}
+	}
+	return fmt.Sprintf("got %d lines, want %d", len(g), len(w))
+}
+
+// play returns the script with the decisions that the machine takes now.
+func play(t *testing.T, script string) string {
+	s := stage{t: t}
+	var out strings.Builder
+	lines := bufio.NewScanner(strings.NewReader(script))
+	for lines.Scan() {
+		line := lines.Text()
+		if strings.HasPrefix(line, "  ") {
+			continue
+		}
+		out.WriteString(line + "\n")
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		for _, answer := range s.event(strings.Fields(line)) {
+			out.WriteString("  " + answer + "\n")
+		}
+	}
+	return out.String()
+}
+
+// epoch is the 0s of every script.
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// stage is a machine and the turns that a script names.
+type stage struct {
+	t       *testing.T
+	machine *Machine
+	turns   map[string]*Turn
+}
+
+func (s *stage) event(words []string) []string {
+	switch words[0] {
+	case "lane":
+		s.machine, s.turns = New("app/orders", policyOf(s.t, words[1:])), map[string]*Turn{}
+		return nil
+	case "balanced":
+		s.machine, s.turns = NewBalanced("app/orders", policyOf(s.t, words[1:])), map[string]*Turn{}
+		return nil
+	}
+	since, err := time.ParseDuration(words[0])
+	if err != nil {
+		s.t.Fatalf("%v: %v", words, err)
+	}
+	now := epoch.Add(since)
+	if words[1] == "status" {
+		return []string{fmt.Sprintf("%+v", s.machine.Status(now))}
+	}
+	var answers []string
+	for _, d := range s.machine.Step(now, s.parse(now, words[1:])) {
+		answers = append(answers, describe(now, d))
+	}
+	return answers
+}
+
+func (s *stage) parse(now time.Time, words []string) Event {
+	args := options(words[1:])
+	switch words[0] {
+	case "enter":
+		return Enter{s.begin(words[1], args)}
+	case "again":
+		return Enter{s.turns[words[1]]}
+	case "ok":
+		return &Outcome{Turn: s.turns[words[1]], Took: duration(s.t, args["took"])}
+	case "fail":
+		err := fault.New("attempt", fault.Reason(words[2]), "it failed").After(duration(s.t, args["after"]))
+		return &Outcome{Turn: s.turns[words[1]], Err: err, Took: duration(s.t, args["took"])}
+	case "leave":
+		return Leave{s.turns[words[1]]}
+	case "policy":
+		return SetPolicy{policyOf(s.t, words[1:])}
+	case "endpoints":
+		return SetEndpoints{endpointsOf(s.t, words[1:])}
+	case "drain":
+		return Drain{}
+	}
+	s.t.Fatalf("no such event: %v", words)
+	return nil
+}
+
+func (s *stage) begin(name string, args map[string]string) *Turn {
+	call := Call{Op: "invoke " + name}
+	_, call.Idempotent = args["idempotent"]
+	if d, ok := args["deadline"]; ok {
+		call.Deadline = epoch.Add(duration(s.t, d))
+	}
+	turn := new(Turn)
+	turn.Begin(call, name)
+	s.turns[name] = turn
+	return turn
+}
+
+func describe(now time.Time, d Decision) string {
+	line := fmt.Sprintf("%s %s", d.Turn.Owner, d.Verb)
+	switch d.Verb {
+	case Go:
+		line += fmt.Sprintf(" attempt=%d", d.Attempt)
+		if d.Endpoint != "" {
+			line += " endpoint=" + d.Endpoint
+		}
+		if !d.Deadline.IsZero() {
+			line += fmt.Sprintf(" for=%v", d.Deadline.Sub(now))
+		}
+	case Again:
+		line += fmt.Sprintf(" after=%v", d.After)
+	case GiveUp:
+		if after := fault.RetryAfter(d.Err); after != 0 {
+			line += fmt.Sprintf(" retry-after=%v", after)
+		}
+		line += fmt.Sprintf(" attempts=%s: %v", d.Err.(*fault.Error).Meta["attempts"], d.Err)
+	}
+	return line
+}
+
+func options(words []string) map[string]string {
+	args := map[string]string{}
+	for _, w := range words {
+		if key, value, ok := strings.Cut(w, "="); ok || w == "idempotent" {
+			args[key] = value
+		}
+	}
+	return args
+}
+
+func duration(t *testing.T, s string) time.Duration {
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func number(t *testing.T, s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func policyOf(t *testing.T, words []string) Policy {
+	p := Policy{Name: "script", Retry: Retry{Multiplier: 2}}
+	for key, v := range options(words) {
+		switch key {
+		case "call-timeout":
+			p.CallTimeout = duration(t, v)
+		case "attempt-timeout":
+			p.AttemptTimeout = duration(t, v)
+		case "in-flight":
+			p.MaxInFlight = number(t, v)
+		case "queue":
+			p.MaxQueue = number(t, v)
+		case "retry":
+			p.Retry.Max = number(t, v)
+		case "initial":
+			p.Retry.Initial = duration(t, v)
+		case "max-interval":
+			p.Retry.MaxInterval = duration(t, v)
+		case "failures":
+			p.Breaker.Failures = number(t, v)
+		case "open-for":
+			p.Breaker.OpenFor = duration(t, v)
+		case "probes":
+			p.Breaker.Probes = number(t, v)
+		default:
+			t.Fatalf("no such policy: %s", key)
+		}
+	}
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// endpointsOf reads `name` or `name*weight` or `name:load`.
+func endpointsOf(t *testing.T, words []string) []Endpoint {
+	var list []Endpoint
+	for _, w := range words {
+		e := Endpoint{}
+		id, weight, weighted := strings.Cut(w, "*")
+		if weighted {
+			e.Weight = number(t, weight)
+		}
+		id, load, loaded := strings.Cut(id, ":")
+		if loaded {
+			e.Load = number(t, load)
+		}
+		e.ID = id
+		list = append(list, e)
+	}
+	return list
+}

@@ -1,0 +1,53 @@
+package resiliency
+
+import "time"
+
+// Counts are what a lane has done since it was made. They outlive its machine: see Resume.
+type Counts struct {
+	// Admitted calls, Refused ones, attempts that Failed, and attempts beyond the first.
+	Admitted, Refused, Failed, Retried uint64
+}
+
+// Status is what a lane is doing.
+type Status struct {
+	// Policy is the name of its policy.
+	Policy string
+	// InFlight calls of at most InFlightLimit (0 = no limit); Queued calls of at most QueueLimit.
+	InFlight, InFlightLimit, Queued, QueueLimit int
+	// Calls admitted and refused, attempts failed and attempts beyond the first, since the start.
+	Admitted, Refused, Failed, Retried uint64
+	// Breaker is `closed`, `open` or `half-open`, BreakerReason the failure that opened it.
+	Breaker, BreakerReason string
+	// BreakerOpensIn is how long until an open breaker lets a probe pass.
+	BreakerOpensIn time.Duration
+	// Endpoints it may choose from.
+	Endpoints int
+}
+
+// Status describes the machine at now.
+func (m *Machine) Status(now time.Time) Status {
+	s := Status{
+		Policy:         m.policy.Name,
+		InFlight:       m.gate.inFlight,
+		InFlightLimit:  m.gate.limit,
+		Queued:         m.gate.queue.len,
+		QueueLimit:     m.gate.room,
+		Admitted:       m.counts.Admitted,
+		Refused:        m.counts.Refused,
+		Failed:         m.counts.Failed,
+		Retried:        m.counts.Retried,
+		Breaker:        m.breaker.state.String(),
+		BreakerReason:  m.breaker.reason,
+		BreakerOpensIn: m.breaker.opensIn(now),
+	}
+	if m.balancer != nil {
+		s.Endpoints = len(m.balancer.endpoints)
+	}
+	return s
+}
+
+// Counts returns what the machine has counted.
+func (m *Machine) Counts() Counts { return m.counts }
+
+// Resume goes on counting from c: a machine that takes the place of another begins so.
+func (m *Machine) Resume(c Counts) { m.counts = c }

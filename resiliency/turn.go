@@ -1,0 +1,129 @@
+package resiliency
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// Call is what a lane needs to know of a call. It never sees the payload.
+type Call struct {
+	// Op is what is tried and on what, as errors say it: `invoke orders/list`.
+	Op string
+	// Caller is who asks: an app id.
+	Caller string
+	// Idempotent says that an attempt may follow one that was sent. Others are tried again only after failures that say
+	// for certain that the work never began.
+	Idempotent bool
+	// Deadline is when the caller stops waiting; zero is never.
+	Deadline time.Time
+}
+
+// Turn is one call on its way through a machine. Its driver allocates it, begins it and may reuse it; between Enter and
+// the decision that answers, and while it holds a grant, it belongs to the machine.
+type Turn struct {
+	// Call is what Begin was given.
+	Call Call
+	// Owner is the driver's own: the machine never looks at it.
+	Owner any
+
+	home     *Machine // that knows the turn; nil outside
+	place    place
+	deadline time.Time
+	tries    int // times that it came as far as the choice of an endpoint
+	attempts int // grants
+	endpoint *endpoint
+	era      uint64 // of the breaker when it let the turn pass
+	tried    []string
+	last     error // of the latest try
+	delays   backoff.ExponentialBackOff
+	next     *Turn // in the queue
+	prev     *Turn
+}
+
+// place is where a turn is as its machine sees it.
+type place uint8
+
+const (
+	outside place = iota
+	queued
+	inFlight
+)
+
+// Begin makes t ready for its first Enter, whatever it was before.
+func (t *Turn) Begin(call Call, owner any) {
+	clear(t.tried)
+	*t = Turn{Call: call, Owner: owner, tried: t.tried[:0]}
+}
+
+func (t *Turn) hasTried(id string) bool { return slices.Contains(t.tried, id) }
+
+// Event is something that happened to a lane: one of Enter, Outcome, Leave, SetPolicy, SetEndpoints, Drain and Adopt.
+type Event interface{ event() }
+
+// Enter asks for a turn: the first time, or again after an Again decision.
+type Enter struct{ Turn *Turn }
+
+// Outcome reports what came of an attempt that was granted, nil for success, and how long it took. It is an event as a
+// pointer: drivers keep it beside the Turn, so that the most frequent event costs no allocation.
+type Outcome struct {
+	Turn *Turn
+	Err  error
+	Took time.Duration
+}
+
+// Leave says that the caller went away. A turn that waits is forgotten, one that holds a grant gives its slot back and
+// says nothing about the target. It is not answered.
+type Leave struct{ Turn *Turn }
+
+// SetPolicy replaces the policy. Calls that run or wait stay; a breaker whose rule is unchanged keeps its state.
+type SetPolicy struct{ Policy Policy }
+
+// SetEndpoints replaces the endpoints that a balanced machine may choose from.
+type SetEndpoints struct{ Endpoints []Endpoint }
+
+// Drain refuses new calls from now on. Calls that run or wait go on; nothing is tried again.
+type Drain struct{}
+
+// Adopt hands a turn that holds a grant of an earlier machine to this one, so that it keeps its slot.
+type Adopt struct{ Turn *Turn }
+
+func (Enter) event()        {}
+func (*Outcome) event()     {}
+func (Leave) event()        {}
+func (SetPolicy) event()    {}
+func (SetEndpoints) event() {}
+func (Drain) event()        {}
+func (Adopt) event()        {}
+
+// Verb is what a decision tells the driver to do.
+type Verb uint8
+
+// The verbs.
+const (
+	Go     Verb = iota + 1 // make an attempt and report its Outcome
+	Again                  // wait After, then Enter again
+	GiveUp                 // answer Err
+	Done                   // the success was taken in; nothing is left to do
+)
+
+// String is the verb as scripts and logs write it.
+func (v Verb) String() string {
+	return [...]string{"none", "go", "again", "give-up", "done"}[min(v, Done)]
+}
+
+// Decision answers one turn.
+type Decision struct {
+	Turn *Turn
+	Verb Verb
+	// Endpoint is where a Go goes, "" when the machine does not choose; Attempt counts grants, the first is 1.
+	Endpoint string
+	Attempt  int
+	// Deadline is when the attempt of a Go must have ended; zero is never.
+	Deadline time.Time
+	// After is how long an Again waits before it enters.
+	After time.Duration
+	// Err is what a GiveUp answers: always a fault. Of an Again it is the failure that it follows.
+	Err error
+}

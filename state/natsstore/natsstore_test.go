@@ -1,0 +1,294 @@
+package natsstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+	"pgregory.net/rapid"
+
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state"
+	"github.com/sidecast/sidecast/state/statetest"
+)
+
+// openOn opens a store in a bucket of its own, unless one is named.
+func openOn(t testing.TB, conn *nats.Conn, replicas int, bucket string) state.Store {
+	t.Helper()
+	if bucket == "" {
+		bucket = nuid.Next()
+	}
+	s, err := open(context.Background(), components.Host{Namespace: "test", Replicas: replicas, NATS: using(conn)}, Config{Bucket: bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func bucketOf(s state.Store) string {
+	if w, ok := s.(*watchedStore); ok {
+		return w.keys.bucket
+	}
+	return s.(*store).keys.bucket
+}
+
+func conformance(t *testing.T, size int, open func(t *testing.T, conn *nats.Conn, bucket string) state.Store, traits statetest.Traits) {
+	conn := connect(t, start(t, t.TempDir(), size))
+	traits.MaxValue = maxPayload - headerRoom
+	traits.Reopen = func(t *testing.T, s state.Store) state.Store {
+		if err := s.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+		return open(t, conn, bucketOf(s))
+	}
+	statetest.Run(t, func(t *testing.T) state.Store { return open(t, conn, "") }, traits)
+}
+
+func TestConformance(t *testing.T) {
+	conformance(t, 1, func(t *testing.T, conn *nats.Conn, bucket string) state.Store { return openOn(t, conn, 1, bucket) }, statetest.Traits{})
+}
+
+func TestConformanceReplicated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("three servers take a while")
+	}
+	conformance(t, 3, func(t *testing.T, conn *nats.Conn, bucket string) state.Store { return openOn(t, conn, 3, bucket) }, statetest.Traits{})
+}
+
+// TestConformanceOldServer checks what is left of the store on NATS 2.10: single ops, no watch.
+func TestConformanceOldServer(t *testing.T) {
+	conformance(t, 1, func(t *testing.T, conn *nats.Conn, bucket string) state.Store {
+		s := openOn(t, conn, 1, bucket).(*watchedStore).store
+		s.ttl, s.atomic = false, nil
+		return s
+	}, statetest.Traits{SingleOps: true})
+}
+
+func BenchmarkStore(b *testing.B) {
+	s := openOn(b, connect(b, start(b, b.TempDir(), 1)), 1, "")
+	defer s.Close(context.Background())
+	statetest.Bench(b, s)
+}
+
+func TestKeysAndSubjects(t *testing.T) {
+	k, err := newKeyspace("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	part := rapid.SampledFrom([]string{"a", "B9", "||", "|", ".", "", "\x00", "ключ", "*", ">", "=", "=_"})
+	key := rapid.Map(rapid.SliceOfN(part, 1, 6), func(parts []string) string { return strings.Join(parts, "") })
+	rapid.Check(t, func(t *rapid.T) {
+		key, prefix := key.Draw(t, "key"), key.Draw(t, "prefix")
+		subj := k.subject(key)
+		if back, ok := k.key(subj); !ok || back != key {
+			t.Fatalf("key(%q) = %q, %v, want %q", subj, back, ok, key)
+		}
+		if strings.ContainsAny(subj[len(k.root):], " *>\x00") || strings.Contains(subj, "..") || strings.HasSuffix(subj, ".") {
+			t.Fatalf("%q has the subject %q", key, subj)
+		}
+		if strings.HasPrefix(key, prefix) && !strings.HasPrefix(subj, strings.TrimSuffix(k.filter(prefix), ">")) {
+			t.Fatalf("%q is not under the filter %q of %q", subj, k.filter(prefix), prefix)
+		}
+	})
+	if key, ok := k.key(k.carrier()); ok {
+		t.Errorf("the carrier is the key %q", key)
+	}
+	if got := k.filter("orders||cart"); got != "$KV.b.orders.>" {
+		t.Errorf("the filter of an app's keys is %s", got)
+	}
+}
+
+func TestTags(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := tag{rapid.Uint64Min(1).Draw(t, "revision"), rapid.Int64Min(0).Draw(t, "expires")}
+		if got, ok := parseTag(want.String()); !ok || got != want {
+			t.Fatalf("parseTag(%q) = %v, %v", want, got, ok)
+		}
+	})
+	for _, text := range []string{"", "0", "01", "1.", "1.0", "1.01", ".1", "1.1.1", "+1", "1.-1", "x"} {
+		if got, ok := parseTag(text); ok {
+			t.Errorf("parseTag(%q) = %v", text, got)
+		}
+	}
+}
+
+func TestABatchThatIsTooBigChangesNothing(t *testing.T) {
+	s := openOn(t, connect(t, start(t, t.TempDir(), 1)), 1, "")
+	defer s.Close(context.Background())
+	var ops []state.Op
+	for i := range 1001 {
+		ops = append(ops, state.Op{Kind: state.Set, Key: fmt.Sprint(i)})
+	}
+	if _, err := s.Apply(t.Context(), ops); fault.ReasonOf(err) != fault.TransactionBig {
+		t.Errorf("Apply = %v", err)
+	}
+	if items, err := s.Get(t.Context(), []string{"0", "500"}); err != nil || len(items) != 0 {
+		t.Errorf("Get = %v, %v", items, err)
+	}
+	if _, err := s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: strings.Repeat("|.", 501)}}); fault.ReasonOf(err) != fault.KeyInvalid {
+		t.Errorf("a key that is too long: %v", err)
+	}
+}
+
+func TestAFullBucket(t *testing.T) {
+	conn := connect(t, start(t, t.TempDir(), 1))
+	s := openOn(t, conn, 1, "full").(*watchedStore)
+	defer s.Close(context.Background())
+	c := s.stream.CachedInfo().Config
+	c.MaxBytes = 1 << 20
+	if _, err := s.js.UpdateStream(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	for i := 0; err == nil && i < 100; i++ {
+		_, err = s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: fmt.Sprint(i), Value: make([]byte, 100<<10)}})
+	}
+	if fault.KindOf(err) != fault.Exhausted || fault.ReasonOf(err) != fault.JetStreamExhausted {
+		t.Errorf("Apply = %v", err)
+	}
+}
+
+func TestABucketOfAnotherMaking(t *testing.T) {
+	conn := connect(t, start(t, t.TempDir(), 1))
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "theirs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.PutString(t.Context(), "k", "theirs"); err != nil {
+		t.Fatal(err)
+	}
+	s := openOn(t, conn, 1, "theirs")
+	defer s.Close(context.Background())
+	items, err := s.Get(t.Context(), []string{"k"})
+	if err != nil || len(items) != 1 || string(items[0].Value) != "theirs" {
+		t.Fatalf("Get = %v, %v", items, err)
+	}
+	if _, err := s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: "k", Value: []byte("ours"), Match: state.Exact, ETag: items[0].ETag}, {Kind: state.Set, Key: "l"}}); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := kv.Get(t.Context(), "k"); err != nil || string(e.Value()) != "ours" {
+		t.Errorf("their Get = %v, %v", e, err)
+	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: "KV_stream", Subjects: []string{"other.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, bucket := range []string{"stream", "no.bucket"} {
+		if _, err := open(t.Context(), components.Host{NATS: using(conn)}, Config{Bucket: bucket}); err == nil {
+			t.Errorf("a store opens in %s", bucket)
+		}
+	}
+}
+
+// TestTheServerIsKilled kills the server under a watch. Calls fail at once; when the server is back, what was acknowledged
+// is there, and the watch goes on behind the last change it saw.
+func TestTheServerIsKilled(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, dir, 1)
+	conn := connect(t, r)
+	s := openOn(t, conn, 1, "").(*watchedStore)
+	defer s.Close(context.Background())
+	seen := make(chan string, 100)
+	watching, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Watch(watching, "", false, func(e state.Event) error {
+			seen <- e.Item.Key
+			return nil
+		})
+	}()
+	set := func(key string) error {
+		_, err := s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: key}})
+		return err
+	}
+	sees := func(key string) {
+		t.Helper()
+		select {
+		case got := <-seen:
+			if got != key {
+				t.Fatalf("the watch saw %q, want %q", got, key)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("the watch does not see %q", key)
+		}
+	}
+	sees("") // Current
+	if err := set("before"); err != nil {
+		t.Fatal(err)
+	}
+	sees("before")
+	r.kill()
+	until(t, func() bool { return !conn.IsConnected() })
+	if err := set("down"); fault.ReasonOf(err) != fault.FabricDown || !fault.NotSent(err) {
+		t.Errorf("Apply = %v", err)
+	}
+	if _, err := s.Get(t.Context(), []string{"before"}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("Get = %v", err)
+	}
+	r.again(t, dir)
+	until(t, func() bool { return set("after") == nil })
+	if items, err := s.Get(t.Context(), []string{"before", "down", "after"}); err != nil || len(items) != 2 {
+		t.Errorf("Get = %v, %v", items, err)
+	}
+	sees("after")
+	stop()
+	if err := <-ended; fault.KindOf(err) != fault.Canceled {
+		t.Errorf("Watch = %v", err)
+	}
+}
+
+func until(t *testing.T, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not within 30 seconds")
+		}
+	}
+}
+
+func TestTheBucketIsDeletedUnderTheStore(t *testing.T) {
+	conn := connect(t, start(t, t.TempDir(), 1))
+	s := openOn(t, conn, 1, "").(*watchedStore)
+	defer s.Close(context.Background())
+	ended := make(chan error, 1)
+	current := make(chan struct{})
+	go func() {
+		ended <- s.Watch(t.Context(), "", false, func(e state.Event) error {
+			if e.Kind == state.Current {
+				close(current)
+			}
+			return nil
+		})
+	}()
+	<-current
+	if err := s.js.DeleteStream(t.Context(), s.keys.stream()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: "k"}}); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("Apply = %v", err)
+	}
+	if err := <-ended; fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("Watch = %v", err)
+	}
+}
+
+func TestATimeoutIsTold(t *testing.T) {
+	s := openOn(t, connect(t, start(t, t.TempDir(), 1)), 1, "")
+	defer s.Close(context.Background())
+	ctx, cancel := context.WithTimeoutCause(t.Context(), time.Microsecond, errors.New("enough"))
+	defer cancel()
+	<-ctx.Done()
+	if _, err := s.Get(ctx, []string{"k"}); fault.KindOf(err) != fault.Timeout {
+		t.Errorf("Get = %v", err)
+	}
+}

@@ -1,0 +1,204 @@
+package natsstore
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state"
+	"github.com/sidecast/sidecast/state/feed"
+)
+
+// How a watch reads: so much is on its way to a watcher at most, and so long may it hear nothing.
+const (
+	fetchMessages = 256
+	fetchBytes    = 8 << 20
+	heartbeat     = 2 * time.Second
+	fetchFor      = 30 * time.Second
+	forgetAfter   = 30 * time.Second // what the server keeps of a watcher that is gone
+)
+
+// Watch implements state.Watcher.
+func (s *watchedStore) Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(state.Event) error) error {
+	const op = "state.jetstream: watch"
+	if ctx.Err() != nil {
+		return feed.Ended(op, ctx)
+	}
+	call, leave, err := s.enter(ctx, op)
+	if err != nil {
+		return err
+	}
+	info, err := s.stream.Info(call)
+	leave() // a watch is not a call that Close waits for: it ends with s.life
+	if err != nil {
+		return s.failed(ctx, op, prefix, err)
+	}
+	w := &watch{store: s.store, op: op, prefix: prefix, fn: fn, until: info.State.LastSeq}
+	if onlyChanges {
+		w.seen = w.until
+		if w.err = w.current(); w.err != nil {
+			return w.err
+		}
+	}
+	return w.run(ctx)
+}
+
+// watch is one watcher. It reads through a consumer that the server forgets; when that or a message of it is lost, it
+// makes another and goes on behind the last message seen.
+type watch struct {
+	*store
+	op, prefix string
+	fn         func(state.Event) error
+
+	until uint64 // the last revision of the snapshot
+	seen  uint64 // the last revision seen
+	told  bool   // Current was reported
+	err   error  // of fn
+}
+
+// run watches until ctx or the store ends or fn fails.
+func (w *watch) run(ctx context.Context) error {
+	life, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(w.life, cancel)()
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		before := w.seen
+		err := w.read(life)
+		switch {
+		case w.err != nil:
+			return w.err
+		case ctx.Err() != nil:
+			return feed.Ended(w.op, ctx)
+		case w.life.Err() != nil:
+			return fault.New(w.op, fault.Shutdown, "the store is closed")
+		case w.conn.IsClosed():
+			return fault.New(w.op, fault.FabricDown, "the connection to NATS is closed")
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			return w.failed(ctx, w.op, w.prefix, err)
+		}
+		if w.seen != before {
+			wait = 50 * time.Millisecond
+		}
+		w.log.Debug("a watch lost its place and resumes", "prefix", w.prefix, "revision", w.seen, "error", err)
+		select {
+		case <-life.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// read makes a consumer and reads from it until something fails.
+func (w *watch) read(ctx context.Context) error {
+	cfg := jetstream.ConsumerConfig{
+		FilterSubject: w.keys.filter(w.prefix), AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
+		MemoryStorage: true, Replicas: 1, InactiveThreshold: forgetAfter,
+	}
+	if w.seen > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, w.seen+1
+	}
+	consumer, err := w.stream.CreateConsumer(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer w.forget(consumer.CachedInfo().Name)
+	bytes := max(fetchBytes, 2*int(w.conn.MaxPayload()))
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(fetchMessages, bytes), jetstream.PullExpiry(fetchFor),
+		jetstream.PullHeartbeat(heartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	if !w.told && consumer.CachedInfo().NumPending == 0 {
+		if err := w.current(); err != nil {
+			return err
+		}
+	}
+	for received := uint64(0); ; received++ {
+		msg, err := w.next(ctx, messages, consumer, received)
+		if err != nil {
+			return err
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		if meta.Sequence.Consumer != received+1 {
+			return errors.New("messages were lost on the way")
+		}
+		if err := w.deliver(msg, meta); err != nil {
+			return err
+		}
+	}
+}
+
+// next waits for a message. As long as the snapshot is not complete it looks whether what was to come has gone meanwhile,
+// or the request for it was lost.
+func (w *watch) next(ctx context.Context, messages jetstream.MessagesContext, consumer jetstream.Consumer, received uint64) (jetstream.Msg, error) {
+	for looks := 0; !w.told; looks++ {
+		moment, cancel := context.WithTimeout(ctx, time.Second)
+		msg, err := messages.Next(jetstream.NextContext(moment))
+		cancel()
+		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			return msg, err
+		}
+		info, err := consumer.Info(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case info.NumPending == 0 && info.Delivered.Consumer == received:
+			if err := w.current(); err != nil {
+				return nil, err
+			}
+		case looks == 3:
+			return nil, errors.New("messages wait at the server and do not come")
+		}
+	}
+	return messages.Next(jetstream.NextContext(ctx))
+}
+
+// deliver tells fn of a message, and that the snapshot is complete when it was the last.
+func (w *watch) deliver(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
+	key, ok := w.keys.key(msg.Subject())
+	if !w.told && meta.Sequence.Stream > w.until {
+		if err := w.current(); err != nil {
+			return err
+		}
+	}
+	if ok && strings.HasPrefix(key, w.prefix) {
+		e := newEntry(key, msg.Data(), msg.Headers(), meta.Sequence.Stream)
+		switch {
+		case e.exists(time.Now()) || w.told && !e.deleted:
+			w.err = w.fn(state.Event{Kind: state.Written, Item: e.item()})
+		case w.told:
+			w.err = w.fn(state.Event{Kind: state.Deleted, Item: state.Item{Key: key}})
+		}
+	}
+	w.seen = meta.Sequence.Stream
+	if w.err == nil && !w.told && (w.seen >= w.until || meta.NumPending == 0) {
+		return w.current()
+	}
+	return w.err
+}
+
+// current tells fn that the snapshot is complete.
+func (w *watch) current() error {
+	w.told = true
+	if w.seen == 0 {
+		w.seen = w.until // so that a consumer made again does not repeat the snapshot
+	}
+	w.err = w.fn(state.Event{Kind: state.Current})
+	return w.err
+}
+
+// forget tells the server, which would find out by itself.
+func (w *watch) forget(consumer string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := w.stream.DeleteConsumer(ctx, consumer); err != nil {
+		w.log.Debug("the consumer of a watch is left to the server", "error", err)
+	}
+}

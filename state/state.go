@@ -1,0 +1,98 @@
+// Package state is the contract between the State block and its backends: a small set of methods that move bytes, and
+// optional abilities found by type assertion. What is true for every backend (validation, key layout, lanes, tracing)
+// is in the block; what every backend promises is checked by its conformance suite, state/statetest.
+//
+//	store, err := badgerstore.Component.Open(ctx, host, config)
+//	etags, err := store.Apply(ctx, []state.Op{{Kind: state.Set, Key: "k", Value: v, Match: state.Absent}})
+package state
+
+import (
+	"context"
+	"time"
+)
+
+// Store keeps values by key, linearizable per key. All methods may be called concurrently. Keys are any non-empty bytes.
+// Byte slices passed in may be reused by the caller when a method returns; those returned belong to the caller.
+type Store interface {
+	// Get returns the items of those keys that exist and have not expired, in the order of keys.
+	Get(ctx context.Context, keys []string) ([]Item, error)
+	// Apply does all ops or none, and is durable when it returns as the backend documents. An op whose Match does not hold
+	// fails the batch with fault.Conflict, reason ETAG_MISMATCH, and names its key in Meta["key"]. It returns the new ETag
+	// for each Set, and "" for the other ops. No key occurs twice in ops. A backend that can only apply single ops fails
+	// longer batches with fault.Unsupported before it changes anything.
+	Apply(ctx context.Context, ops []Op) ([]string, error)
+	// Close returns when nothing of the store is running any more. Methods called later fail with fault.Unavailable.
+	Close(ctx context.Context) error
+}
+
+// Scanner is a Store that can list.
+type Scanner interface {
+	// Scan returns up to limit items whose keys start with prefix and are greater than after, in the byte order of keys.
+	// Values are left out when keysOnly is set.
+	Scan(ctx context.Context, prefix, after string, limit int, keysOnly bool) ([]Item, error)
+}
+
+// Watcher is a Store that can tell of changes.
+type Watcher interface {
+	// Watch calls fn with the present items under prefix (unless onlyChanges), then once with Current, then with each
+	// change in the order of each key's writes, until ctx ends or fn fails; it returns that error. Changes of one key may
+	// be folded into the latest. Every change acknowledged after Current is seen. Expiry is reported as a Deleted event
+	// within a few seconds. A fn that is too slow ends the watch with reason WATCH_OVERRUN instead of filling memory.
+	Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(Event) error) error
+}
+
+// Item is a stored value.
+type Item struct {
+	Key   string
+	Value []byte
+	// ETag names this version: it changes with every write and is never reused for the key.
+	ETag string
+	// Expires is when the item vanishes; zero: never.
+	Expires time.Time
+}
+
+// OpKind is what an Op does.
+type OpKind uint8
+
+// What an Op does.
+const (
+	Set    OpKind = iota // store Value
+	Delete               // remove the item
+	Check                // change nothing: only Match counts
+)
+
+// Match is what an Op expects of the item before it.
+type Match uint8
+
+// What an Op expects.
+const (
+	Any    Match = iota // nothing
+	Exact               // the item exists with ETag
+	Absent              // the item does not exist
+)
+
+// Op is one step of a batch.
+type Op struct {
+	Kind  OpKind
+	Key   string
+	Value []byte
+	Match Match
+	ETag  string        // for Exact; a backend fails one it can never have given out with fault.Invalid, ETAG_MALFORMED
+	TTL   time.Duration // for Set: the item vanishes this long after; 0: never
+}
+
+// EventKind is what a watcher learns.
+type EventKind uint8
+
+// What a watcher learns.
+const (
+	Written EventKind = iota // Item was written, or existed when the watch began
+	Deleted                  // Item.Key is gone: deleted or expired
+	Current                  // all items that existed have been reported
+)
+
+// Event is one thing a watcher learns.
+type Event struct {
+	Kind EventKind
+	Item Item
+}

@@ -1,0 +1,121 @@
+package telemetry
+
+import (
+	"context"
+	"os"
+	"strings"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// Tracer makes spans and carries W3C trace context and baggage in headers. The nil Tracer makes none and leaves headers
+// as they are, so a trace that the apps made still passes through.
+type Tracer struct {
+	provider *sdktrace.TracerProvider
+	tracer   trace.Tracer
+	carrier  propagation.TextMapPropagator
+}
+
+// NewTracer reads the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
+// OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_SDK_DISABLED …) and returns nil when they name
+// no endpoint.
+func NewTracer(ctx context.Context, appID, instance, version string) (*Tracer, error) {
+	if os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" ||
+		os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT")+os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
+		return nil, nil
+	}
+	exporter, err := newExporter(ctx)
+	if err != nil {
+		return nil, fault.New("traces", fault.FlagInvalid, "the OTEL_ variables name an exporter that cannot be made: %w", err)
+	}
+	about, err := resource.New(ctx, resource.WithAttributes(
+		attribute.String("service.name", appID),
+		attribute.String("service.instance.id", instance),
+		attribute.String("sidecast.version", version),
+	), resource.WithFromEnv(), resource.WithTelemetrySDK())
+	if err != nil {
+		return nil, fault.New("traces", fault.FlagInvalid, "OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	}
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
+	return &Tracer{
+		provider: provider,
+		tracer:   provider.Tracer("github.com/sidecast/sidecast"),
+		carrier:  propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
+	}, nil
+}
+
+func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
+	protocol := os.Getenv("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+	if protocol == "" {
+		protocol = os.Getenv("OTEL_EXPORTER_OTLP_PROTOCOL")
+	}
+	if strings.HasPrefix(protocol, "http") {
+		return otlptracehttp.New(ctx)
+	}
+	return otlptracegrpc.New(ctx)
+}
+
+// Start begins a span whose parent is the one that header names, and makes header name the new one.
+func (t *Tracer) Start(ctx context.Context, name string, kind trace.SpanKind, header *call.Header) (context.Context, Span) {
+	if t == nil {
+		return ctx, Span{}
+	}
+	carrier := headerCarrier{header}
+	ctx, span := t.tracer.Start(t.carrier.Extract(ctx, carrier), name, trace.WithSpanKind(kind))
+	t.carrier.Inject(ctx, carrier)
+	return ctx, Span{span}
+}
+
+// Close sends the spans that are left.
+func (t *Tracer) Close(ctx context.Context) error {
+	if t == nil {
+		return nil
+	}
+	return t.provider.Shutdown(ctx)
+}
+
+// Span is a span, or nothing.
+type Span struct{ span trace.Span }
+
+// End ends the span with the outcome that err holds.
+func (s Span) End(err *error) {
+	if s.span == nil {
+		return
+	}
+	if *err != nil {
+		s.span.SetStatus(codes.Error, (*err).Error())
+		s.span.SetAttributes(attribute.String("sidecast.kind", fault.KindOf(*err).String()),
+			attribute.String("sidecast.reason", string(fault.ReasonOf(*err))))
+	}
+	s.span.End()
+}
+
+// Event adds an event to the span.
+func (s Span) Event(name string, attributes ...attribute.KeyValue) {
+	if s.span != nil {
+		s.span.AddEvent(name, trace.WithAttributes(attributes...))
+	}
+}
+
+type headerCarrier struct{ header *call.Header }
+
+func (c headerCarrier) Get(key string) string { return c.header.Get(key) }
+func (c headerCarrier) Set(key, value string) { c.header.Set(key, value) }
+func (c headerCarrier) Keys() []string {
+	keys := make([]string, len(*c.header))
+	for i, f := range *c.header {
+		keys[i] = f.Key
+	}
+	return keys
+}

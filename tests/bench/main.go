@@ -1,0 +1,118 @@
+// Command bench measures what two sidecars cost beside a direct gRPC call, through real processes over loopback, all in
+// one run so that figures can be compared as ratios: machines are noisy, ratios less so.
+//
+//	make bench
+//	go run ./tests/bench -sidecast bin/sidecast -for 3s -only invoke
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"strings"
+	"time"
+)
+
+func main() {
+	log.SetFlags(0)
+	sidecast := flag.String("sidecast", "bin/sidecast", "the binary to measure")
+	out := flag.String("json", "", "file for the figures as JSON")
+	each := flag.Duration("for", 1500*time.Millisecond, "how long each cell is measured")
+	only := flag.String("only", "", "measure only operations whose name starts with this")
+	role := flag.String("role", "", "used by the benchmark itself")
+	address := flag.String("sidecar", "", "used by the benchmark itself")
+	flag.Parse()
+	if *role == "app" {
+		if err := runApp(context.Background(), *address); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	if err := run(*sidecast, *out, *each, *only); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// report is all that one run measured.
+type report struct {
+	When         time.Time `json:"when"`
+	StartMillis  float64   `json:"start_ms"`       // median from exec to healthy
+	IdleRSSMiB   float64   `json:"idle_rss_mib"`   // one sidecar: embedded fabric, Badger open
+	LoadedRSSMiB []float64 `json:"loaded_rss_mib"` // each sidecar after all cells
+	Cells        []cell    `json:"cells"`
+}
+
+// cell is one operation at one size and number of callers.
+type cell struct {
+	Name    string  `json:"name"`
+	Bytes   int     `json:"bytes"`
+	Callers int     `json:"callers"`
+	PerSec  float64 `json:"per_second"`
+	P50     float64 `json:"p50_ms"`
+	P99     float64 `json:"p99_ms"`
+	// CPU is what the measured processes spent on one operation: both sidecars, the fabric's server among them, or for
+	// `direct` client and server together.
+	CPU float64 `json:"cpu_us"`
+	// Ratio is CPU over that of `direct` at the same size and number of callers.
+	Ratio  float64 `json:"ratio,omitempty"`
+	Failed int     `json:"failed,omitempty"`
+}
+
+func run(binary, out string, each time.Duration, only string) error {
+	r := report{When: time.Now().UTC()}
+	var err error
+	if r.StartMillis, r.IdleRSSMiB, err = measureStart(binary); err != nil {
+		return err
+	}
+	fmt.Printf("start to healthy %.0f ms (median)   idle, embedded fabric and Badger open: %.1f MiB\n\n", r.StartMillis, r.IdleRSSMiB)
+	stage, err := newStage(binary)
+	if err != nil {
+		return err
+	}
+	defer stage.close()
+
+	fmt.Printf("%-9s %8s %8s %10s %9s %9s %10s %7s\n", "", "bytes", "callers", "per s", "p50 ms", "p99 ms", "CPU µs/op", "ratio")
+	direct := map[[2]int]float64{}
+	for _, bytes := range []int{1 << 10, 100 << 10} {
+		for _, callers := range []int{1, 16, 128} {
+			for _, op := range stage.operations(bytes) {
+				if op.bytes != bytes || !strings.HasPrefix(op.name, only) && op.name != "direct" {
+					continue
+				}
+				c, err := measure(op, callers, each)
+				if err != nil {
+					return err
+				}
+				at := [2]int{bytes, callers}
+				if op.name == "direct" {
+					direct[at] = c.CPU
+				} else if direct[at] > 0 {
+					c.Ratio = c.CPU / direct[at]
+				}
+				r.Cells = append(r.Cells, c)
+				fmt.Printf("%-9s %8d %8d %10.0f %9.3f %9.3f %10.1f %7.2f%s\n",
+					c.Name, c.Bytes, c.Callers, c.PerSec, c.P50, c.P99, c.CPU, c.Ratio, failures(c.Failed))
+			}
+		}
+	}
+	r.LoadedRSSMiB = stage.rss()
+	fmt.Printf("\nresident after the load: %.1f MiB\n", r.LoadedRSSMiB)
+	if out == "" {
+		return nil
+	}
+	body, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(out, append(body, '\n'), 0o644)
+}
+
+func failures(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("   %d FAILED", n)
+}

@@ -1,0 +1,153 @@
+// Package tests holds what is true of the whole tree: which package may import which.
+package tests
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/sidecast/sidecast/"
+
+// arrows names, for each room, the rooms it may import. A room is the longest matching prefix; rooms below another inherit
+// nothing. Arrows that are not here do not exist.
+var arrows = map[string][]string{
+	"fault":               {},
+	"fault/faultgrpc":     {"fault", "sdk/proto"},
+	"call":                {},
+	"telemetry":           {"fault", "call"},
+	"resiliency":          {"fault"},
+	"actors":              {"fault", "resiliency"},
+	"fabric":              {"fault", "call", "fabric"},
+	"fabric/subject":      {},
+	"state":               {"fault", "state"},
+	"pubsub":              {"fault", "pubsub"},
+	"lock":                {"fault", "lock"},
+	"appchannel":          {"fault", "fault/faultgrpc", "call", "sdk/proto", "appchannel"},
+	"components":          {"fault", "state", "pubsub", "lock", "components"},
+	"components/standard": {"components", "state", "pubsub", "lock"},
+	"building_blocks":     {"fault", "call", "telemetry", "resiliency", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "components"},
+	"api":                 {"fault", "fault/faultgrpc", "call", "actors", "appchannel", "state", "lock", "building_blocks", "sdk/proto"},
+	"sdk/proto":           {},
+	"sdk/go":              {"fault", "fault/faultgrpc", "sdk/proto"},
+	"examples":            {"fault", "sdk/go"},
+}
+
+// backends are the rooms below a contract: they may use the component model and the subjects of the fabric.
+var backends = []string{"state/", "pubsub/", "lock/"}
+
+// onlyIn names the libraries that one room alone may import.
+var onlyIn = map[string]string{
+	"github.com/asynkron/protoactor-go": "actors",
+	"go.uber.org/fx":                    "cmd/runtime",
+	"github.com/nats-io/nats-server":    "fabric",
+	"github.com/cloudevents/sdk-go":     "building_blocks",
+	"github.com/spf13/cobra":            "cmd/runtime",
+}
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+func TestImportsFollowTheArrows(t *testing.T) {
+	for _, pkg := range packages(t) {
+		from := strings.TrimPrefix(pkg.ImportPath, module)
+		if exempt(from) {
+			continue
+		}
+		for _, imported := range pkg.Imports {
+			to, ours := strings.CutPrefix(imported, module)
+			switch {
+			case ours && !allowed(from, to):
+				t.Errorf("%s imports %s: there is no such arrow", from, to)
+			case !ours:
+				checkLibrary(t, from, imported)
+			}
+		}
+	}
+}
+
+func TestFaultImportsOnlyTheStandardLibrary(t *testing.T) {
+	for _, pkg := range packages(t) {
+		if pkg.ImportPath != module+"fault" && pkg.ImportPath != module+"call" {
+			continue
+		}
+		for _, imported := range pkg.Imports {
+			if strings.Contains(strings.SplitN(imported, "/", 2)[0], ".") {
+				t.Errorf("%s imports %s", pkg.ImportPath, imported)
+			}
+		}
+	}
+}
+
+// exempt rooms are the root of the graph, which knows everything, and tests.
+func exempt(from string) bool {
+	return strings.HasPrefix(from, "cmd/runtime") || strings.HasPrefix(from, "tests") || strings.HasPrefix(from, "docs") ||
+		strings.HasSuffix(from, "test") // conformance suites: statetest, pubsubtest …
+}
+
+func allowed(from, to string) bool {
+	for _, contract := range backends {
+		if strings.HasPrefix(from, contract) {
+			return within(to, "fault", "fabric/subject", "components", strings.TrimSuffix(contract, "/")) || from == "lock/badgerlock" && within(to, "state")
+		}
+	}
+	if from == "components/standard" {
+		return within(to, arrows[from]...)
+	}
+	room := from
+	for arrows[room] == nil {
+		cut := strings.LastIndexByte(room, '/')
+		if cut < 0 {
+			return false
+		}
+		room = room[:cut]
+	}
+	for _, may := range arrows[room] {
+		if to == may || within(to, may) && arrows[to] == nil {
+			return true
+		}
+	}
+	return within(to, room) && room != "fabric/subject" // a room may import its own parts
+}
+
+func within(to string, rooms ...string) bool {
+	for _, room := range rooms {
+		if to == room || strings.HasPrefix(to, room+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+func checkLibrary(t *testing.T, from, imported string) {
+	for library, room := range onlyIn {
+		if strings.HasPrefix(imported, library) && !within(from, room) {
+			t.Errorf("%s imports %s: only %s may", from, imported, room)
+		}
+	}
+}
+
+func packages(t *testing.T) []listed {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Standard", "../...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []listed
+	decoder := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var pkg listed
+		if err := decoder.Decode(&pkg); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, pkg)
+	}
+}
