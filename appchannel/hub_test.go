@@ -548,13 +548,17 @@ func TestHubStreamOverrun(t *testing.T) {
 	hub, address := serveHub(t, appchannel.Options{})
 	app := newRawApp(t, address, &sidecastv1.Hello{})
 	failed := make(chan error, 1)
-	p := &stuckPeer{}
+	p := &stuckPeer{release: make(chan struct{})}
 	go func() { failed <- hub.Stream(t.Context(), &call.Request{Method: "log"}, p) }()
 	id := app.nextCall()
 	for range 10 {
 		app.send(&sidecastv1.ServeRequest{Frame: &sidecastv1.ServeRequest_Chunk{Chunk: &sidecastv1.StreamChunk{CallId: id, Data: make([]byte, 100_000)}}})
 	}
-	if err := <-failed; fault.ReasonOf(err) != fault.AppAnswer && fault.KindOf(err) != fault.Canceled {
+	if frame := app.next(); frame.GetCancel().GetCallId() != id {
+		t.Errorf("want a cancel of %d, got %v", id, frame)
+	}
+	close(p.release)
+	if err := <-failed; fault.ReasonOf(err) != fault.AppAnswer {
 		t.Error(err)
 	}
 	app.send(answer(id, "")) // late frames of the failed call are no violation
@@ -569,14 +573,17 @@ func TestHubStreamOverrun(t *testing.T) {
 	running.answers(t, "9")
 }
 
-// stuckPeer sends nothing and takes one chunk only when its context has ended.
-type stuckPeer struct{}
+// stuckPeer sends nothing, and takes nothing before its release.
+type stuckPeer struct{ release chan struct{} }
 
 func (*stuckPeer) Recv(ctx context.Context) ([]byte, error) {
 	<-ctx.Done()
 	return nil, fault.FromContext("peer", ctx, "nothing")
 }
 
-func (*stuckPeer) Send(context.Context, []byte) error { return nil }
+func (p *stuckPeer) Send(context.Context, []byte) error {
+	<-p.release
+	return nil
+}
 
 func (*stuckPeer) Answer(context.Context, *call.Response) error { return nil }

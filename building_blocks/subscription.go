@@ -23,7 +23,7 @@ import (
 const (
 	// defaultEventConcurrency is how many events of one subscription the app works on at once when nobody says.
 	defaultEventConcurrency = 64
-	defaultAckWait          = 30 * time.Second
+	defaultAckWait          = 10 * time.Second
 	defaultMaxDeliveries    = 5 // where there is a dead-letter topic
 )
 

@@ -107,7 +107,7 @@ type SubscriptionManifest struct {
 	DeadLetterTopic string
 	// MaxDeliveries is 0 for the default: 5 with a dead-letter topic, no limit without.
 	MaxDeliveries int
-	// AckWait is how long a delivery may go unanswered once its handler is gone; 0 means 30 s.
+	// AckWait is how long a delivery may go unanswered once its handler is gone; 0 means 10 s.
 	AckWait time.Duration
 	// Raw delivers payloads as they are stored; OnlyNew starts a new group at what comes from now on.
 	Raw, OnlyNew bool

@@ -27,8 +27,8 @@ type Options struct {
 	BuiltIn []Manifest
 	// Documents is what the folders hold; nil means nothing.
 	Documents *Documents
-	// Supervise runs the retries of a component that cannot start, restarts run when it panics, and returns how to stop
-	// it: stop cancels run's context and waits for it. Nil means a goroutine that Close waits for.
+	// Supervise runs the retries of the component called name, restarts run when it panics, and returns how to stop it:
+	// stop cancels run's context and waits for it. Nil means a goroutine that Close waits for.
 	Supervise func(name string, run func(context.Context) error) (stop func(context.Context) error)
 	// LookupEnv finds environment variables for references; nil means os.LookupEnv.
 	LookupEnv func(name string) (string, bool)

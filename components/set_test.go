@@ -263,7 +263,7 @@ func TestSetSupervise(t *testing.T) {
 		}
 		synctest.Wait()
 		closeSet(t, s)
-		if len(names) != 1 || names[0] != "component/cart" || !stopped.Load() {
+		if len(names) != 1 || names[0] != "cart" || !stopped.Load() {
 			t.Errorf("supervised %v, stopped %v", names, stopped.Load())
 		}
 	})

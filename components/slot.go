@@ -161,7 +161,7 @@ func (s *slot) start() {
 	if supervise == nil {
 		supervise = supervised
 	}
-	s.stop = supervise("component/"+s.manifest.Name, s.retry)
+	s.stop = supervise(s.manifest.Name, s.retry)
 }
 
 // supervised runs what cannot panic in a goroutine of its own.

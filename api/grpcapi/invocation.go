@@ -117,7 +117,7 @@ func relayDown(ctx context.Context, from sidecastv1.Invocation_InvokeStreamServe
 func requestOf(ctx context.Context, in *sidecastv1.InvokeRequest) *call.Request {
 	req := &call.Request{
 		App:         in.GetAppId(),
-		Method:      strings.TrimPrefix(in.GetMethod(), "/"),
+		Method:      methodOf(in.GetMethod()),
 		Verb:        in.GetHttpVerb(),
 		Query:       in.GetHttpQuery(),
 		ContentType: in.GetContentType(),
@@ -127,6 +127,14 @@ func requestOf(ctx context.Context, in *sidecastv1.InvokeRequest) *call.Request 
 	}
 	carryTrace(ctx, &req.Header)
 	return req
+}
+
+// methodOf takes the leading slash off a path; the root of an HTTP app stays "/".
+func methodOf(method string) string {
+	if len(method) > 1 {
+		return strings.TrimPrefix(method, "/")
+	}
+	return method
 }
 
 // carryTrace adds the RPC's own trace context to header unless the message brought one.

@@ -11,6 +11,7 @@ import (
 	"github.com/sidecast/sidecast/lock/badgerlock"
 	"github.com/sidecast/sidecast/lock/memorylock"
 	"github.com/sidecast/sidecast/lock/natslock"
+	"github.com/sidecast/sidecast/pubsub/memorypubsub"
 	"github.com/sidecast/sidecast/pubsub/natspubsub"
 	"github.com/sidecast/sidecast/state/badgerstore"
 	"github.com/sidecast/sidecast/state/memorystore"
@@ -24,6 +25,7 @@ func All() []components.Component {
 		natsstore.Component,
 		memorystore.Component,
 		natspubsub.Component,
+		memorypubsub.Component,
 		badgerlock.Component,
 		natslock.Component,
 		memorylock.Component,

@@ -154,8 +154,9 @@ func settle(s state, v view) step {
 			return st
 		}
 	}
+	inLine := setOf(st.next.line, func(id string) string { return id })
 	for _, p := range v.mine {
-		if !slices.Contains(st.next.line, p.id) {
+		if !inLine[p.id] {
 			st.next.line = append(st.next.line, p.id)
 			st.write = true
 		}
@@ -178,6 +179,7 @@ func settle(s state, v view) step {
 // others left behind goes with the next write.
 func (st *step) prune(v view) bool {
 	own := false
+	mine := setOf(v.mine, func(p place) string { return p.id })
 	line := make([]string, 0, len(st.next.line)+len(v.mine))
 	for _, id := range st.next.line {
 		switch {
@@ -185,7 +187,7 @@ func (st *step) prune(v view) bool {
 			if st.next.good(id, v.now) {
 				line = append(line, id)
 			}
-		case slices.ContainsFunc(v.mine, func(p place) bool { return p.id == id }):
+		case mine[id]:
 			line = append(line, id)
 		default:
 			own = true
@@ -193,6 +195,14 @@ func (st *step) prune(v view) bool {
 	}
 	st.next.line = line
 	return own
+}
+
+func setOf[T any](all []T, id func(T) string) map[string]bool {
+	set := make(map[string]bool, len(all))
+	for _, one := range all {
+		set[id(one)] = true
+	}
+	return set
 }
 
 // turn is when the place may take the lock: when it is free, and each locker ahead has had its chance.

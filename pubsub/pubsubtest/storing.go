@@ -124,7 +124,7 @@ func members(r *room) {
 					}
 				}
 				for _, d := range ds {
-					if err := d.Ack(ctx); err != nil {
+					if err := d.Ack(r.ctx); err != nil {
 						r.Errorf("Ack: %v", err)
 					}
 				}

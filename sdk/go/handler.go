@@ -114,7 +114,7 @@ func DeadLetter(topic string, maxDeliveries int) SubscribeOption {
 	return subscribeOption(func(s *Subscription) { s.DeadLetter, s.MaxDeliveries = topic, maxDeliveries })
 }
 
-// AckWait is how long a delivery may go unanswered once its handler is gone; 30 s without it.
+// AckWait is how long a delivery may go unanswered once its handler is gone; 10 s without it.
 func AckWait(d time.Duration) SubscribeOption {
 	return subscribeOption(func(s *Subscription) { s.AckWait = d })
 }

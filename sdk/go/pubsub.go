@@ -210,7 +210,7 @@ type Subscription struct {
 	DeadLetter string
 	// MaxDeliveries is 5 if 0 with a dead-letter topic, without limit if 0 without.
 	MaxDeliveries int
-	// AckWait is how long a delivery may go unanswered once its handler is gone; 30 s if 0.
+	// AckWait is how long a delivery may go unanswered once its handler is gone; 10 s if 0.
 	AckWait time.Duration
 	// Raw delivers payloads as they are stored; OnlyNew starts a new group at what comes from now on.
 	Raw, OnlyNew bool

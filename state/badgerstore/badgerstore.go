@@ -12,8 +12,8 @@
 //
 // # Limits
 //
-// A key has at most 60,000 bytes, a value 64 MiB. A batch holds at most 64 MiB, of which 2 MiB in keys and in values up
-// to 1 KiB: that is a thousand of them. More fails with TRANSACTION_TOO_LARGE.
+// A key has at most 60,000 bytes, a value 64 MiB. A batch holds at most 64 MiB, and no more ops than a thousand with keys
+// of 100 bytes; more with shorter keys, fewer with longer ones. More fails with TRANSACTION_TOO_LARGE.
 //
 // # A full disk
 //
@@ -24,9 +24,10 @@
 //
 // # Cost
 //
-// An idle store takes a few MiB of memory and a dozen sleeping goroutines. Values over 1 KiB go to a value log, so that
-// compaction does not copy them; space of values that are gone is won back every ten minutes. Items with a time to live
-// have a second, small entry, by which watchers learn of their end.
+// An idle store takes a few MiB of memory and a dozen sleeping goroutines. Values over 256 bytes go to a value log, so
+// that compaction does not copy them; space of values that are gone is won back each minute, in files of 100 MB: even a
+// small store that is written all the time takes a few of them. Items with a time to live have a second, small entry, by
+// which watchers learn of their end.
 //
 //	apiVersion: dapr.io/v1alpha1
 //	kind: Component
@@ -57,7 +58,7 @@ import (
 type Config struct {
 	Dir     string           `meta:"dir" doc:"Directory that holds the data; created if it is not there. Left out: state/<app id> below the sidecar's data directory."`
 	Sync    bool             `meta:"sync" default:"true" doc:"Fsync before a write is acknowledged. Without it a power cut may take the last writes."`
-	MinFree components.Bytes `meta:"minFree" default:"128MiB" min:"1MiB" doc:"Writes are refused while the disk has less than this free."`
+	MinFree components.Bytes `meta:"minFree" default:"64MiB" min:"1MiB" doc:"Writes are refused while the disk has less than this free."`
 }
 
 // Component makes the backend known to the runtime.
@@ -73,6 +74,7 @@ const (
 	maxKey   = 60_000
 	maxValue = 64 << 20
 	maxBatch = 64<<20 + 64<<10 // bytes of one batch: the largest value with its key
+	logFile  = 96 << 20        // bytes of a file of the value log: more than maxBatch
 )
 
 type store struct {
@@ -90,21 +92,21 @@ type store struct {
 	stop    chan struct{} // closed to end the writer and the collector
 	running sync.WaitGroup
 	broken  error // why the database takes no more writes; the writer's
+	ballast ballast
 
 	gate   sync.RWMutex // held for reading by whoever uses db, for writing by Close
 	closed bool
 	wrote  bool // since the store was opened; the writer's, then Close's
 }
 
-// options are Badger's, for a store that is small when idle: one memtable of 16 MiB, of which only what is used is
-// resident, no caches (tables are mapped, not compressed), few compactors. A value log file takes any batch whole, so
-// that its map never has to move under readers.
+// options are Badger's, for a store that is small when idle: small memtables, no caches (tables are mapped, not
+// compressed), few compactors. A value log file takes any batch whole, so that its map never has to move under readers.
 func options(dir string, sync bool, log *slog.Logger) badger.Options {
 	return badger.DefaultOptions(dir).
 		WithLogger(logger{log}).
 		WithSyncWrites(sync).
 		WithDetectConflicts(false). // there is one writer
-		WithMemTableSize(4 << 20).
+		WithMemTableSize(memtable).
 		WithNumMemtables(1).
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(6).
@@ -113,7 +115,7 @@ func options(dir string, sync bool, log *slog.Logger) badger.Options {
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithValueThreshold(inline).
-		WithValueLogFileSize(maxBatch + 32<<20).
+		WithValueLogFileSize(logFile).
 		WithVerifyValueChecksum(true).
 		WithMetricsEnabled(false).
 		WithExternalMagic(layout)
@@ -288,35 +290,6 @@ func (s *store) Close(ctx context.Context) (err error) {
 		return fault.New(op, fault.BackendFailed, "badger: %w", err)
 	}
 	return nil
-}
-
-// collect wins back the space of values that are gone.
-func (s *store) collect() {
-	ticker := time.NewTicker(10 * time.Minute)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-ticker.C:
-			s.collectOnce()
-		}
-	}
-}
-
-func (s *store) collectOnce() {
-	var err error
-	defer s.contain("state.badger: collect", &err) // logged there
-	for s.space.check("", 0) == nil {
-		select {
-		case <-s.stop:
-			return
-		default:
-		}
-		if s.db.RunValueLogGC(0.5) != nil {
-			return // mostly that there is nothing to win
-		}
-	}
 }
 
 func closedError(op string) *fault.Error {

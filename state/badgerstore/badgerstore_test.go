@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -126,7 +127,7 @@ func TestATransactionThatIsTooBigChangesNothing(t *testing.T) {
 	for _, c := range []struct {
 		ops  []state.Op
 		fits bool
-	}{{small(1000), true}, {small(4000), false}, {large(4), true}, {large(5), false}} {
+	}{{small(1000), true}, {small(3000), false}, {large(4), true}, {large(5), false}} {
 		_, err := s.Apply(t.Context(), c.ops)
 		if c.fits != (err == nil) || !c.fits && fault.ReasonOf(err) != fault.TransactionBig {
 			t.Errorf("%d ops: %v", len(c.ops), err)
@@ -156,4 +157,44 @@ func TestAPanicOfBadgerIsAnError(t *testing.T) {
 	if err := s.commit([]*write{w}); fault.ReasonOf(err) != fault.BackendFailed {
 		t.Errorf("commit = %v", err)
 	}
+}
+
+func TestTheSpaceOfValuesThatAreGoneIsWonBack(t *testing.T) {
+	s := openAt(t, t.TempDir(), false)
+	defer shut(t, s)
+	const size, writes = 1 << 20, 500
+	for i := range writes {
+		if _, err := s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: string(rune('a' + i%10)), Value: make([]byte, size)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		s.collectOnce()
+		used := logged(t, s.space.dir)
+		if used <= 4*logFile { // the file that is written is twice as long as it will get, and has holes
+			t.Logf("%d MiB written, %d MiB kept", writes*size>>20, used>>20)
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d MiB written, %d MiB kept", writes*size>>20, used>>20)
+		}
+	}
+	if items, err := s.Scan(t.Context(), "", "", 100, false); err != nil || len(items) != 10 || len(items[9].Value) != size {
+		t.Errorf("%d items are left, %v", len(items), err)
+	}
+}
+
+// logged is how long the files of the value log are.
+func logged(t *testing.T, dir string) (bytes int64) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*.vlog"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			bytes += info.Size()
+		}
+	}
+	return bytes
 }

@@ -11,6 +11,7 @@ import (
 //
 //	'd' key                → envelope: 1, ETag (8 bytes), expiry in Unix ms or 0 (8 bytes), value
 //	'x' expiry (8) key     → ETag (8 bytes); for each item that expires, until an hour later
+//	'p' zeros n            → nothing; see ballast.go
 //
 // Numbers are big endian, so that 'x' entries are in the order of time. Badger's own expiry, which has whole seconds, is
 // set a little late on both and only clears up.
@@ -18,6 +19,9 @@ const layout = 1
 
 // inline is the length from which Badger keeps an envelope in the value log.
 const inline = 256 + envelopeHead + 1
+
+// memtable is the size of Badger's memtables. It bounds a transaction too: Badger takes 15 % of it at once.
+const memtable = 4 << 20
 
 const envelopeHead = 17
 

@@ -11,7 +11,7 @@ import (
 )
 
 // What Badger writes out when it is opened or closed: its memtables, with room to spare.
-const flushSpace = 48 << 20
+const flushSpace = 4 * memtable
 
 // space keeps a reserve free on the disk of a store.
 type space struct {

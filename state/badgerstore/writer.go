@@ -147,6 +147,7 @@ func (s *store) write() {
 				w.done <- w.err
 			}
 		}
+		s.fill()
 	}
 }
 
@@ -194,9 +195,19 @@ func (s *store) commit(group []*write) (err error) {
 	if err := s.space.check(op, uint64(bytes)); err != nil {
 		return err
 	}
+	if err := s.commitAt(stage.txn, group...); err != nil {
+		return err
+	}
+	s.ballast.record(group)
+	return nil
+}
+
+// commitAt commits txn as the next version, makes it visible and tells the watchers of the batches in it.
+func (s *store) commitAt(txn *badger.Txn, group ...*write) error {
+	const op = "state.badger: apply"
 	s.wrote = true
 	version := s.versions.latest() + 1
-	if err := stage.txn.CommitAt(version, nil); err != nil {
+	if err := txn.CommitAt(version, nil); err != nil {
 		if errors.Is(err, badger.ErrTxnTooBig) {
 			return fault.New(op, fault.TransactionBig, "badger: %w", err)
 		}
@@ -204,12 +215,6 @@ func (s *store) commit(group []*write) (err error) {
 		s.broken = fault.New(op, fault.BackendFailed, "badger failed to write and takes no more writes until the store is opened again: %w", err)
 		return s.broken
 	}
-	s.announce(version, group)
-	return nil
-}
-
-// announce makes a committed version visible and tells the watchers.
-func (s *store) announce(version uint64, group []*write) {
 	s.publish.Lock()
 	defer s.publish.Unlock()
 	s.db.SetDiscardTs(s.versions.advance(version))
@@ -223,6 +228,7 @@ func (s *store) announce(version uint64, group []*write) {
 			}
 		}
 	}
+	return nil
 }
 
 func (st step) event() state.Event {

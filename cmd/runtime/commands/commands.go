@@ -73,7 +73,7 @@ func (o *options) addSidecarFlags(cmd *cobra.Command) {
 }
 
 func (o *options) addOutputFlag(cmd *cobra.Command) {
-	cmd.PersistentFlags().VarP(&o.output, outputFlag, "o", "how to print: text or json")
+	cmd.PersistentFlags().VarP(&o.output, outputFlag, "o", "how to print: text, or json with one object a line")
 	_ = cmd.RegisterFlagCompletionFunc(outputFlag, cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 

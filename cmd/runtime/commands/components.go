@@ -62,11 +62,12 @@ func componentsCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "components",
 		Short: "Show the components of a sidecar, or all types that there are",
-		Long: `Shows the components of a running sidecar: name, type, state and where each was defined. "idle" was not used yet, "ready"
-works, "degraded" could not start and is tried again; the reason stands below the table.
+		Long: `Shows the components of a running sidecar: name, type, state and where each was defined. "idle" was
+not used yet, "ready" works, "degraded" could not start and is tried again; the reason stands below
+the table.
 
-With --available it shows the types of components that this program has, and "components describe TYPE" what one of them
-is and takes; for both no sidecar needs to run.`,
+With --available it shows the types of components that this program has, and "components describe
+TYPE" what one of them is and takes; for both no sidecar needs to run.`,
 		Example: examples(
 			`sidecast components --app-id orders`,
 			`sidecast components --available`,
@@ -159,7 +160,8 @@ func (o *options) describeType() *cobra.Command {
 	return &cobra.Command{
 		Use:   "describe TYPE",
 		Short: "Explain a type of component: what it is, its keys, an example",
-		Long:  `Explains a type of component: what it is, which keys its manifest takes, and a manifest to start from.`,
+		Long: `Explains a type of component: what it is, which keys its manifest takes, and a manifest to start
+from.`,
 		Example: examples(
 			`sidecast components describe state.badger`,
 			`sidecast components describe pubsub.jetstream -o json`,
@@ -199,7 +201,7 @@ func unknownType(name string, known []string) error {
 			return levenshtein.ComputeDistance(a, name) - levenshtein.ComputeDistance(b, name)
 		})
 		if levenshtein.ComputeDistance(nearest, name) <= len(name)/2 {
-			text += fmt.Sprintf("; did you mean %q?", nearest)
+			text += fmt.Sprintf(" (did you mean %q?)", nearest)
 		}
 	}
 	return fault.E("components describe", fault.NotFound, "", fmt.Errorf("%s; `sidecast components --available` lists them", text))

@@ -105,9 +105,10 @@ func usage(cmd *cobra.Command, format string, args ...any) error {
 }
 
 func unknownCommand(cmd *cobra.Command, word string) error {
-	text := fmt.Sprintf("there is no command %q", strings.TrimSpace(cmd.CommandPath()+" "+word))
+	text := fmt.Sprintf("there is no command %q", cmd.CommandPath()+" "+word)
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(word); len(near) > 0 {
-		text += fmt.Sprintf("; did you mean %q?", near[0])
+		text += fmt.Sprintf("; did you mean %s?", strings.Join(near, " or "))
 	}
 	return usage(cmd, "%s", text)
 }
@@ -116,6 +117,9 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 func Execute(ctx context.Context, root *cobra.Command) int {
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, "%w", err) })
+	if !root.Runnable() {
+		group(root)
+	}
 	ran := false
 	noteRuns(root, &ran)
 	cmd, err := root.ExecuteContextC(ctx)

@@ -45,12 +45,13 @@ func (l *lockOptions) hold() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "hold NAME [-- COMMAND [ARG...]]",
 		Short: "Hold a lock while a command runs, or until interrupted",
-		Long: `Takes a lock, waiting in line up to --wait, and holds it while a command runs; the sidecar renews the lease. Without a
-command it prints the lease and holds it until it is interrupted. The lock is free again as soon as this program ends,
-however it ends.
+		Long: `Takes a lock, waiting in line up to --wait, and holds it while a command runs; the sidecar renews
+the lease. Without a command it prints the lease and holds it until it is interrupted. The lock is
+free again as soon as this program ends, however it ends.
 
-The command finds SIDECAST_LOCK_NAME, SIDECAST_LOCK_OWNER and SIDECAST_LOCK_TOKEN in its environment. Should the lease be
-lost it is asked to end (SIGTERM), killed after ten seconds, and the exit code is 4; otherwise it is the command's own.`,
+The command finds SIDECAST_LOCK_NAME, SIDECAST_LOCK_OWNER and SIDECAST_LOCK_TOKEN in its
+environment. Should the lease be lost it is asked to end (SIGTERM), killed after ten seconds, and
+the exit code is 4; otherwise it is the command's own.`,
 		Example: examples(
 			`sidecast lock hold nightly-report -- ./report.sh`,
 			`sidecast lock hold maintenance --wait 1m --owner "$USER"`,

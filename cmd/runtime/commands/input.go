@@ -89,7 +89,7 @@ func pairs(cmd *cobra.Command, flag string, args []string) (map[string]string, e
 	return all, nil
 }
 
-// exactArgs asks for arguments by name: exactArgs("APP", "METHOD").
+// exactArgs asks for arguments by name, exactArgs("APP", "METHOD"), or for none.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < len(names) {

@@ -18,12 +18,15 @@ func invokeCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "invoke APP METHOD",
 		Short: "Call a method of an app",
-		Long: `Calls a method of an app through a sidecar of this machine and prints the answer's body as it came, so that it can
-be piped. For an app that is reached over HTTP the method is the path below its port, with a query if you like.
+		Long: `Calls a method of an app through a sidecar of this machine and prints the answer's body as it came,
+so that it can be piped. For an app that is reached over HTTP the method is the path below its port,
+with a query if you like.
 
-Several sidecars may run here: the call goes through any of them, as its app, unless --app-id chooses one.
+Several sidecars may run here: the call goes through any of them, as its app, unless --app-id
+chooses one.
 
-An answer with an HTTP status of 400 or more is printed like any other and ends the command with exit code 1.`,
+An answer with an HTTP status of 400 or more is printed like any other and ends the command with
+exit code 1.`,
 		Example: examples(
 			`sidecast invoke pricing price --data '{"sku":"A-1","quantity":3}'`,
 			`sidecast invoke web 'healthz?full=1' --verb GET`,

@@ -46,8 +46,9 @@ func lintCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lint DIR...",
 		Short: "Check folders of components and other resources",
-		Long: `Reads the YAML files of folders as a sidecar would and prints everything there is to say about them, each with its file,
-line and key. It opens no backend and looks no secret up. Exit code 2: something is wrong.`,
+		Long: `Reads the YAML files of folders as a sidecar would and prints everything there is to say about them,
+each with its file, line and key. It opens no backend and looks no secret up. Exit code 2: something
+is wrong.`,
 		Example: examples(
 			`sidecast lint ./components`,
 			`sidecast lint --strict ./components -o json`,

@@ -37,11 +37,12 @@ func lockCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lock NAME [-- COMMAND [ARG...]]",
 		Short: "Take, keep and watch locks",
-		Long: `Locks are shared by all apps of the namespace. Each lease has a fencing token that only ever grows: let what the lock
-protects refuse a token lower than the last it saw.
+		Long: `Locks are shared by all apps of the namespace. Each lease has a fencing token that only ever grows:
+let what the lock protects refuse a token lower than the last it saw.
 
-"lock NAME -- COMMAND" runs a command while it holds the lock; it is short for "lock hold". Other subcommands take, renew
-and give back a lease step by step. A lock that is held by somebody else, or was lost, is exit code 4.`,
+"lock NAME -- COMMAND" runs a command while it holds the lock; it is short for "lock hold". Other
+subcommands take, renew and give back a lease step by step. A lock that is held by somebody else, or
+was lost, is exit code 4.`,
 		Example: examples(
 			`sidecast lock nightly-report -- ./report.sh            # skipped, with exit code 4, when somebody runs it`,
 			`sidecast lock deploy --wait 5m -- make deploy          # waits in line`,
@@ -109,9 +110,9 @@ func (l *lockOptions) acquire() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "acquire NAME",
 		Short: "Take a lock and leave it taken",
-		Long: `Takes a lock, waiting in line up to --wait, and prints the lease as lines that a shell can read. Nobody renews it: it
-ends after --ttl unless "lock renew" extends it or "lock release" gives it back. Prefer "lock NAME -- COMMAND", which
-does both. Exit code 4: somebody else holds it.`,
+		Long: `Takes a lock, waiting in line up to --wait, and prints the lease as lines that a shell can read.
+Nobody renews it: it ends after --ttl unless "lock renew" extends it or "lock release" gives it
+back. Prefer "lock NAME -- COMMAND", which does both. Exit code 4: somebody else holds it.`,
 		Example: examples(
 			`eval "$(sidecast lock acquire batch --ttl 5m)"`,
 			`sidecast lock acquire batch --wait 30s -o json`,
@@ -175,9 +176,10 @@ func (l *lockOptions) renew() *cobra.Command {
 func (l *lockOptions) release() *cobra.Command {
 	var holder holderFlags
 	cmd := &cobra.Command{
-		Use:     "release NAME --owner OWNER --token TOKEN",
-		Short:   "Give a lock back",
-		Long:    `Gives the lock to the next in line. Exit code 4: the lease had ended before, and the lock may be another's.`,
+		Use:   "release NAME --owner OWNER --token TOKEN",
+		Short: "Give a lock back",
+		Long: `Gives the lock to the next in line. Exit code 4: the lease had ended before, and the lock may be
+another's.`,
 		Example: examples(`sidecast lock release batch --owner "$owner" --token "$token"`),
 		Args:    exactArgs("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -37,10 +37,11 @@ func publishCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "publish TOPIC",
 		Short: "Publish events to a topic",
-		Long: `Publishes an event and prints its id once it is stored. Every consumer group of the topic gets it at least once.
+		Long: `Publishes an event and prints its id once it is stored. Every consumer group of the topic gets it at
+least once.
 
-With --lines each line of the body is an event of its own, and with --count the same event is published so many times;
-both go in batches, and an id is printed for each event.`,
+With --lines each line of the body is an event of its own, and with --count the same event is
+published so many times; both go in batches, and an id is printed for each event.`,
 		Example: examples(
 			`sidecast publish orders.placed --data '{"id":7}'`,
 			`sidecast publish orders.placed -d '{"id":7}' --key customer-12   # in order with others of that key`,

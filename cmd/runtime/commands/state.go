@@ -27,11 +27,11 @@ func stateCommand(o *options) *cobra.Command {
 	cmd := group(&cobra.Command{
 		Use:   "state",
 		Short: "Read and write the state of an app",
-		Long: `Reads and writes items of a state component. Keys belong to the app of the sidecar that is asked, so when several
-sidecars run on this machine --app-id says whose state is meant.
+		Long: `Reads and writes items of a state component. Keys belong to the app of the sidecar that is asked, so
+when several sidecars run on this machine --app-id says whose state is meant.
 
-Values are printed as they are stored. With -o json a value that is JSON is printed as JSON, other text as a string, and
-bytes that are no text in base64 as valueBase64.`,
+Values are printed as they are stored. With -o json a value that is JSON is printed as JSON, other
+text as a string, and bytes that are no text in base64 as valueBase64.`,
 	}, s.get(), s.set(), s.delete(), s.list(), s.watch(), s.transact())
 	cmd.PersistentFlags().StringVarP(&s.store, "store", "s", "", "name of the state component (default statestore)")
 	_ = cmd.RegisterFlagCompletionFunc("store", o.completeComponents("state"))
@@ -77,7 +77,8 @@ func (s *stateOptions) get() *cobra.Command {
 	return &cobra.Command{
 		Use:   "get KEY...",
 		Short: "Print the value of one or more keys",
-		Long: `Prints the value of a key, exactly as it is stored. Several keys, or -o json, show ETags and times to live too.
+		Long: `Prints the value of a key, exactly as it is stored. Several keys, or -o json, show ETags and times
+to live too.
 
 A key that does not exist is exit code 3.`,
 		Example: examples(
@@ -163,8 +164,8 @@ func (s *stateOptions) set() *cobra.Command {
 		Short: "Store a value",
 		Long: `Stores a value and prints its new ETag once it is durable.
 
-With --etag it is stored only over that version; with --first-write only if there is none. Otherwise the last write wins.
-Exit code 4 says that somebody else was there first.`,
+With --etag it is stored only over that version; with --first-write only if there is none. Otherwise
+the last write wins. Exit code 4 says that somebody else was there first.`,
 		Example: examples(
 			`sidecast state set order-7 '{"status":"paid"}' --app-id orders`,
 			`sidecast state set order-7 '{"status":"sent"}' --etag "$(sidecast state get order-7 -o json | jq -r .etag)"`,
@@ -272,7 +273,7 @@ func (s *stateOptions) list() *cobra.Command {
 			`sidecast state list --keys-only | xargs -n 50 sidecast state delete`,
 			`sidecast state list --limit 0 -o json > backup.jsonl`,
 		),
-		Args: cobra.NoArgs,
+		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 0 {
 				return usage(cmd, "--limit %d: must not be negative", limit)
@@ -332,14 +333,16 @@ func (s *stateOptions) watch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch",
 		Short: "Print items as they change",
-		Long: `Prints the items under a prefix, then each change as it happens, until it is interrupted. --timeout does not apply.
+		Long: `Prints the items under a prefix, then each change as it happens, until it is interrupted. --timeout
+does not apply.
 
-In text a line is "set KEY ETAG VALUE" or "deleted KEY", and "current" when all that existed was printed.`,
+In text a line is "set KEY ETAG VALUE" or "deleted KEY", and "current" when all that existed was
+printed.`,
 		Example: examples(
 			`sidecast state watch --prefix order- --app-id orders`,
 			`sidecast state watch --only-changes -o json | jq -c 'select(.event == "set")'`,
 		),
-		Args: cobra.NoArgs,
+		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()

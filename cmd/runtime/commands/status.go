@@ -48,13 +48,13 @@ func statusCommand(o *options) *cobra.Command {
 		Use:     "status",
 		Aliases: []string{"ps"},
 		Short:   "Show who runs on this machine and on the fabric",
-		Long: `Shows the sidecars of this machine, each with its state, and the instances of all apps that they see on the fabric, on
-whatever machine. That nobody runs is an answer, not an error.`,
+		Long: `Shows the sidecars of this machine, each with its state, and the instances of all apps that they see
+on the fabric, on whatever machine. That nobody runs is an answer, not an error.`,
 		Example: examples(
 			`sidecast status`,
 			`sidecast status -o json | jq -r '.fabric[] | select(.ready | not) | .appId'`,
 		),
-		Args: cobra.NoArgs,
+		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -36,7 +37,8 @@ func (s *stateOptions) transact() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "transact",
 		Short: "Apply several writes and deletes, all or none",
-		Long: `Applies operations, all or none, and prints the new ETag of each item that was set. The body is a JSON list:
+		Long: `Applies operations, all or none, and prints the new ETag of each item that was set. The body is a
+JSON list:
 
   [
     {"set":    {"key": "stock-A1", "value": 41, "etag": "7", "ttl": "1h", "firstWrite": false}},
@@ -44,14 +46,14 @@ func (s *stateOptions) transact() *cobra.Command {
     {"expect": {"key": "closed", "etag": ""}}
   ]
 
-A value that is a JSON string is stored as its text, any other value as JSON. "expect" requires that an item still is that
-version, or with an empty etag that it does not exist, and changes nothing. Exit code 4 says that one was not as expected;
-then nothing was written.`,
+A value that is a JSON string is stored as its text, any other value as JSON. "expect" requires that
+an item still is that version, or with an empty etag that it does not exist, and changes nothing.
+Exit code 4 says that one was not as expected; then nothing was written.`,
 		Example: examples(
 			`sidecast state transact --data-file move.json --app-id warehouse`,
 			`sidecast state transact -d '[{"set":{"key":"a","value":1}},{"delete":{"key":"b"}}]'`,
 		),
-		Args: cobra.NoArgs,
+		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return s.call(cmd, func(ctx context.Context, client sidecastv1.StateClient) error {
 				text, err := body.read(ctx, cmd)
@@ -81,7 +83,7 @@ func parseOperations(text []byte) (ops []*sidecastv1.Operation, keys []string, e
 	decoder.DisallowUnknownFields()
 	var list []operation
 	if err := decoder.Decode(&list); err != nil {
-		return nil, nil, fault.New(op, fault.FlagInvalid, "the body is not a list of operations: %w", err)
+		return nil, nil, fault.New(op, fault.FlagInvalid, "the body is not a list of operations: %w", inJSON(err))
 	}
 	for i, o := range list {
 		parsed, key, err := o.parse()
@@ -91,6 +93,19 @@ func parseOperations(text []byte) (ops []*sidecastv1.Operation, keys []string, e
 		ops, keys = append(ops, parsed), append(keys, key)
 	}
 	return ops, keys, nil
+}
+
+// inJSON says what is wrong with JSON without the names of Go types.
+func inJSON(err error) error {
+	var mismatch *json.UnmarshalTypeError
+	if !errors.As(err, &mismatch) {
+		return err
+	}
+	where := mismatch.Field
+	if where == "" {
+		where = "the whole"
+	}
+	return fmt.Errorf("at byte %d: %s must not be of type %s", mismatch.Offset, where, mismatch.Value)
 }
 
 func (o operation) parse() (parsed *sidecastv1.Operation, key string, err error) {

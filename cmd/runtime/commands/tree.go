@@ -1,10 +1,8 @@
 package commands
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/sidecast/sidecast/cmd/runtime/rundir"
 	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
@@ -25,16 +22,18 @@ func treeCommand(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tree",
 		Short: "Draw the supervision tree of the sidecars, with their lanes",
-		Long: `Draws the actors of a sidecar, each under the one that supervises it, with the numbers of each lane: calls in flight,
-calls waiting, the breaker and its last failure, what was admitted, retried, failed and refused since the start.
+		Long: `Draws the actors of a sidecar, each under the one that supervises it, with the numbers of each lane:
+calls in flight, calls waiting, the breaker and its last failure, what was admitted, retried, failed
+and refused since the start.
 
-Without --app-id all sidecars of this machine are drawn. With --watch the picture is drawn anew until interrupted.`,
+Without --app-id all sidecars of this machine are drawn. With --watch the picture is drawn anew
+until interrupted.`,
 		Example: examples(
 			`sidecast tree`,
 			`sidecast tree --app-id intake --watch`,
 			`sidecast tree --app-id intake -o json | jq '.. | .lane? // empty | select(.breaker != "closed")'`,
 		),
-		Args: cobra.NoArgs,
+		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if interval <= 0 {
 				return usage(cmd, "--interval %v: must be positive", interval)
@@ -120,15 +119,11 @@ func (o *options) drawTree(ctx context.Context, cmd *cobra.Command, address stri
 		return err
 	}
 	if o.json() {
-		root, err := stableJSON(tree.Root)
-		if err != nil {
-			return err
-		}
 		return printJSON(cmd.OutOrStdout(), struct {
-			AppID    string          `json:"appId"`
-			Instance string          `json:"instance"`
-			Root     json.RawMessage `json:"root"`
-		}{who.AppId, who.Instance, root})
+			AppID    string   `json:"appId"`
+			Instance string   `json:"instance"`
+			Root     nodeView `json:"root"`
+		}{who.AppId, who.Instance, viewNode(tree.Root)})
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s  %s\n", paint(cmd, bold, who.AppId),
 		paint(cmd, faint, fmt.Sprintf("instance %s, pid %d, fabric %s, app by %s", who.Instance, who.Pid, who.Fabric, who.AppChannel)))
@@ -244,15 +239,43 @@ func of(n, limit int32) string {
 	return fmt.Sprintf("%d/%d", n, limit)
 }
 
-// stableJSON is a message as JSON without the spaces that protojson varies on purpose.
-func stableJSON(n *sidecastv1.TreeNode) (json.RawMessage, error) {
-	text, err := protojson.Marshal(n)
-	if err != nil {
-		return nil, err
+// nodeView is a node of the tree in JSON.
+type nodeView struct {
+	Name     string     `json:"name"`
+	Kind     string     `json:"kind"`
+	State    string     `json:"state"`
+	Restarts int32      `json:"restarts"`
+	Lane     *laneView  `json:"lane,omitempty"`
+	Children []nodeView `json:"children,omitempty"`
+}
+
+// laneView is a lane's numbers in JSON.
+type laneView struct {
+	Policy         string `json:"policy,omitempty"`
+	InFlight       int32  `json:"inFlight"`
+	InFlightLimit  int32  `json:"inFlightLimit"`
+	Queued         int32  `json:"queued"`
+	QueueLimit     int32  `json:"queueLimit"`
+	Admitted       uint64 `json:"admitted"`
+	Refused        uint64 `json:"refused"`
+	Failed         uint64 `json:"failed"`
+	Retried        uint64 `json:"retried"`
+	Breaker        string `json:"breaker"`
+	BreakerReason  string `json:"breakerReason,omitempty"`
+	BreakerOpensIn string `json:"breakerOpensIn,omitempty"`
+	Endpoints      int32  `json:"endpoints"`
+}
+
+func viewNode(n *sidecastv1.TreeNode) nodeView {
+	view := nodeView{Name: n.GetName(), Kind: n.GetKind(), State: n.GetState(), Restarts: n.GetRestarts()}
+	if l := n.GetLane(); l != nil {
+		view.Lane = &laneView{
+			l.Policy, l.InFlight, l.InFlightLimit, l.Queued, l.QueueLimit, l.Admitted, l.Refused, l.Failed, l.Retried,
+			l.Breaker, l.BreakerReason, ttl(l.BreakerOpensIn), l.Endpoints,
+		}
 	}
-	var b bytes.Buffer
-	if err := json.Compact(&b, text); err != nil {
-		return nil, err
+	for _, child := range n.GetChildren() {
+		view.Children = append(view.Children, viewNode(child))
 	}
-	return b.Bytes(), nil
+	return view
 }

@@ -43,11 +43,12 @@ func (d Deps) build() build {
 
 func versionCommand(o *options) *cobra.Command {
 	return &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version of this program",
-		Long:    `Prints the version, the commit and date it was built from, and the Go version and platform it was built for.`,
+		Use:   "version",
+		Short: "Print the version of this program",
+		Long: `Prints the version, the commit and date it was built from, and the Go version and platform it was
+built for.`,
 		Example: examples(`sidecast version`, `sidecast version -o json | jq -r .version`),
-		Args:    cobra.NoArgs,
+		Args:    exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b := o.deps.build()
 			if o.json() {

@@ -525,7 +525,7 @@ type Subscription struct {
 	// Deliveries before an event goes to the dead-letter topic; 0 means 5 with a dead-letter topic and no limit without.
 	MaxDeliveries int32 `protobuf:"varint,5,opt,name=max_deliveries,json=maxDeliveries,proto3" json:"max_deliveries,omitempty"`
 	// How long one delivery may go unanswered once its handler is gone; the runtime extends it while a handler works.
-	// 0 means 30 s.
+	// 0 means 10 s.
 	AckWait *durationpb.Duration `protobuf:"bytes,6,opt,name=ack_wait,json=ackWait,proto3" json:"ack_wait,omitempty"`
 	// Deliver payloads without the CloudEvents envelope.
 	Raw bool `protobuf:"varint,7,opt,name=raw,proto3" json:"raw,omitempty"`

@@ -1,0 +1,115 @@
+package natspubsub
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pubsub"
+)
+
+func TestFullStreamRefusesAndDropsNothing(t *testing.T) {
+	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
+	host := hostOn(nc, "small")
+	b := openOn(t, host, map[string]string{"maxBytes": "64KiB"})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	defer b.Close(ctx)
+	var stored []string
+	for i := 0; ; i++ {
+		m := pubsub.Message{ID: fmt.Sprint("m", i), Data: make([]byte, 4096)}
+		if err := b.Publish(ctx, "t", []pubsub.Message{m})[0]; err != nil {
+			if fault.ReasonOf(err) != fault.JetStreamExhausted {
+				t.Errorf("a full stream: %v", err)
+			}
+			break
+		}
+		stored = append(stored, m.ID)
+	}
+	f, err := b.Subscribe(ctx, "t", pubsub.Group{Name: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range stored {
+		ds, err := f.Next(ctx, 1)
+		if err != nil || ds[0].Message().ID != want {
+			t.Fatalf("got %v, %v, want %s", ds, err, want)
+		}
+	}
+	err = b.Publish(ctx, "t", []pubsub.Message{{ID: "d", Delay: time.Second}})[0]
+	if fault.KindOf(err) != fault.Unsupported {
+		t.Errorf("a delay on a limited stream: %v", err)
+	}
+	if _, err := open(ctx, host, Config{MaxAge: time.Hour, Partitions: 4}); fault.ReasonOf(err) != fault.BadManifest {
+		t.Errorf("another number of partitions: %v", err)
+	}
+}
+
+func TestDelayNeedsANewerServer(t *testing.T) {
+	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
+	b := openOn(t, hostOn(nc, "old"), nil).(*broker)
+	ctx := context.Background()
+	defer b.Close(ctx)
+	b.schedules.Store(false) // what an older server's answer leads to
+	errs := b.Publish(ctx, "t", []pubsub.Message{{ID: "m"}, {ID: "d", Delay: time.Second}})
+	if errs[0] != nil || fault.KindOf(errs[1]) != fault.Unsupported {
+		t.Errorf("got %v", errs)
+	}
+	if err := b.Publish(ctx, "t", []pubsub.Message{{ID: "l", Delay: 8 * 24 * time.Hour}})[0]; err == nil {
+		t.Error("a delay longer than maxAge was accepted")
+	}
+}
+
+func TestTooLarge(t *testing.T) {
+	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
+	b := openOn(t, hostOn(nc, "large"), nil)
+	defer b.Close(context.Background())
+	errs := b.Publish(context.Background(), "t", []pubsub.Message{{ID: "a", Key: "k"}, {ID: "b", Key: "k", Data: make([]byte, 2<<20)}, {ID: "c", Key: "k"}})
+	if errs[0] != nil || fault.ReasonOf(errs[1]) != fault.BodyTooLarge || errs[2] != nil {
+		t.Errorf("got %v", errs)
+	}
+}
+
+// TestLostThings deletes consumer and stream under a feed: the feed fails as the contract says, and a new one works.
+func TestLostThings(t *testing.T) {
+	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
+	b := openOn(t, hostOn(nc, "lost"), nil).(*broker)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	defer b.Close(ctx)
+	for _, remove := range []func() error{
+		func() error { return b.js.DeleteConsumer(ctx, b.names.stream, durable("t", "g", -1)) },
+		func() error { return b.js.DeleteStream(ctx, b.names.stream) },
+	} {
+		f, err := b.Subscribe(ctx, "t", pubsub.Group{Name: "g"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		failed := make(chan error)
+		go func() {
+			_, err := f.Next(ctx, 1)
+			failed <- err
+		}()
+		if err := remove(); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-failed; fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("Next without its consumer: %v", err)
+		}
+		if err := f.Close(ctx); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+	}
+	for b.Publish(ctx, "t", []pubsub.Message{{ID: "m"}})[0] != nil && ctx.Err() == nil {
+		time.Sleep(10 * time.Millisecond)
+	}
+	f, err := b.Subscribe(ctx, "t", pubsub.Group{Name: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Next(ctx, 1); err != nil {
+		t.Errorf("Next of a stream made again: %v", err)
+	}
+}
