@@ -2,13 +2,19 @@ package appchannel_test
 
 import (
 	"context"
-	"io"
 	"math"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/appchannel/appchanneltest"
@@ -140,4 +146,85 @@ func TestGRPCConformance(t *testing.T) {
 	})
 }
 
-var _ = io.EOF
+// bareApp implements nothing.
+type bareApp struct {
+	sidecastv1.UnimplementedAppCallbackServer
+	incoming chan metadata.MD
+}
+
+func (a bareApp) OnInvoke(ctx context.Context, r *sidecastv1.OnInvokeRequest) (*sidecastv1.OnInvokeResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	deadline, _ := ctx.Deadline()
+	md.Set("left", time.Until(deadline).String())
+	a.incoming <- md
+	return nil, status.Error(codes.FailedPrecondition, "theirs")
+}
+
+func TestGRPCMetadata(t *testing.T) {
+	app := bareApp{incoming: make(chan metadata.MD, 1)}
+	address, _ := serveGRPC(t, app, "")
+	channel := openGRPC(t, appchannel.Callback{Address: address, Token: "secret"})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := channel.Invoke(ctx, &call.Request{
+		Method: "x", Caller: "shop", Header: call.Header{{Key: "traceparent", Value: "00-1-2-01"}, {Key: "baggage", Value: "a=b"}, {Key: "x-one", Value: "1"}},
+	})
+	if fault.KindOf(err) != fault.Invalid || fault.ReasonOf(err) != fault.AppFailed {
+		t.Errorf("a foreign status: %v", err)
+	}
+	md := <-app.incoming
+	for key, want := range map[string]string{
+		"traceparent": "00-1-2-01", "baggage": "a=b", "sidecast-caller": "shop", "sidecast-api-token": "secret", "dapr-api-token": "secret", "x-one": "",
+	} {
+		if got := strings.Join(md.Get(key), ","); got != want {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	if left, _ := time.ParseDuration(md.Get("left")[0]); left <= 0 || left > time.Minute {
+		t.Errorf("%s left", left)
+	}
+
+	// An app that lists no subscriptions has none, and one that takes no events says so.
+	listing, stop := context.WithCancel(t.Context())
+	defer stop()
+	called := false
+	if err := channel.Subscriptions(listing, func(list []appchannel.Subscription) { called = len(list) == 0; stop() }); err != nil || !called {
+		t.Errorf("%t %v", called, err)
+	}
+	if _, err := channel.Deliver(ctx, &appchannel.Event{Topic: "x"}); fault.ReasonOf(err) != fault.NotSupported {
+		t.Error(err)
+	}
+}
+
+func TestGRPCMaxBody(t *testing.T) {
+	address, _ := serveGRPC(t, callbackApp{app: nil}, "")
+	channel := openGRPC(t, appchannel.Callback{Address: address, MaxBody: 1000})
+	if _, err := channel.Invoke(t.Context(), &call.Request{Method: "x", Body: make([]byte, 1001)}); fault.ReasonOf(err) != fault.BodyTooLarge {
+		t.Error(err)
+	}
+}
+
+func TestGRPCHealth(t *testing.T) {
+	listener := listen(t, "")
+	server, checks := grpc.NewServer(), health.NewServer()
+	healthv1.RegisterHealthServer(server, checks)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(listener) }()
+	t.Cleanup(func() { server.Stop(); <-served })
+	ready := make(chan error, 16)
+	openGRPC(t, appchannel.Callback{
+		Address: listener.Addr().String(), OnReady: func(err error) { ready <- err },
+		Health: appchannel.Health{Enabled: true, Interval: time.Millisecond, Threshold: 2},
+	})
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+	checks.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
+	if err := <-ready; fault.ReasonOf(err) != fault.AppUnhealthy {
+		t.Fatal(err)
+	}
+	checks.SetServingStatus("", healthv1.HealthCheckResponse_SERVING)
+	if err := <-ready; err != nil {
+		t.Fatal(err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -213,14 +214,28 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 	return r, nil
 }
 
-// url is path below the app's port. Escapes in it stay as they are.
+// url is path below the app's port.
 func (h *HTTP) url(path string) *url.URL {
-	path = "/" + strings.TrimPrefix(path, "/")
-	u := &url.URL{Scheme: "http", Host: h.port.Address, Path: path}
-	if plain, err := url.PathUnescape(path); err == nil {
-		u.Path, u.RawPath = plain, path
+	raw := escaped("/" + strings.TrimPrefix(path, "/"))
+	plain, _ := url.PathUnescape(raw) // what is escaped can be unescaped
+	return &url.URL{Scheme: "http", Host: h.port.Address, Path: plain, RawPath: raw}
+}
+
+// escaped keeps the escapes that path has and escapes what a path may not hold (RFC 3986, 3.3), `?` and `#` among it.
+func escaped(path string) string {
+	isHex := func(c byte) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F' }
+	var b strings.Builder
+	for i := range len(path) {
+		c := path[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("/-._~!$&'()*+,;=:@", c) >= 0,
+			c == '%' && i+2 < len(path) && isHex(path[i+1]) && isHex(path[i+2]):
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
 	}
-	return u
+	return b.String()
 }
 
 // sign lets the app know its sidecar.

@@ -232,14 +232,11 @@ func (n need) String() string {
 // pick needs h.mu. It returns the least busy stream with a free credit that handles n; nil when those that handle it are
 // busy; an error when there is none.
 func (h *Hub) pick(n need) (*appStream, error) {
-	if err := h.ready(n.String()); err != nil {
-		return nil, err
+	if h.closing || len(h.streams) == 0 {
+		return nil, h.ready(n.String())
 	}
 	// An event that no stream asked for comes of a subscription in a manifest: any stream may have its handler.
-	listed := !n.event
-	for _, s := range h.streams {
-		listed = listed || s.handles(n)
-	}
+	listed := !n.event || slices.ContainsFunc(h.streams, func(s *appStream) bool { return s.handles(n) })
 	var best *appStream
 	handled := false
 	for _, s := range h.streams {

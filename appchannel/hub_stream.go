@@ -147,11 +147,20 @@ func (s *appStream) greet(hello *sidecastv1.Hello) error {
 		s.routes[subscription.route()] = struct{}{}
 	}
 	o := s.hub.options
-	s.control(&sidecastv1.ServeResponse{Frame: &sidecastv1.ServeResponse_Welcome{Welcome: &sidecastv1.Welcome{
+	var welcome grpc.PreparedMsg
+	err := welcome.Encode(s.wire, &sidecastv1.ServeResponse{Frame: &sidecastv1.ServeResponse_Welcome{Welcome: &sidecastv1.Welcome{
 		AppId: o.AppID, Instance: o.Instance, Namespace: o.Namespace, Version: o.Version,
 	}}})
-	o.Log.Info("app connected", "sdk", hello.Sdk, "credits", s.limit, "methods", len(s.methods), "subscriptions", len(s.subscriptions))
+	if err != nil {
+		return err
+	}
+	// The welcome goes first, but not before the hub knows the stream: an app that was welcomed is reachable.
+	s.mu.Lock()
+	s.outbox.push(outgoing{message: welcome})
+	s.mu.Unlock()
 	s.hub.join(s)
+	s.rouse()
+	o.Log.Info("app connected", "sdk", hello.Sdk, "credits", s.limit, "methods", len(s.methods), "subscriptions", len(s.subscriptions))
 	return nil
 }
 
@@ -315,22 +324,24 @@ func (s *appStream) rouse() {
 func (s *appStream) write() error {
 	var sending outgoing
 	for {
-		s.mu.Lock()
-		found := s.next(&sending)
-		done := !found && s.finishing && len(s.table) == 0
-		s.mu.Unlock()
-		switch {
-		case done:
+		select {
+		case <-s.wake:
+		case <-s.stopped:
 			return nil
-		case found:
+		}
+		for {
+			s.mu.Lock()
+			found := s.next(&sending)
+			done := !found && s.finishing && len(s.table) == 0
+			s.mu.Unlock()
+			if done {
+				return nil
+			}
+			if !found {
+				break
+			}
 			if err := s.wire.SendMsg(&sending.message); err != nil {
 				return err
-			}
-		default:
-			select {
-			case <-s.wake:
-			case <-s.stopped:
-				return nil
 			}
 		}
 	}

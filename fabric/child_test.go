@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ const (
 	childRole = "SIDECAST_FABRIC_TEST_CHILD"
 	childDir  = "SIDECAST_FABRIC_TEST_DIR"
 	childName = "SIDECAST_FABRIC_TEST_NAME"
+	childPort = "SIDECAST_FABRIC_TEST_PORT"
 )
 
 type child struct {
@@ -70,7 +72,8 @@ func runChild(role string) int {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	name := os.Getenv(childName)
-	f, err := fabric.Open(ctx, fabric.Config{Namespace: "test", AppID: name, Instance: name + "1", Dir: os.Getenv(childDir)})
+	port, _ := strconv.Atoi(os.Getenv(childPort)) // none is 0, any free port
+	f, err := fabric.Open(ctx, fabric.Config{Namespace: "test", AppID: name, Instance: name + "1", Dir: os.Getenv(childDir), Port: port})
 	if err == nil {
 		err = f.Serve(handler{call: childCall})
 	}

@@ -19,8 +19,9 @@ import (
 const (
 	// electEvery is how often a guest that lost its host looks for another, or becomes it.
 	electEvery = 25 * time.Millisecond
-	// checkEvery is how often a host looks at its server's health and its disk.
-	checkEvery = 2 * time.Second
+	// diskEvery is how often a host looks at its disk, healthEvery how often at its server's health.
+	diskEvery   = 500 * time.Millisecond
+	healthEvery = 5 * time.Second
 	// restartAfter is the least time between two restarts of a server that cannot heal by itself.
 	restartAfter = 10 * time.Second
 )
@@ -35,10 +36,10 @@ type embedded struct {
 	lock   *flock.Flock
 	kicked chan struct{} // holds one wake-up for keep
 
-	mu     sync.Mutex // guards what the dialer reads
+	mu     sync.Mutex // held to write server, and by the dialer to read it
 	server *hosted    // nil for a guest
-	key    nkeys.KeyPair
 
+	key       nkeys.KeyPair
 	locked    bool // this process holds the lock
 	startedAt time.Time
 	hosting   atomic.Bool
@@ -102,7 +103,7 @@ func (e *embedded) connect(ctx context.Context, l *link) error {
 	if err != nil {
 		return fault.New("join embedded fabric", fault.DirectoryBad, "the key in %s: %w", e.home.dir, err)
 	}
-	timeout := 2 * time.Second
+	timeout := time.Second // it bounds each attempt to reconnect, too, and those hold up whoever publishes
 	if deadline, bounded := ctx.Deadline(); bounded {
 		timeout = max(min(timeout, time.Until(deadline)), time.Millisecond)
 	}
@@ -135,8 +136,6 @@ func (e *embedded) Dial(network, _ string) (net.Conn, error) {
 
 // readKey reads the fabric's key once; a host writes it when there is none.
 func (e *embedded) readKey() (nkeys.KeyPair, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	if e.key != nil && !e.locked {
 		return e.key, nil
 	}
@@ -218,8 +217,8 @@ func (e *embedded) choosePort(key nkeys.KeyPair, first bool) (int, error) {
 
 // stop ends the server; the lock stays.
 func (e *embedded) stop() {
-	e.mu.Lock()
 	server := e.server
+	e.mu.Lock()
 	e.server = nil
 	e.mu.Unlock()
 	e.hosting.Store(false)
@@ -254,16 +253,25 @@ func (e *embedded) leave() {
 
 // keep is the goroutine that takes the fabric over when its host is gone, and looks after it while this is the host.
 func (e *embedded) keep(ctx context.Context, l *link) {
-	check := time.NewTicker(checkEvery)
-	defer check.Stop()
+	disk, health := time.NewTicker(diskEvery), time.NewTicker(healthEvery)
+	defer disk.Stop()
+	defer health.Stop()
+	roomy := true
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-e.kicked:
 			e.takeOver(ctx, l)
-		case <-check.C:
-			e.check()
+		case <-disk.C:
+			roomy = e.server == nil || e.server.guardDisk()
+		case <-health.C:
+			if e.server == nil || !roomy || time.Since(e.startedAt) < restartAfter {
+				continue
+			}
+			if sick := e.server.sick(); sick != "" {
+				e.restart(sick)
+			}
 		}
 	}
 }
@@ -287,20 +295,9 @@ func (e *embedded) takeOver(ctx context.Context, l *link) {
 	}
 }
 
-// check lets the server refuse what the disk cannot take, and restarts one that stopped writing once there is room again.
-func (e *embedded) check() {
-	e.mu.Lock()
-	server := e.server
-	e.mu.Unlock()
-	if server == nil {
-		return
-	}
-	roomy := server.guardDisk()
-	sick := server.sick()
-	if sick == "" || !roomy || time.Since(e.startedAt) < restartAfter {
-		return
-	}
-	e.log.Warn("restarting the embedded fabric: it stopped writing, and there is room again", "reason", sick)
+// restart heals a server that stopped writing, once there is room for it.
+func (e *embedded) restart(reason string) {
+	e.log.Warn("restarting the embedded fabric: it stopped writing", "reason", reason)
 	e.stop()
 	if err := e.start(false); err != nil {
 		e.log.Error("the embedded fabric could not be restarted; trying on", "error", err)

@@ -365,7 +365,8 @@ func TestKilledGuest(t *testing.T) {
 
 // Takeovers one after the other: every host is killed in turn.
 func TestTakeoverAgainAndAgain(t *testing.T) {
-	dir := t.TempDir()
+	dir, port := t.TempDir(), freePort(t)
+	t.Setenv(childPort, strconv.Itoa(port))
 	children := []*child{spawn(t, "serve", dir, "k0"), spawn(t, "serve", dir, "k1"), spawn(t, "serve", dir, "k2")}
 	last := config(dir, "last", "l1")
 	last.GuestOnly = true
@@ -377,5 +378,8 @@ func TestTakeoverAgainAndAgain(t *testing.T) {
 			_, err := f.Call(within(t), next, &call.Request{Method: "m"})
 			return err == nil
 		})
+		if got := address(t, dir); got != fmt.Sprint("127.0.0.1:", port) {
+			t.Errorf("the new host listens on %s, not on port %d", got, port)
+		}
 	}
 }

@@ -41,8 +41,10 @@ package fabric
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,7 +58,7 @@ import (
 type Config struct {
 	// Namespace keeps fabrics that share servers apart; empty means "default".
 	Namespace string
-	// AppID and Instance are who this sidecar is. Instance is unique in the namespace.
+	// AppID and Instance are who this sidecar is. Instance is unique in the namespace; empty takes a random one.
 	AppID, Instance string
 
 	// URL holds the servers of a remote fabric, separated by commas: nats://host:port or tls://host:port. Empty means
@@ -99,7 +101,11 @@ type Stats struct {
 	Running, Waiting int
 }
 
-const defaultMaxBody = 64 << 20
+const (
+	defaultMaxBody = 64 << 20
+	// maxName bounds what becomes a token of a subject: the server closes connections that send it long lines.
+	maxName = 256
+)
 
 // Fabric is a sidecar's membership of a fabric. All methods may be called concurrently.
 type Fabric struct {
@@ -125,8 +131,12 @@ type Fabric struct {
 // deadline it waits ten seconds for a server.
 func Open(ctx context.Context, c Config) (*Fabric, error) {
 	c.Namespace = cmp.Or(c.Namespace, "default")
+	c.Instance = cmp.Or(c.Instance, strings.ToLower(rand.Text()[:12]))
 	c.MaxBody = cmp.Or(c.MaxBody, defaultMaxBody)
 	c.Log = cmp.Or(c.Log, slog.New(slog.DiscardHandler))
+	if max(len(c.Namespace), len(c.AppID), len(c.Instance)) > maxName {
+		return nil, fault.New("open fabric", fault.FabricConfig, "the namespace, the app id and the instance may have %d bytes each", maxName)
+	}
 	if _, bounded := ctx.Deadline(); !bounded {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, 10*time.Second)

@@ -153,7 +153,7 @@ func FuzzStreamFrames(f *testing.F) {
 		fab := &Fabric{link: newLink(nil, nil, nil)}
 		fab.outbound.init()
 		for _, called := range []bool{false, true} {
-			s := fab.newStream("op", Target{}, "to")
+			s := fab.newEnd("op", "to")
 			s.called = called
 			for line := range strings.SplitSeq(string(script), "\n") {
 				s.heard(1, &nats.Msg{Data: make([]byte, len(line)*1000)}, line)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -24,7 +25,7 @@ const (
 	settleQuiet = 20 * time.Millisecond
 	// maxInstances and maxHeartbeat bound what presence may grow to.
 	maxInstances = 16384
-	maxHeartbeat = 8 << 10
+	maxHeartbeat = 4 << 10
 	// presenceToken is the place in the inbox where the server says that nobody answers a newcomer.
 	presenceToken = "_presence"
 )
@@ -51,6 +52,7 @@ type presence struct {
 	payload []byte            // of self
 	gone    bool              // left for good
 	frozen  bool              // the fabric is away: nobody's silence counts
+	echoAt  time.Time         // when self's own heartbeat last came back
 
 	askedAt    time.Time
 	answeredAt time.Time
@@ -58,14 +60,14 @@ type presence struct {
 
 	watchers map[int]func(string, []Instance)
 	nextID   int
-	dirty    []string // apps whose watchers are to be told, each once
+	dirty    map[string]bool // apps whose watchers are to be told
 	told     chan struct{}
 }
 
 func newPresence(f *Fabric) *presence {
 	return &presence{
 		f: f, arrived: make(chan *nats.Msg, 8192), roster: newRoster(maxInstances), last: make(map[Target][]byte),
-		watchers: make(map[int]func(string, []Instance)), told: make(chan struct{}, 1),
+		dirty: make(map[string]bool), watchers: make(map[int]func(string, []Instance)), told: make(chan struct{}, 1),
 	}
 }
 
@@ -148,10 +150,12 @@ func (p *presence) take(m *nats.Msg, now time.Time) {
 		p.ignored.Add(1)
 		return
 	}
+	p.mu.Lock()
 	if t == (Target{p.f.config.AppID, p.f.config.Instance}) {
+		p.echoAt = now
+		p.mu.Unlock()
 		return
 	}
-	p.mu.Lock()
 	if len(tokens) == 3 {
 		p.answeredAt = now
 	}
@@ -224,10 +228,17 @@ func (f *Fabric) Announce(self Instance) {
 		return
 	}
 	p.mu.Lock()
+	if p.gone {
+		p.mu.Unlock()
+		return
+	}
 	was := p.self
+	if was == nil {
+		p.echoAt = time.Now()
+	}
 	p.self, p.payload = &self, payload
 	p.roster.pinned = Target{self.App, self.ID}
-	if changed, _ := p.roster.upsert(self, time.Now()); changed && !p.gone {
+	if changed, _ := p.roster.upsert(self, time.Now()); changed {
 		p.changed(self.App)
 	}
 	p.mu.Unlock()
@@ -285,9 +296,7 @@ func (f *Fabric) OnChange(fn func(app string, instances []Instance)) (cancel fun
 
 // changed notes that watchers are to be told. p.mu is held.
 func (p *presence) changed(app string) {
-	if !slices.Contains(p.dirty, app) {
-		p.dirty = append(p.dirty, app)
-	}
+	p.dirty[app] = true
 	wake(p.told)
 }
 
@@ -300,8 +309,8 @@ func (p *presence) notify(ctx context.Context) {
 		case <-p.told:
 		}
 		p.mu.Lock()
-		apps := p.dirty
-		p.dirty = nil
+		apps := slices.Sorted(maps.Keys(p.dirty))
+		clear(p.dirty)
 		ids := slices.Sorted(maps.Keys(p.watchers))
 		p.mu.Unlock()
 		for _, app := range apps {
@@ -310,11 +319,21 @@ func (p *presence) notify(ctx context.Context) {
 				fn, instances := p.watchers[id], p.roster.byApp[app]
 				p.mu.RUnlock()
 				if fn != nil {
-					fn(app, instances)
+					p.tell(fn, app, instances)
 				}
 			}
 		}
 	}
+}
+
+// tell calls one watcher and contains its panic.
+func (p *presence) tell(fn func(string, []Instance), app string, instances []Instance) {
+	defer func() {
+		if failed := recover(); failed != nil {
+			p.f.log.Error("a watcher of presence panicked", "app", app, "panic", failed, "stack", string(debug.Stack()))
+		}
+	}()
+	fn(app, instances)
 }
 
 // eject drops an instance that was found to be gone. It comes back with its next heartbeat if it is not.
@@ -344,14 +363,18 @@ func (p *presence) remove(t Target) {
 	p.mu.Unlock()
 }
 
-// sweep drops those whose heartbeats were missed.
+// sweep drops those whose heartbeats were missed. It does not judge while this sidecar does not hear even itself: then its
+// own connection is congested, or the machine is. And whoever answers calls is there.
 func (p *presence) sweep(now time.Time) {
 	p.mu.Lock()
 	if p.frozen {
 		p.mu.Unlock()
 		return
 	}
-	gone := p.roster.expire(now.Add(-missedAfter))
+	if p.self != nil && !p.gone && now.Sub(p.echoAt) > 2*heartbeatEvery {
+		p.roster.refresh(now)
+	}
+	gone := p.roster.expire(now.Add(-missedAfter), now, p.f.lively)
 	for _, t := range gone {
 		delete(p.last, t)
 		p.changed(t.App)

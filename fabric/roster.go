@@ -88,11 +88,15 @@ func (r *roster) remove(t Target) bool {
 	return true
 }
 
-// expire removes and returns those not heard of since before.
-func (r *roster) expire(before time.Time) []Target {
+// expire removes and returns those not heard of since before. Those that are lively in another way start anew.
+func (r *roster) expire(before, now time.Time, lively func(Target) bool) []Target {
 	var gone []Target
 	for t, seen := range r.seen {
-		if seen.Before(before) && t != r.pinned {
+		switch {
+		case !seen.Before(before) || t == r.pinned:
+		case lively(t):
+			r.seen[t] = now
+		default:
 			gone = append(gone, t)
 		}
 	}

@@ -64,14 +64,17 @@ func TestRosterAgainstModel(t *testing.T) {
 			},
 			"expire": func(t *rapid.T) {
 				before := now.Add(-missedAfter)
-				for _, gone := range r.expire(before) {
-					if k, there := model[gone]; !there || !k.seen.Before(before) || gone == r.pinned {
+				lively := func(at Target) bool { return at.App == "c" }
+				for _, gone := range r.expire(before, now, lively) {
+					if k, there := model[gone]; !there || !k.seen.Before(before) || gone == r.pinned || lively(gone) {
 						t.Fatalf("%v expired", gone)
 					}
 					delete(model, gone)
 				}
 				for at, k := range model {
-					if k.seen.Before(before) && at != r.pinned {
+					if k.seen.Before(before) && lively(at) {
+						model[at] = known{k.version, now}
+					} else if k.seen.Before(before) && at != r.pinned {
 						t.Fatalf("%v did not expire", at)
 					}
 				}

@@ -12,6 +12,8 @@ const (
 	MinTTL    = time.Second
 	MaxTTL    = time.Hour
 	MaxLength = 256 // bytes of a name, and of an owner
+	// MaxWaiting is how many may wait for one lock.
+	MaxWaiting = 10_000
 )
 
 // Check fails with reason LOCK_NAME_INVALID or LEASE_INVALID when no backend could serve the request. Backends call it
@@ -48,6 +50,11 @@ func Held(op, name, holder string) error {
 // Lost is the error of a Renew or Release whose lease is no longer the holder's.
 func Lost(op string, lease Lease) error {
 	return fault.New(op, fault.LockLost, "the lease of lock %q with token %d is not %q's any more", lease.Name, lease.Token, lease.Owner)
+}
+
+// Crowded is the error of an Acquire that finds MaxWaiting others in line.
+func Crowded(op, name string) error {
+	return fault.New(op, fault.QueueFull, "%d others wait for lock %q", MaxWaiting, name).After(time.Second)
 }
 
 // Closed is the error of every call to a locker after, or cut short by, its Close.

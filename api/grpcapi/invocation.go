@@ -139,12 +139,8 @@ func methodOf(method string) string {
 
 // carryTrace adds the RPC's own trace context to header unless the message brought one.
 func carryTrace(ctx context.Context, header *call.Header) {
-	md, ok := metadata.FromIncomingContext(ctx)
-	if !ok {
-		return
-	}
 	for _, key := range carried {
-		if values := md[key]; len(values) > 0 && header.Get(key) == "" {
+		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 && header.Get(key) == "" {
 			header.Add(key, values[0])
 		}
 	}

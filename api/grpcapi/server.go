@@ -35,6 +35,13 @@ const TokenHeader = "sidecast-api-token"
 // envelopeRoom is what a message may have around its body.
 const envelopeRoom = 1 << 20
 
+const (
+	// streamWorkers are goroutines that live on, with the stacks they have grown; calls beyond them get one of their own.
+	streamWorkers = 64
+	// streamWindow is fixed: on loopback there is no bandwidth to estimate, and the pings that do it cost calls.
+	streamWindow = 1 << 20
+)
+
 // Options is what the front door needs.
 type Options struct {
 	Blocks *blocks.Blocks
@@ -70,6 +77,9 @@ func New(o Options) *Server {
 		grpc.MaxSendMsgSize(int(o.MaxBody)+envelopeRoom),
 		grpc.MaxConcurrentStreams(1<<14),
 		grpc.SharedWriteBuffer(true),
+		grpc.NumStreamWorkers(streamWorkers),
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(4*streamWindow),
 		grpc.UnaryInterceptor(gate.unary),
 		grpc.StreamInterceptor(gate.stream),
 	)

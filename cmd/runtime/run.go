@@ -26,10 +26,12 @@ func newRun(exit func(code int)) *cobra.Command {
 		Short: "Run a sidecar, an app beside its sidecar, or all the apps of a file",
 		Long: `Run apps beside their sidecars.
 
-With a command after --, the app runs beside a sidecar of its own: the sidecar starts first, both are started again when
-they die, Ctrl-C stops both gracefully and a second Ctrl-C at once. The app finds its sidecar by SIDECAST_GRPC_PORT.
+With a command after --, the app runs beside a sidecar of its own: the sidecar starts first and is started again when it
+dies; when the app ends, so does the run, with the app's exit code. Ctrl-C stops both gracefully and a second Ctrl-C at
+once. The app finds its sidecar by SIDECAST_GRPC_PORT.
 
-With -f FILE, all the apps of the file run, each beside its own sidecar, with one merged log.
+With -f FILE, all the apps of the file run, each beside its own sidecar, with one merged log. An app that fails is
+started again, with back-off.
 
 With neither, only the sidecar runs, in this process: that is how it is started by systemd, Kubernetes and the like.
 
@@ -68,7 +70,7 @@ when it leaves another takes it over. Without --app-port an app dials its sideca
 func singleApp(c *config, args []string) supervisor.App {
 	return supervisor.App{
 		ID: c.AppID, Command: args, Stdin: os.Stdin, Port: c.AppPort, Protocol: c.AppProtocol, Namespace: c.Namespace,
-		ResourcesPaths: c.Resources, Main: true, Restart: supervisor.OnFailure, MaxConcurrency: c.AppMaxConcurrency,
+		ResourcesPaths: c.Resources, Main: true, MaxConcurrency: c.AppMaxConcurrency,
 		GRPCPort: c.GRPCPort, MetricsPort: c.MetricsPort,
 		Health: supervisor.HealthCheck{
 			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,

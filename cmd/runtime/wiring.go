@@ -125,7 +125,7 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 			return system.Worker("component/"+name, run).Stop
 		},
 	})
-	lc.Append(fx.Hook{OnStop: set.Close})
+	lc.Append(fx.Hook{OnStart: set.Start, OnStop: set.Close})
 	lc.Append(fx.Hook{OnStop: system.Close}) // stops before the components its workers open
 	return set, docs, nil
 }

@@ -14,6 +14,7 @@ package badgerdb
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -88,21 +89,19 @@ func Open(op string, o Options) (*DB, error) {
 }
 
 // Room fails with reason DISK_FULL when the disk has too little space left for a write. It asks the system twice a
-// second at most.
+// second at most; a system that does not tell is taken to have room.
 func (d *DB) Room(op string) error {
 	const fresh = 500 * time.Millisecond
 	now := time.Now().UnixNano()
 	if asked := d.asked.Load(); now-asked > int64(fresh) && d.asked.CompareAndSwap(asked, now) {
-		usage, err := disk.Usage(d.dir)
-		if err != nil {
-			return fault.New(op, fault.DirectoryBad, "%w", err)
+		free := uint64(math.MaxUint64)
+		if usage, err := disk.Usage(d.dir); err == nil {
+			free = usage.Free
 		}
-		d.free.Store(usage.Free)
-	} else if asked == 0 {
-		return nil // another caller is asking for the first time
+		d.free.Store(free)
 	}
 	if free := d.free.Load(); free < reserve {
-		return fault.New(op, fault.DiskFull, "%s is left on the disk of %s, a write needs %s", humanize.IBytes(free), d.dir, humanize.IBytes(reserve))
+		return fault.New(op, fault.DiskFull, "%s is left on the disk of %s, a write needs %s", humanize.IBytes(free), d.dir, humanize.IBytes(reserve)).After(time.Second)
 	}
 	return nil
 }
@@ -123,7 +122,7 @@ func claim(op, dir string) (*flock.Flock, error) {
 		return nil, fault.New(op, fault.DirectoryBad, "%w", err)
 	}
 	if !locked {
-		return nil, fault.New(op, fault.DirectoryInUse, "directory %s is in use by %s", dir, user(path)).With("dir", dir)
+		return nil, fault.New(op, fault.DirectoryInUse, "directory %s is in use by %s: stop that one, or name another directory", dir, user(path)).With("dir", dir)
 	}
 	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
 		_ = guard.Unlock()

@@ -14,6 +14,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/badgerdb"
 	"github.com/sidecast/sidecast/fabric/subject"
+	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/lock/turnstile"
 )
@@ -35,10 +36,14 @@ type locker struct {
 }
 
 func open(_ context.Context, host components.Host, config Config) (lock.Locker, error) {
+	const op = "lock badger: open"
+	if config.Dir == "" && host.DataDir == "" {
+		return nil, fault.New(op, fault.DirectoryBad, "there is no directory for the locks: set `dir`")
+	}
 	if config.Dir == "" {
 		config.Dir = filepath.Join(host.DataDir, "lock", subject.Token(host.AppID))
 	}
-	db, err := badgerdb.Open("lock badger: open", badgerdb.Options{Dir: config.Dir, MemTable: 1 << 20, Log: host.Log})
+	db, err := badgerdb.Open(op, badgerdb.Options{Dir: config.Dir, MemTable: 1 << 20, Log: host.Log})
 	if err != nil {
 		return nil, err
 	}

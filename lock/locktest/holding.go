@@ -110,10 +110,10 @@ func expiredIsFree(t *testing.T, b *bench) {
 
 func renewKeeps(t *testing.T, b *bench) {
 	l := b.open()
-	lease := b.acquire(l, name, "ann", 2*time.Second)
+	lease := b.acquire(l, name, "ann", 4*time.Second)
 	waiter := b.stand(b.ctx, l, name, "bob", 30*time.Second, 0)
-	for began := time.Now(); time.Since(began) < 4*time.Second; time.Sleep(200 * time.Millisecond) {
-		renewed, err := l.Renew(b.ctx, lease, 2*time.Second)
+	for began := time.Now(); time.Since(began) < 6*time.Second; time.Sleep(200 * time.Millisecond) {
+		renewed, err := l.Renew(b.ctx, lease, 4*time.Second)
 		if err != nil {
 			t.Fatalf("renew: %v", err)
 		}

@@ -23,7 +23,12 @@ func (r *room) wait(ctx context.Context, op string, p place) (lock.Lease, error)
 	defer timer.Stop()
 	look, joined, ask := firstLook, false, false
 	for {
-		st, err := r.amend(ctx, op, ask, func(s state, v view) (step, error) { return settle(s, v), nil }, nil)
+		st, err := r.amend(ctx, op, ask, func(s state, v view) (step, error) {
+			if !joined && len(s.line) >= lock.MaxWaiting && !slices.Contains(s.line, p.id) {
+				return step{}, lock.Crowded(op, r.name)
+			}
+			return settle(s, v), nil
+		}, nil)
 		switch {
 		case err == nil:
 			joined = true

@@ -76,7 +76,7 @@ func kill(cmd *exec.Cmd) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s did not happen", what)
 		}
@@ -120,7 +120,7 @@ func receive(t *testing.T, ch <-chan got) lock.Lease {
 			t.Fatal(g.err)
 		}
 		return g.lease
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the waiter was not let in")
 	}
 	panic("unreachable")

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/sidecast/sidecast/lock"
 )
 
 const (
@@ -156,12 +158,12 @@ func settle(s state, v view) step {
 	}
 	inLine := setOf(st.next.line, func(id string) string { return id })
 	for _, p := range v.mine {
-		if !inLine[p.id] {
+		if !inLine[p.id] && len(st.next.line) < lock.MaxWaiting {
 			st.next.line = append(st.next.line, p.id)
 			st.write = true
 		}
 	}
-	if len(v.mine) > 0 {
+	if len(v.mine) > 0 && slices.Contains(st.next.line, v.mine[0].id) {
 		head := v.mine[0]
 		turn := st.turn(head.id, v)
 		if v.now.Before(turn) {

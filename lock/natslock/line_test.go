@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/sidecast/sidecast/lock"
 )
 
 // TestLineAgreesWithModel lets a few lockers act on one entry in any order, under a clock of the test's own: some die,
@@ -175,6 +177,22 @@ func TestFirstOfAnotherLockerComesFirst(t *testing.T) {
 	}
 	if taken := settle(s, view{me: "b", mine: mineOf("b.1"), now: now}); taken.granted != 0 || !slices.Equal(taken.next.line, []string{"a.2", "a.3"}) {
 		t.Fatalf("the first in line does not get the lock: %+v", taken)
+	}
+}
+
+func TestLineHasAnEnd(t *testing.T) {
+	now := time.Unix(1000, 0)
+	s := state{rev: 7, holder: &holder{ID: "a.1", Owner: "ann", Token: 7, TTL: time.Minute}, since: now, seen: map[string]int64{"b": 2000}}
+	for i := range lock.MaxWaiting - 1 {
+		s.line = append(s.line, fmt.Sprint("b.", i))
+	}
+	mine := []place{{id: "a.2", owner: "ann", ttl: time.Minute}, {id: "a.3", owner: "ann", ttl: time.Minute}}
+	st := settle(s, view{me: "a", mine: mine, now: now})
+	if len(st.next.line) != lock.MaxWaiting || st.next.line[lock.MaxWaiting-1] != "a.2" {
+		t.Fatalf("%d in line, the last is %s", len(st.next.line), st.next.line[len(st.next.line)-1])
+	}
+	if size := len(st.next.encode()); size > 512<<10 {
+		t.Fatalf("a full line takes %d bytes, a message of NATS holds a MiB", size)
 	}
 }
 

@@ -10,7 +10,8 @@
 // compare-and-set on its revision alone, so of two that try the same change one loses and looks again. The fencing token
 // is the sequence, in the bucket's stream, of the write that made the holder. Sequences are never used twice, so tokens
 // grow across releases, expiries and restarts; a bucket that is lost and made anew starts at the microseconds of the
-// clock, beyond all tokens before. Taking and releasing a lock that nobody else wants costs two writes and no read.
+// clock, beyond all tokens before. Taking and releasing a lock that nobody else wants costs two writes and no read; a lock
+// that another sidecar released within the last ten seconds costs a refused write and a read more.
 //
 // # When a lease ends
 //

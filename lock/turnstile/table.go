@@ -58,17 +58,22 @@ func (t *table) restore(lease lock.Lease) {
 	t.token = max(t.token, lease.Token)
 }
 
-// join puts w in line for name; when the lock is free and nobody waits, that makes it the holder at once.
-func (t *table) join(now time.Time, name string, w *waiter) {
+// join puts w in line for name; when the lock is free and nobody waits, that makes it the holder at once. It refuses,
+// with false, when the line is too long.
+func (t *table) join(now time.Time, name string, w *waiter) bool {
 	t.lapse(now)
 	s := t.seat(name)
+	if s.line.Len() >= lock.MaxWaiting {
+		return false
+	}
 	w.seat = s
 	w.place = s.line.PushBack(w)
 	if !s.held {
 		t.admit(now, s)
-		return
+		return true
 	}
 	t.tell(change{seat: s, line: true})
+	return true
 }
 
 // leave takes w out of the line; false says that w was given its turn before.

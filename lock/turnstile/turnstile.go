@@ -113,7 +113,9 @@ func (l *Locker) join(op, name string, w *waiter, wait bool) error {
 			return lock.Held(op, name, holder)
 		}
 	}
-	l.table.join(now, name, w)
+	if !l.table.join(now, name, w) {
+		return lock.Crowded(op, name)
+	}
 	l.arm(now)
 	return nil
 }

@@ -151,6 +151,22 @@ func TestLeasesEndOnTime(t *testing.T) {
 	})
 }
 
+func TestTooManyWait(t *testing.T) {
+	table := newTable(0, func(change) {})
+	now := time.Now()
+	join := func() bool {
+		return table.join(now, "x", &waiter{owner: "ann", ttl: time.Minute})
+	}
+	for range 1 + lock.MaxWaiting {
+		if !join() {
+			t.Fatal("refused too early")
+		}
+	}
+	if join() {
+		t.Fatal("the line has no end")
+	}
+}
+
 // broken is a journal that cannot write.
 type broken struct{}
 

@@ -8,8 +8,8 @@ import (
 // How long pulls wait at the server and how soon an empty source is asked again.
 const (
 	briefPull   = 10 * time.Millisecond // at a partition, or where sources compete for few credits
-	patientPull = 10 * time.Second      // of unkeyed messages, renewed as long as there are credits
-	lostAfter   = 3 * time.Second       // past its expiry, a pull without an answer is lost
+	patientPull = 5 * time.Second       // of unkeyed messages, renewed as long as there are credits
+	lostAfter   = 2 * time.Second       // past its expiry, a pull without an answer is lost
 	firstPause  = 10 * time.Millisecond // doubled at each miss …
 	freePause   = 250 * time.Millisecond
 	sweepEvery  = 2 * time.Second // … up to this: what no bell tells (the death of another feed) is found by then

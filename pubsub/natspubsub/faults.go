@@ -21,6 +21,8 @@ func jsFault(ctx context.Context, op string, err error) error {
 		return nil
 	case errors.As(err, &known):
 		return err
+	case errors.Is(context.Cause(ctx), nats.ErrDisconnected), errors.Is(context.Cause(ctx), nats.ErrConnectionClosed):
+		return fault.E(op, fault.None, fault.BackendDown, fmt.Errorf("the connection broke before JetStream answered: %w", context.Cause(ctx)))
 	case ctx.Err() != nil:
 		return fault.FromContext(op, ctx, "JetStream")
 	case errors.As(err, &api):

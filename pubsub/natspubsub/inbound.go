@@ -123,7 +123,9 @@ func (f *feed) discover(now time.Time) {
 	s.finding = true
 	heard := s.heard
 	f.work.Go(func() {
-		err := f.findShards(f.life, heard)
+		ctx, done := f.b.linked(f.life)
+		defer done()
+		err := f.findShards(ctx, heard)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		s.finding = false

@@ -46,6 +46,7 @@
 package natspubsub
 
 import (
+	"cmp"
 	"context"
 	"strconv"
 	"sync"
@@ -92,6 +93,8 @@ type broker struct {
 	mu     sync.Mutex
 	feeds  map[*feed]struct{}
 	closed bool
+	link   context.Context // canceled when the connection breaks; then there is a new one
+	cut    context.CancelCauseFunc
 }
 
 func open(ctx context.Context, host components.Host, c Config) (pubsub.Broker, error) {
@@ -99,10 +102,11 @@ func open(ctx context.Context, host components.Host, c Config) (pubsub.Broker, e
 	if err != nil {
 		return nil, err
 	}
-	b := &broker{host: host, component: host.Component, config: c, nc: nc, feeds: map[*feed]struct{}{}, instance: nats.NewInbox()[len(nats.InboxPrefix):]}
-	if b.component == "" {
-		b.component = "pubsub"
+	b := &broker{
+		host: host, component: cmp.Or(host.Component, "pubsub"), config: c, nc: nc,
+		feeds: map[*feed]struct{}{}, instance: nats.NewInbox()[len(nats.InboxPrefix):],
 	}
+	b.link, b.cut = context.WithCancelCause(context.Background())
 	b.names = newNames(host.Namespace, b.component, c.Partitions)
 	if b.js, err = jetstream.New(nc); err != nil {
 		return nil, jsFault(ctx, b.op("open"), err)
@@ -139,11 +143,36 @@ func (b *broker) usable(ctx context.Context, op string) error {
 	case b.ready.Load():
 		return nil
 	}
+	ctx, done := b.linked(ctx)
+	defer done()
 	if err := b.ensureStream(ctx); err != nil {
 		return err
 	}
 	b.ready.Store(true)
 	return nil
+}
+
+// linked returns a context that also ends when the connection breaks: the answer to a request that was on its way then
+// never comes.
+func (b *broker) linked(ctx context.Context) (context.Context, context.CancelFunc) {
+	b.mu.Lock()
+	link := b.link
+	b.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(link, func() { cancel(context.Cause(link)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// disconnected fails everything that waits for an answer.
+func (b *broker) disconnected(cause error) {
+	b.mu.Lock()
+	b.cut(cause)
+	b.link, b.cut = context.WithCancelCause(context.Background())
+	b.mu.Unlock()
+	b.acks.failAll(cause)
 }
 
 // Subscribe opens a feed of the group.
@@ -159,6 +188,8 @@ func (b *broker) Subscribe(ctx context.Context, topic string, g pubsub.Group) (p
 	if err := b.usable(ctx, op); err != nil {
 		return nil, err
 	}
+	ctx, done := b.linked(ctx)
+	defer done()
 	gr, err := b.openGroup(ctx, op, token, g)
 	if err != nil {
 		return nil, err
@@ -199,6 +230,7 @@ func (b *broker) Close(ctx context.Context) error {
 	_ = b.acks.sub.Unsubscribe() // fails only when the connection is closed
 	b.nc.RemoveStatusListener(b.status)
 	b.watched.Wait()
+	b.cut(nil)
 	return first
 }
 
@@ -232,13 +264,13 @@ func (b *broker) watch() {
 				f.reconnected()
 			}
 		case nats.CLOSED:
-			b.acks.failAll(nats.ErrConnectionClosed)
+			b.disconnected(nats.ErrConnectionClosed)
 			for _, f := range b.all() {
 				f.fail(fault.New(f.op, fault.FabricDown, "the connection to NATS is closed"))
 			}
 		default:
 			down = true
-			b.acks.failAll(nats.ErrDisconnected)
+			b.disconnected(nats.ErrDisconnected)
 		}
 	}
 }

@@ -98,20 +98,20 @@ func attempts(r *room) {
 }
 
 func extend(r *room) {
-	g := pubsub.Group{Name: "g", AckWait: 2 * shortWait}
+	g := pubsub.Group{Name: "g", AckWait: 4 * shortWait}
 	for _, key := range []string{"", "key"} {
 		topic := "t" + key
 		slow, other := r.subscribe(topic, g), r.subscribe(topic, g)
 		r.publish(topic, pubsub.Message{ID: "m", Key: key})
 		d := r.one(slow)
-		for range 8 {
-			r.none(other, shortWait/2)
+		for range 6 {
+			r.none(other, shortWait)
 			if err := d.Extend(r.ctx); err != nil {
 				r.Fatalf("Extend: %v", err)
 			}
 		}
 		r.ack(d)
-		r.none(other, 3*shortWait)
+		r.none(other, shortWait/2)
 	}
 }
 
@@ -143,7 +143,7 @@ func settledOnce(r *room) {
 }
 
 func lateAnswer(r *room) {
-	g := pubsub.Group{Name: "g", AckWait: shortWait}
+	g := pubsub.Group{Name: "g", AckWait: 4 * shortWait}
 	f := r.subscribe("t", g)
 	r.publish("t", numbered("m", "key", 0, 2)...)
 	late := r.one(f)
@@ -155,7 +155,7 @@ func lateAnswer(r *room) {
 	if err := again.Extend(r.ctx); err != nil {
 		r.Fatalf("Extend: %v", err)
 	}
-	r.none(f, shortWait/2)
+	r.none(f, shortWait/5)
 	r.ack(again)
 	if d := r.one(f); d.Message().ID != "m1" {
 		r.Errorf("got %s, want m1", d.Message().ID)

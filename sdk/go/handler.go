@@ -193,8 +193,9 @@ func failure(err error) *sidecastv1.Failure {
 }
 
 // contain turns a panic of a handler into its error. Call it deferred.
-func (c *Client) contain(what string, err *error) {
+func (c *Client) contain(doing, name string, err *error) {
 	if p := recover(); p != nil {
+		what := doing + " " + name
 		c.log.LogAttrs(context.Background(), slog.LevelError, "handler panicked",
 			slog.String("handling", what), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
 		*err = fault.New(what, fault.Panicked, "the handler panicked: %v", p)

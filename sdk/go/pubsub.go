@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -328,7 +327,7 @@ func (c *Client) subscribe(ctx context.Context, s *Subscription, handler EventHa
 
 // handleEvent runs a handler and contains its panic.
 func (c *Client) handleEvent(ctx context.Context, handler EventHandler, event *Event) (err error) {
-	defer c.contain(fmt.Sprintf("event %s of %s", event.ID, event.Topic), &err)
+	defer c.contain("event of", event.Topic, &err)
 	if t, ok := trailOf(event.Metadata); ok {
 		ctx = context.WithValue(ctx, trailKey{}, t)
 	}

@@ -281,7 +281,7 @@ func answerOf(id uint64, response *Response, err error) *sidecastv1.ServeRequest
 
 // handleCall runs a handler on a whole body and contains its panic.
 func (c *Client) handleCall(ctx context.Context, m method, request *Request) (response *Response, err error) {
-	defer c.contain("invoke "+request.Method, &err)
+	defer c.contain("invoke", request.Method, &err)
 	if m.unary != nil {
 		return m.unary(ctx, request)
 	}
@@ -292,7 +292,7 @@ func (c *Client) handleCall(ctx context.Context, m method, request *Request) (re
 
 // handleStream runs a handler on a stream and contains its panic.
 func (c *Client) handleStream(ctx context.Context, m method, request *Request, s *Stream) (err error) {
-	defer c.contain("invoke "+request.Method, &err)
+	defer c.contain("invoke", request.Method, &err)
 	if m.stream != nil {
 		return m.stream(ctx, request, s)
 	}

@@ -37,10 +37,11 @@ func (s *store) fill() {
 		return
 	}
 	s.ballast.logged = 0
+	var err error
+	defer s.contain("state.badger: fill", &err) // logged there
 	const perCommit = memtable / 10 / maxKey
 	for n := 0; n*maxKey < memtable; n += perCommit {
 		txn := s.db.NewTransactionAt(0, true)
-		var err error
 		for i := n; i < n+perCommit && err == nil; i++ {
 			key := append(bytes.Repeat([]byte{0}, maxKey), byte(i))
 			key[0] = 'p'

@@ -3,6 +3,8 @@ package e2e
 import (
 	"testing"
 	"time"
+
+	"github.com/sidecast/sidecast/tests/machine"
 )
 
 // patience is how long the example may take on a busy machine.
@@ -15,24 +17,21 @@ const (
 )
 
 func TestOrdersAddUpWhenFulfilmentIsKilled(t *testing.T) {
-	skipShort(t)
 	killHalfway(t, "bin/fulfilment")
 }
 
 func TestOrdersAddUpWhenTheSidecarOfFulfilmentIsKilled(t *testing.T) {
-	skipShort(t)
 	killHalfway(t, "--app-id fulfilment")
 }
 
 func TestOrdersAddUpWhenEverythingIsKilledAndStartedAgain(t *testing.T) {
-	skipShort(t)
-	dir := t.TempDir()
-	first := start(t, dir, "run", "-f", example)
-	first.waitFor(halfway, patience)
-	first.kill() // the children of a killed supervisor end by themselves
-	second := start(t, dir, "run", "-f", example)
-	second.waitFor(right, patience)
-	if code := second.wait(patience); code != 0 {
+	m := machine.New(t)
+	first := m.Run("-f", example)
+	first.WaitFor(halfway, patience)
+	first.Kill() // the children of a killed supervisor end by themselves
+	second := m.Run("-f", example)
+	second.WaitFor(right, patience)
+	if code := second.Wait(patience); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 }
@@ -40,14 +39,14 @@ func TestOrdersAddUpWhenEverythingIsKilledAndStartedAgain(t *testing.T) {
 // killHalfway runs the example, kills the process whose command line holds text with SIGKILL half-way, and wants it back
 // and the sums right.
 func killHalfway(t *testing.T, text string) {
-	run := start(t, t.TempDir(), "run", "-f", example)
-	run.waitFor(halfway, patience)
-	if err := run.child(text).Kill(); err != nil {
+	run := machine.New(t).Run("-f", example)
+	run.WaitFor(halfway, patience)
+	if err := run.Child(text).Kill(); err != nil {
 		t.Fatal(err)
 	}
-	run.waitFor("SIGKILL", patience)
-	run.waitFor(right, patience)
-	if code := run.wait(patience); code != 0 {
+	run.WaitFor("SIGKILL", patience)
+	run.WaitFor(right, patience)
+	if code := run.Wait(patience); code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
 }

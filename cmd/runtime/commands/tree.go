@@ -187,7 +187,10 @@ func (d drawing) lane(l *sidecastv1.LaneStatus) string {
 		"  " + bar(l.InFlight, l.InFlightLimit) + " " + of(l.InFlight, l.InFlightLimit) + " in flight",
 		of(l.Queued, l.QueueLimit) + " waiting",
 	}
-	if l.Endpoints > 0 {
+	switch {
+	case l.Endpoints == 1:
+		parts = append(parts, "1 endpoint")
+	case l.Endpoints > 1:
 		parts = append(parts, fmt.Sprintf("%d endpoints", l.Endpoints))
 	}
 	parts = append(parts, d.breaker(l))

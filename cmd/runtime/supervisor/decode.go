@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -382,5 +381,9 @@ func (d *decoder) err() error {
 	for _, p := range slices.Compact(d.problems) {
 		lines = append(lines, fmt.Sprintf("%s:%d:%d: %s", d.file, p.line, p.column, p.text))
 	}
-	return fault.New("run file "+filepath.Base(d.file), fault.RunFile, "%s", strings.Join(lines, "\n"))
+	text := strings.Join(lines, "\n  ")
+	if len(lines) > 1 {
+		text = fmt.Sprintf("%d things are wrong\n  %s", len(lines), text)
+	}
+	return fault.New("run file", fault.RunFile, "%s", text)
 }

@@ -159,7 +159,7 @@ func (p *process) closePipes() {
 }
 
 func (p *process) exit() Exit {
-	return Exit{state: p.cmd.ProcessState, Lived: time.Since(p.started).Round(10 * time.Millisecond)}
+	return Exit{state: p.cmd.ProcessState, Lived: time.Since(p.started).Round(time.Millisecond)}
 }
 
 // Exit is how a process ended.

@@ -51,7 +51,7 @@ func TestEverythingWrongIsToldAtOnce(t *testing.T) {
 	dir, _ := filepath.Abs("testdata")
 	_, text, _ := strings.Cut(err.Error(), ": ")
 	text = strings.TrimSuffix(text, " [RUN_FILE_INVALID]") + "\n"
-	text = strings.NewReplacer("testdata/wrong.yaml", "wrong.yaml", dir, "DIR").Replace(text)
+	text = strings.NewReplacer("testdata/wrong.yaml", "wrong.yaml", dir, "DIR", "\n  ", "\n").Replace(text)
 	want, err := os.ReadFile("testdata/wrong.golden")
 	if err != nil {
 		t.Fatal(err)

@@ -197,12 +197,15 @@ func build(ctx context.Context, plan Plan, out *output) error {
 	return nil
 }
 
-// Signals turns Ctrl-C into a stop: the first SIGINT or SIGTERM ends ctx, the second closes kill. The caller calls
-// release when it no longer wants the signals.
+// Signals turns Ctrl-C into a stop: the first SIGINT, SIGTERM or SIGHUP (unless nohup took it away) ends ctx, the second
+// closes kill. The caller calls release when it no longer wants the signals.
 func Signals(parent context.Context) (ctx context.Context, kill <-chan struct{}, release func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	if !signal.Ignored(syscall.SIGHUP) {
+		signal.Notify(signals, syscall.SIGHUP)
+	}
 	killed, released, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
