@@ -1,10 +1,6 @@
 package appchannel_test
 
 import (
-"os"
-"fmt"
-"runtime/pprof"
-
 	"bytes"
 	"context"
 	"sync/atomic"
@@ -74,13 +70,6 @@ func FuzzHubFrames(f *testing.F) {
 	f.Cleanup(func() { conn.Close(); server.Stop(); <-served })
 
 	f.Fuzz(func(t *testing.T, script []byte) {
-		dog := time.AfterFunc(5*time.Second, func() {
-			fh, _ := os.CreateTemp("/tmp", "hang")
-			fmt.Fprintf(fh, "%q\n", script)
-			pprof.Lookup("goroutine").WriteTo(fh, 2)
-			fh.Close()
-		})
-		defer dog.Stop()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		hub := appchannel.NewHub(appchannel.Options{AppID: "tested", Log: quiet})

@@ -76,7 +76,6 @@ func New(o Options) *Server {
 		grpc.MaxRecvMsgSize(int(o.MaxBody)+envelopeRoom),
 		grpc.MaxSendMsgSize(int(o.MaxBody)+envelopeRoom),
 		grpc.MaxConcurrentStreams(1<<14),
-		grpc.SharedWriteBuffer(true),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(4*streamWindow),
