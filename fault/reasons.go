@@ -75,6 +75,7 @@ const (
 
 	// Pub/sub.
 	TopicInvalid  Reason = "TOPIC_INVALID"
+	TopicFull     Reason = "TOPIC_FULL"
 	EventInvalid  Reason = "EVENT_INVALID"
 	DelayInvalid  Reason = "DELAY_INVALID"
 	EventRejected Reason = "EVENT_REJECTED"
@@ -165,6 +166,7 @@ var reasonTable = []Entry{
 	{WatchOverrun, Unavailable, false, "The watcher read more slowly than changes came and was cut off.", "Watch again: the first events are the current state."},
 
 	{TopicInvalid, Invalid, true, "The topic is empty or too long.", "Correct the topic."},
+	{TopicFull, Exhausted, true, "The topic holds as many messages or bytes that wait for its groups as it may.", "Consume or acknowledge them, or raise maxMessages or maxBytes."},
 	{EventInvalid, Invalid, true, "The event is not a valid CloudEvent.", "Correct the attribute that the message names, or publish raw."},
 	{DelayInvalid, Invalid, true, "The delay is negative or too long.", "Correct the delay."},
 	{EventRejected, Unavailable, false, "The handler asked for the event again later.", "Nothing; it is redelivered."},

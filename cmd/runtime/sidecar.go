@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"syscall"
@@ -31,7 +30,6 @@ func runSidecar(ctx context.Context, c *config) error {
 		return err
 	}
 	log := newLogger(c)
-	tuneMemory()
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, shutdown := context.WithCancel(ctx)
@@ -44,6 +42,9 @@ func runSidecar(ctx context.Context, c *config) error {
 	starting, cancel := context.WithTimeout(ctx, app.StartTimeout())
 	defer cancel()
 	if err := app.Start(starting); err != nil {
+		if ctx.Err() != nil { // told to stop before it was up; fx has taken back what had begun
+			return nil
+		}
 		return rootCause(err)
 	}
 	log.Info("sidecar is up", "app", c.AppID, "instance", c.Instance, "version", version,
@@ -61,17 +62,6 @@ func runSidecar(ctx context.Context, c *config) error {
 	log.Info("stopped", "app", c.AppID)
 	return nil
 }
-
-// tuneMemory trades memory that a small process does not miss for time: the collector of a sidecar, whose live heap is a
-// few MiB, would otherwise run many times a second under load. GOGC and GOMEMLIMIT, when set, have their way.
-func tuneMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(collectAt)
-	}
-}
-
-// collectAt is the growth of the heap, in percent, after which it is collected.
-const collectAt = 200
 
 // rootCause takes the fault out of what fx wraps around it.
 func rootCause(err error) error {

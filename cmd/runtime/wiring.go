@@ -37,7 +37,7 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.Supply(c, log, shutdownFunc(shutdown)),
 		fx.Provide(newSelf, newListeners, newTracer, telemetry.NewMetrics, newFabric, newSystem, newComponents,
 			newChannel, newBlocks, newGRPC, newAdmin, newDrainer),
-		fx.Invoke(serveAPI, serveAdmin, startBlocks, announce, followResources, followParent, register),
+		fx.Invoke(serveAPI, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register),
 	)
 }
 

@@ -4,7 +4,7 @@
 // durability: Publish answers when the message is in memory, and nothing outlives the broker. Sidecars do not share it.
 //
 // A topic holds at most maxMessages and maxBytes. A message that a group still waits for is never dropped: when such
-// messages fill the topic, Publish fails with QUEUE_FULL. What every group has acknowledged stays for groups to come,
+// messages fill the topic, Publish fails with TOPIC_FULL. What every group has acknowledged stays for groups to come,
 // as far as keep allows; before there is any group, everything stays until the topic is full, and then the oldest goes.
 //
 //	b, err := memorypubsub.Component.Open(ctx, host, nil)

@@ -37,7 +37,7 @@ func newTopic(b *broker) *topic {
 func (t *topic) publish(op string, m *pubsub.Message) error {
 	e := &entry{message: *m, stored: time.Now(), size: sizeOf(m)}
 	if !t.room(e.size) {
-		return fault.New(op, fault.QueueFull, "the topic is full: %d messages and %d bytes wait for groups (maxMessages %d, maxBytes %d)",
+		return fault.New(op, fault.TopicFull, "the topic is full: %d messages and %d bytes wait for groups (maxMessages %d, maxBytes %d)",
 			t.count, t.bytes, t.b.config.MaxMessages, int64(t.b.config.MaxBytes))
 	}
 	e.message.Data = bytes.Clone(m.Data)

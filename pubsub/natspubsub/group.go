@@ -188,7 +188,7 @@ func (g *group) room(ctx context.Context, free jetstream.Consumer) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fault.FromContext(g.op, ctx, "deliveries of the group to be settled")
+			return jsFault(ctx, g.op, ctx.Err())
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,14 +91,24 @@ func openOn(t testing.TB, host components.Host, settings map[string]string) pubs
 
 var places atomic.Int64
 
+// urlEnv names a server to test on instead of an embedded one: SIDECAST_TEST_NATS=nats://127.0.0.1:4222 go test .
+const urlEnv = "SIDECAST_TEST_NATS"
+
 // backend makes places on one server, each a component of its own.
 func backend(t testing.TB) pubsubtest.Backend {
-	s := startServer(t, t.TempDir(), -1)
-	nc := connect(t, s.ClientURL())
-	return pubsubtest.Backend{Durable: true, New: func(t testing.TB) pubsubtest.Place {
-		host := hostOn(nc, fmt.Sprint("place.", places.Add(1)))
-		return func() pubsub.Broker { return openOn(t, host, nil) }
-	}}
+	url := os.Getenv(urlEnv)
+	if url == "" {
+		url = startServer(t, t.TempDir(), -1).ClientURL()
+	}
+	nc := connect(t, url)
+	run := fmt.Sprint(time.Now().UnixNano(), ".")
+	return pubsubtest.Backend{
+		Durable: true, NoDelay: strings.HasPrefix(nc.ConnectedServerVersion(), "2.10.") || strings.HasPrefix(nc.ConnectedServerVersion(), "2.11."),
+		New: func(t testing.TB) pubsubtest.Place {
+			host := hostOn(nc, run+strconv.FormatInt(places.Add(1), 10))
+			return func() pubsub.Broker { return openOn(t, host, nil) }
+		},
+	}
 }
 
 func TestConformance(t *testing.T) { pubsubtest.Run(t, backend(t)) }

@@ -11,6 +11,7 @@ import (
 )
 
 func TestFullStreamRefusesAndDropsNothing(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
 	host := hostOn(nc, "small")
 	b := openOn(t, host, map[string]string{"maxBytes": "64KiB"})
@@ -48,6 +49,7 @@ func TestFullStreamRefusesAndDropsNothing(t *testing.T) {
 }
 
 func TestDelayNeedsANewerServer(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
 	b := openOn(t, hostOn(nc, "old"), nil).(*broker)
 	ctx := context.Background()
@@ -63,6 +65,7 @@ func TestDelayNeedsANewerServer(t *testing.T) {
 }
 
 func TestTooLarge(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
 	b := openOn(t, hostOn(nc, "large"), nil)
 	defer b.Close(context.Background())
@@ -74,6 +77,7 @@ func TestTooLarge(t *testing.T) {
 
 // TestLostThings deletes consumer and stream under a feed: the feed fails as the contract says, and a new one works.
 func TestLostThings(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
 	b := openOn(t, hostOn(nc, "lost"), nil).(*broker)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -21,6 +21,7 @@ const patience = 30 * time.Second
 // TestServerRestart stops and starts the server under publishers and two feeds. Every message whose Publish was answered
 // with nil must arrive, and keyed ones in order.
 func TestServerRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s, err := newServer(dir, -1)
 	if err != nil {
@@ -162,6 +163,7 @@ func child(dir string) {
 
 // TestKill kills a process that hosts server and publisher, and opens what it left.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+dir)
@@ -212,6 +214,7 @@ func TestKill(t *testing.T) {
 
 // TestReconnect cuts the connection while a feed waits and while it holds a delivery; the feed heals.
 func TestReconnect(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
 	b := openOn(t, hostOn(nc, "cut"), nil)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

@@ -28,6 +28,8 @@ type Backend struct {
 	New func(t testing.TB) Place
 	// Durable says that a place keeps messages and positions of groups when its broker is closed and opened again.
 	Durable bool
+	// NoDelay says that the backend's server is too old to delay; then it must refuse as Unsupported.
+	NoDelay bool
 }
 
 // Place opens a broker on the messages that the place holds. It fails the test when it cannot.

@@ -38,12 +38,16 @@ func main() {
 
 // report is all that one run measured.
 type report struct {
-	When         time.Time `json:"when"`
-	StartMillis  float64   `json:"start_ms"`       // median from exec to healthy
-	IdleRSSMiB   float64   `json:"idle_rss_mib"`   // one sidecar: embedded fabric, Badger open
-	LoadedRSSMiB []float64 `json:"loaded_rss_mib"` // each sidecar after all cells
-	Cells        []cell    `json:"cells"`
+	When          time.Time `json:"when"`
+	StartMillis   float64   `json:"start_ms"`        // median from exec to healthy
+	IdleRSSMiB    float64   `json:"idle_rss_mib"`    // one sidecar: embedded fabric, Badger open
+	LoadedRSSMiB  []float64 `json:"loaded_rss_mib"`  // each sidecar right after all cells; mapped files count
+	SettledRSSMiB []float64 `json:"settled_rss_mib"` // the same after a while of quiet
+	Cells         []cell    `json:"cells"`
 }
+
+// settling is how long the sidecars are left alone before they are looked at again.
+const settling = 12 * time.Second
 
 // cell is one operation at one size and number of callers.
 type cell struct {
@@ -99,7 +103,9 @@ func run(binary, out string, each time.Duration, only string) error {
 		}
 	}
 	r.LoadedRSSMiB = stage.rss()
-	fmt.Printf("\nresident after the load: %.1f MiB\n", r.LoadedRSSMiB)
+	time.Sleep(settling)
+	r.SettledRSSMiB = stage.rss()
+	fmt.Printf("\nresident after the load: %.1f MiB, %s later: %.1f MiB\n", r.LoadedRSSMiB, settling, r.SettledRSSMiB)
 	if out == "" {
 		return nil
 	}

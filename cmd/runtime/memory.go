@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+
+	"go.uber.org/fx"
+
+	"github.com/sidecast/sidecast/actors"
+)
+
+const (
+	// memoryEvery is how often the heap is looked at.
+	memoryEvery = 5 * time.Second
+	// spareMemory is what the heap may keep for itself in bytes.
+	spareMemory = 24 << 20
+)
+
+// giveBackMemory returns to the system what a burst has left behind. Go's collector runs when the heap grows, so after a
+// burst, when nothing grows, it would keep the burst's memory for minutes.
+func giveBackMemory(lc fx.Lifecycle, system *actors.System) {
+	var keeper *actors.Worker
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			keeper = system.Worker("memory", watchHeap)
+			return nil
+		},
+		OnStop: func(ctx context.Context) error { return keeper.Stop(ctx) },
+	})
+}
+
+// watchHeap looks for a heap that is quiet, as told by how much was allocated since the last look, and yet large.
+func watchHeap(ctx context.Context) error {
+	samples := []metrics.Sample{
+		{Name: "/gc/heap/allocs:bytes"},
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+	}
+	ticker := time.NewTicker(memoryEvery)
+	defer ticker.Stop()
+	var before, freedAt uint64
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		metrics.Read(samples)
+		allocated, live := samples[0].Value.Uint64(), samples[1].Value.Uint64()
+		held := samples[2].Value.Uint64() + samples[3].Value.Uint64() + samples[4].Value.Uint64()
+		quiet := allocated-before < spareMemory
+		before = allocated
+		if quiet && held > min(live, freedAt)+spareMemory {
+			debug.FreeOSMemory()
+			metrics.Read(samples)
+			freedAt = samples[2].Value.Uint64() + samples[4].Value.Uint64() // what is in use cannot be given back
+		}
+	}
+}
