@@ -2,8 +2,6 @@ package sidecast_test
 
 import (
 	"context"
-	"errors"
-	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -79,8 +77,8 @@ func start(t testing.TB, address string) *sidecar {
 	sidecastv1.RegisterAppServer(server, s)
 	sidecastv1.RegisterInvocationServer(server, s)
 	sidecastv1.RegisterPubSubServer(server, s)
-	sidecastv1.RegisterStateServer(server, s)
-	sidecastv1.RegisterLockServer(server, s)
+	sidecastv1.RegisterStateServer(server, stateServer{s})
+	sidecastv1.RegisterLockServer(server, lockServer{s})
 	served := make(chan struct{})
 	go func() { defer close(served); _ = server.Serve(listener) }()
 	var once sync.Once
@@ -361,7 +359,10 @@ func (s *sidecar) List(_ context.Context, r *sidecastv1.ListRequest) (*sidecastv
 	return answer, nil
 }
 
-func (s *sidecar) watchState(wire sidecastv1.State_WatchServer) error {
+// stateServer and lockServer have a Watch each.
+type stateServer struct{ *sidecar }
+
+func (s stateServer) Watch(_ *sidecastv1.StateWatchRequest, wire sidecastv1.State_WatchServer) error {
 	for {
 		select {
 		case change := <-s.changes:
@@ -426,5 +427,15 @@ func (s *sidecar) Hold(r *sidecastv1.HoldRequest, wire sidecastv1.Lock_HoldServe
 	}
 }
 
-var _ = errors.Is
-var _ = io.EOF
+type lockServer struct{ *sidecar }
+
+func (s lockServer) Watch(_ *sidecastv1.LockWatchRequest, wire sidecastv1.Lock_WatchServer) error {
+	s.mu.Lock()
+	now := &sidecastv1.LockWatchResponse{Lease: s.holder, Waiting: 2}
+	s.mu.Unlock()
+	if err := wire.Send(now); err != nil {
+		return err
+	}
+	<-wire.Context().Done()
+	return wire.Context().Err()
+}
