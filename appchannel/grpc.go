@@ -103,7 +103,7 @@ func (g *GRPC) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	if err := g.fits(op, req.Body); err != nil {
 		return nil, err
 	}
-	if err := g.port.begin(op); err != nil {
+	if err := g.port.begin(ctx, op); err != nil {
 		return nil, err
 	}
 	defer g.port.end()
@@ -124,7 +124,7 @@ func (g *GRPC) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 // Deliver makes one OnEvent.
 func (g *GRPC) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	op := needOf(event).String()
-	if err := g.port.begin(op); err != nil {
+	if err := g.port.begin(ctx, op); err != nil {
 		return Outcome{}, err
 	}
 	defer g.port.end()
@@ -144,7 +144,7 @@ func (g *GRPC) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 // Stream makes one OnInvokeStream. The caller's goroutine carries the answer, one more the request.
 func (g *GRPC) Stream(ctx context.Context, req *call.Request, peerStream call.ServerStream) error {
 	op := "invoke " + req.Method
-	if err := g.port.begin(op); err != nil {
+	if err := g.port.begin(ctx, op); err != nil {
 		return err
 	}
 	defer g.port.end()

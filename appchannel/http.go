@@ -248,7 +248,7 @@ func (h *HTTP) sign(header http.Header) {
 
 // send makes one attempt. Call done when the answer has been read.
 func (h *HTTP) send(ctx context.Context, op string, r *http.Request) (response *http.Response, done func(), err error) {
-	if err := h.port.begin(op); err != nil {
+	if err := h.port.begin(ctx, op); err != nil {
 		if r.Body != nil {
 			r.Body.Close()
 		}

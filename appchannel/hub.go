@@ -316,7 +316,7 @@ func (h *Hub) leave(ctx context.Context, w *work) error {
 		}
 	}
 	h.mu.Unlock()
-	return neverSent(ctx, w.need, "a free credit of the app")
+	return neverSent(ctx, w.need.String(), "a free credit of the app")
 }
 
 // release gives a credit back.
@@ -370,8 +370,8 @@ func (h *Hub) settle() {
 }
 
 // neverSent is the fault of work whose caller went before the app saw it.
-func neverSent(ctx context.Context, n need, waitingFor string) error {
-	err := fault.FromContext(n.String(), ctx, waitingFor)
+func neverSent(ctx context.Context, op, waitingFor string) error {
+	err := fault.FromContext(op, ctx, waitingFor)
 	if err.Kind == fault.Timeout {
 		err.Reason = fault.BudgetSpent
 	}

@@ -96,7 +96,7 @@ func (s *appStream) abandonFor(ctx context.Context, w *work) error {
 	case seen:
 		return fault.FromContext(w.need.String(), ctx, "the app's answer")
 	}
-	return neverSent(ctx, w.need, "the app to read what was sent to it before")
+	return neverSent(ctx, w.need.String(), "the app to read what was sent to it before")
 }
 
 // form is the memory in which a piece of work becomes a frame; it is used again for other work.

@@ -118,9 +118,12 @@ func (p *port) Ready() error {
 	return p.why
 }
 
-// begin counts a call in. It fails when the channel is closing or the app fails its health check; a port that was closed
-// when last seen is tried all the same.
-func (p *port) begin(op string) error {
+// begin counts a call in. It fails when ctx has ended, the channel is closing or the app fails its health check; a port
+// that was closed when last seen is tried all the same.
+func (p *port) begin(ctx context.Context, op string) error {
+	if ctx.Err() != nil {
+		return neverSent(ctx, op, "the app, before the call was sent")
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing {

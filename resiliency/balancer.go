@@ -2,6 +2,7 @@ package resiliency
 
 import (
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/sidecast/sidecast/fault"
@@ -86,6 +87,11 @@ func (b *balancer) choose(now time.Time, t *Turn) *endpoint {
 		best.pass += 1 / float64(best.Weight)
 	}
 	return best
+}
+
+// untried reports whether there is an endpoint that t has not tried. The balancer of a lane without endpoints is nil.
+func (b *balancer) untried(t *Turn) bool {
+	return b != nil && slices.ContainsFunc(b.endpoints, func(e *endpoint) bool { return !t.hasTried(e.ID) })
 }
 
 // class puts endpoints that t has not tried before those that it has, and reachable ones before the others.

@@ -156,7 +156,7 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 // retry sends a turn whose try failed with err round again, or gives it up.
 func (m *Machine) retry(now time.Time, t *Turn, err error) {
 	t.last = err
-	if wait, ok := m.policy.Retry.next(now, t, err); ok && !m.draining {
+	if wait, ok := m.policy.Retry.next(now, t, err, m.balancer.untried(t)); ok && !m.draining {
 		m.out = append(m.out, Decision{Turn: t, Verb: Again, After: wait, Err: err})
 		return
 	}

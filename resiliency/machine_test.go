@@ -409,7 +409,7 @@ func TestRetryNeverStopsByItself(t *testing.T) {
 	turn.Begin(Call{Op: "op", Idempotent: true}, nil)
 	rule := Retry{Max: -1, Initial: time.Minute, MaxInterval: time.Hour, Jitter: 0.5}.settled()
 	for range 1000 {
-		wait, ok := rule.next(epoch, turn, fault.New("op", fault.InstanceLost, "gone"))
+		wait, ok := rule.next(epoch, turn, fault.New("op", fault.InstanceLost, "gone"), false)
 		if !ok || wait <= 0 || wait > 90*time.Minute {
 			t.Fatalf("waits %v, %v", wait, ok)
 		}

@@ -23,9 +23,10 @@ type Policy struct {
 	MaxInFlight, MaxQueue int
 }
 
-// Retry is exponential back-off with jitter. It follows failures that may pass: Unavailable, Timeout, Tripped, and
-// Exhausted if the work never began (fault.NotSent). A call that is not idempotent is tried again only if the work never
-// began. A wait is at least what the failure asks for (fault.RetryAfter), and is not begun if it would pass the deadline.
+// Retry is exponential back-off with jitter. It follows failures that may pass: Unavailable, Timeout and Tripped. A call
+// that is not idempotent is tried again only if the work never began (fault.NotSent). A wait is at least what the failure
+// asks for (fault.RetryAfter), and is not begun if it would pass the deadline. A target that refused for want of room
+// (Exhausted) is not asked again; another instance of it is, without a wait.
 type Retry struct {
 	// Max is how many attempts may follow the first: 0 none, -1 as many as the deadline allows.
 	Max int

@@ -8,10 +8,15 @@ import (
 	"github.com/sidecast/sidecast/fault"
 )
 
-// next says how long t waits before it is tried again after err, or that it is not.
-func (r Retry) next(now time.Time, t *Turn, err error) (time.Duration, bool) {
+// next says how long t waits before it is tried again after err, or that it is not. Elsewhere says that there is an
+// instance which t has not tried: one that refused for want of room is not asked again, that would feed the overload, but
+// another is, at once.
+func (r Retry) next(now time.Time, t *Turn, err error, elsewhere bool) (time.Duration, bool) {
 	if r.Max >= 0 && t.tries > r.Max || !retryable(err, t.Call.Idempotent) {
 		return 0, false
+	}
+	if fault.KindOf(err) == fault.Exhausted {
+		return 0, elsewhere
 	}
 	wait := max(r.delay(t), fault.RetryAfter(err))
 	if !t.deadline.IsZero() && !now.Add(wait).Before(t.deadline) {

@@ -167,9 +167,7 @@ func testDeadline(t *testing.T, s *suite) {
 	receive(t, s.app.Canceled, "the app learns that its time is up")
 
 	_, err = s.Channel.Deliver(ctx, &appchannel.Event{PubSub: "bus", Topic: "orders", Route: "on-orders", Data: []byte("x")})
-	if fault.KindOf(err) != fault.Timeout {
-		t.Errorf("after the deadline: %v", err)
-	}
+	check(t, err, fault.Timeout, true)
 	s.works(t)
 }
 

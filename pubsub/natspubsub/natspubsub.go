@@ -31,7 +31,8 @@
 // waiting feeds listen to. The last delivery's count of pending messages, and a slow sweep, do the rest. When all
 // credits wait for unkeyed messages and a partition rings, or when Next asks for less than before, or stays away, the
 // feed recalls its credits: it drains the inbox that the pulls answer to, and asks anew from another one. After a
-// reconnect it does the same, so a pull that survived in the server is never counted twice.
+// reconnect it does the same, so a pull that survived in the server is never counted twice. A message that the server was
+// sending at the very moment of a recall may come as attempt 2 without anyone having seen attempt 1.
 //
 // Settlements are sent, not awaited: one that is lost with its connection means a redelivery. A keyed delivery whose ack
 // wait has run out can no longer be settled (ACK_UNKNOWN), for by then its successor may depend on the redelivery.

@@ -216,7 +216,7 @@ func delay(r *room) {
 	start := time.Now()
 	r.publish("t",
 		pubsub.Message{ID: "late", Delay: wait, Data: []byte("d"), ContentType: "c", Header: map[string]string{"h": "v"}},
-		pubsub.Message{ID: "late key", Key: "k", Delay: wait},
+		pubsub.Message{ID: "late key", Key: "k", Delay: 2 * wait},
 		pubsub.Message{ID: "now"}, pubsub.Message{ID: "now key", Key: "k"})
 	r.sameSet("messages without delay", r.consume(f, 2), []string{"now", "now key"})
 	for range 2 {

@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,5 +65,12 @@ func TestRSS(t *testing.T) {
 		s.collectOnce()
 	}
 	fmt.Println("collected", rss(), "vlog MiB", logged(t, dir)>>20)
+	var ms runtime.MemStats
+	runtime.ReadMemStats(&ms)
+	fmt.Println("heap inuse", ms.HeapInuse>>20, "alloc", ms.HeapAlloc>>20, "idle", ms.HeapIdle>>20, "released", ms.HeapReleased>>20, "sys", ms.Sys>>20, "gcs", ms.NumGC)
+	runtime.GC()
+	f, _ := os.Create("/tmp/rss/heap.pb")
+	pprof.WriteHeapProfile(f)
+	f.Close()
 	shut(t, s)
 }

@@ -91,14 +91,15 @@ func TestCommandsAgainstASidecar(t *testing.T) {
 		{run: "state get k", out: `^piped$`},
 		{run: "state get k -o json", out: `^\{"key":"k","value":"piped","etag":"[0-9a-f]{16}"\}\n$`},
 		{run: "state get missing", code: 3, err: `there is no key "missing"`},
-		{run: "state set k2 v --etag 0000000000000000", code: 4, err: `ETAG_MISMATCH`},
+		{run: "state set k2 v --etag 00000000000000ff", code: 4, err: `ETAG_MISMATCH`},
 		{run: "state set k2 v --etag zz", code: 2, err: `ETAG_MALFORMED`},
 		{run: "state set k2 v --ttl -5s", code: 2, err: `TTL_INVALID`},
 		{run: "state set", args: []string{"", "v"}, code: 2, err: `KEY_INVALID`},
 		{run: "state get", args: []string{""}, code: 2, err: `KEY_INVALID`},
 		{run: "state set k2 v --ttl 1h", out: `^[0-9a-f]{16}\n$`},
 		{run: "state list -o json", out: `(?s)"key":"k",.*\n.*"key":"k2",.*"ttl":"`},
-		{run: "state list nothing-", out: `^KEY +ETAG +TTL +VALUE\n$`},
+		{run: "state list --prefix nothing-", out: `^KEY +ETAG +TTL +VALUE\n$`},
+		{run: "state list --prefix k2 --keys-only", out: `^k2\n$`},
 		{run: "state delete k", out: ``},
 		{run: "state get k", code: 3, err: `there is no key "k"`},
 		{run: "state get k --store nowhere", code: 2, err: `(?s)nowhere.*COMPONENT_NOT_FOUND`},
@@ -115,7 +116,8 @@ func TestCommandsAgainstASidecar(t *testing.T) {
 		{run: "components", out: `(?m)^statestore +state\.badger +ready`},
 		{run: "components -o json", out: `"name":"statestore"`},
 		{run: "tree -o json", out: `"name":"state/statestore"`},
-		{run: "status --app-id other", code: 5, err: `(?s)there are: solo.*SIDECAR_NOT_FOUND`},
+		{run: "status --app-id other", out: `(?i)no sidecar of app "other".*solo`},
+		{run: "tree --app-id other", code: 5, err: `(?s)"other".*there are: solo.*SIDECAR_NOT_FOUND`},
 	})
 	for _, line := range []string{
 		"state list", "status", "tree", "components", "version", "components --available", "components describe lock.jetstream",
@@ -145,6 +147,7 @@ func TestLockCommands(t *testing.T) {
 	acquire()
 	first := lease.Token
 	m.Must("lock", "renew", "step", "--owner", lease.Owner, "--token", lease.Token.String(), "--ttl", "2m")
+	m.Must("lock", "renew", "step", "--owner", lease.Owner, "--token", lease.Token.String())
 	m.Must("lock", "release", "step", "--owner", lease.Owner, "--token", lease.Token.String())
 	acquire()
 	a, _ := first.Int64()
@@ -176,7 +179,7 @@ func TestWatchCommands(t *testing.T) {
 	m := machine.New(t)
 	m.Sidecar("watched")
 	m.Must("state", "set", "w/there", "already")
-	watch := m.Start(machine.Binary(t), "state", "watch", "w/", "-o", "json")
+	watch := m.Start(machine.Binary(t), "state", "watch", "--prefix", "w/", "-o", "json")
 	watch.WaitFor(`w/there`, machine.Patience)
 	m.Must("state", "set", "w/new", "born")
 	m.Must("state", "set", "elsewhere", "unseen")
@@ -240,12 +243,12 @@ spec:
 	session(t, m, []step{
 		{run: "lint " + folder(good), out: `.*`},
 		{run: "lint " + folder(good) + " -o json", out: ``},
-		{run: "lint " + folder(strings.Replace(good, "name: sync", "name: snyc", 1)), code: 2, out: `store\.yaml:9.*snyc.*sync`},
-		{run: "lint " + folder(strings.Replace(good, "state.badger", "state.bagder", 1)), code: 2, out: `store\.yaml:6.*state\.bagder.*state\.badger`},
-		{run: "lint " + folder(strings.Replace(good, `"false"`, `"flase"`, 1)), code: 2, out: `store\.yaml:10.*flase`},
-		{run: "lint " + folder(strings.Replace(good, "metadata:\n  name", "metdata:\n  name", 1)), code: 2, out: `store\.yaml:3.*metdata.*metadata`},
-		{run: "lint " + folder("a: [b\n"), code: 2, out: `store\.yaml:\d`},
-		{run: "lint /no/such/folder", code: 2, out: `/no/such/folder`},
+		{run: "lint " + folder(strings.Replace(good, "name: sync", "name: snyc", 1)), code: 2, err: `BAD_MANIFEST`, out: `store\.yaml:9.*snyc.*sync`},
+		{run: "lint " + folder(strings.Replace(good, "state.badger", "state.bagder", 1)), code: 2, err: `BAD_MANIFEST`, out: `store\.yaml:6.*spec\.type.*state\.badger`},
+		{run: "lint " + folder(strings.Replace(good, `"false"`, `"flase"`, 1)), code: 2, err: `BAD_MANIFEST`, out: `store\.yaml:10.*flase`},
+		{run: "lint " + folder(strings.Replace(good, "metadata:\n  name", "metdata:\n  name", 1)), code: 2, err: `BAD_MANIFEST`, out: `store\.yaml:3.*metdata.*metadata`},
+		{run: "lint " + folder("a: [b\n"), code: 2, err: `BAD_MANIFEST`, out: `store\.yaml:\d`},
+		{run: "lint /no/such/folder", code: 2, err: `/no/such/folder`},
 		{run: "lint", code: 2, err: `DIR is missing`},
 	})
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -121,6 +122,10 @@ func TestRunPassesOnTheExitCodeOfTheApp(t *testing.T) {
 	if code := done.Wait(machine.Patience); code != 0 {
 		t.Errorf("exit code %d for an app that is done, want 0", code)
 	}
+	failed := run("sh", "-c", "exit 7")
+	if code := failed.Wait(machine.Patience); code != 7 {
+		t.Errorf("exit code %d for an app that failed with 7", code)
+	}
 	missing := run("/no/such/program")
 	if code := missing.Wait(machine.Patience); code == 0 || code == -1 {
 		t.Errorf("exit code %d for an app that does not exist", code)
@@ -130,15 +135,44 @@ func TestRunPassesOnTheExitCodeOfTheApp(t *testing.T) {
 	}
 }
 
-func TestAppThatDiesIsStartedAgain(t *testing.T) {
+func TestAppsOfARunFileAreStartedAgain(t *testing.T) {
 	m := machine.New(t)
-	mark := filepath.Join(t.TempDir(), "mark")
-	run := m.Run("--app-id", "phoenix", "--grpc-port", machine.Port(t), "--metrics-port", machine.Port(t), "--",
-		"sh", "-c", `if [ -e "$0" ]; then echo second life; exit 0; fi; : > "$0"; exit 7`, mark)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sidecast.yaml")
+	text := `version: 1
+apps:
+  - appID: phoenix
+    main: true
+    restart: on-failure
+    command: [sh, -c, 'if [ -e mark ]; then echo second life; exit 0; fi; : > mark; exit 7']
+    appDirPath: .
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := m.Run("-f", file)
 	run.WaitFor(`exited with status 7 .*restarting in`, machine.Patience)
 	run.WaitFor(`second life`, machine.Patience)
 	if code := run.Wait(machine.Patience); code != 0 {
 		t.Errorf("exit code %d, want that of the last life", code)
+	}
+}
+
+func TestSidecarThatDiesIsStartedAgain(t *testing.T) {
+	m, s := hello(t)
+	m.Must("state", "set", "k", "kept")
+	if err := s.Child("--exit-with-parent").Kill(); err != nil {
+		t.Fatal(err)
+	}
+	s.WaitFor("SIGKILL .*restarting", machine.Patience)
+	machine.Until(t, "the sidecar is back", func() error {
+		if r := m.Command("invoke", "hello", "index.html", "-X", "GET"); r.Out != greeting {
+			return fmt.Errorf("exit code %d: %s", r.Code, r.Err)
+		}
+		return nil
+	})
+	if got := m.Must("state", "get", "k"); got != "kept" {
+		t.Errorf("state is %q after the sidecar was killed", got)
 	}
 }
 
@@ -155,9 +189,9 @@ func TestAppFindsItsSidecarInTheEnvironment(t *testing.T) {
 func TestAdminPort(t *testing.T) {
 	s := machine.New(t).Sidecar("admin", "--pprof")
 	for path, want := range map[string]string{
-		"/healthz":                    `"status": "live"`,
-		"/tree":                       `"presence"`,
-		"/metrics":                    `sidecast_`,
+		"/healthz":                       `"status": "live"`,
+		"/tree":                          `"presence"`,
+		"/metrics":                       `sidecast_`,
 		"/debug/pprof/goroutine?debug=1": `goroutine profile: total`,
 	} {
 		code, body, err := s.HTTP(path)

@@ -732,7 +732,7 @@ type ServeResponse_Event struct {
 }
 
 type ServeResponse_Cancel struct {
-	// The caller of this invocation has gone: an answer is no longer needed.
+	// Nobody waits for the answer to this invocation or event any more.
 	Cancel *Cancel `protobuf:"bytes,4,opt,name=cancel,proto3,oneof"`
 }
 
@@ -838,7 +838,8 @@ func (x *Welcome) GetVersion() string {
 	return ""
 }
 
-// Cancel says that an answer is no longer needed.
+// Cancel says that nobody waits for the answer any more. The app sends one all the same, whatever it holds, when its handler
+// has ended: that is what gives the credit back.
 type Cancel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the invocation or event.
