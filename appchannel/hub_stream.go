@@ -44,22 +44,6 @@ type appStream struct {
 	result  error         // of Serve; set before stopped is closed
 }
 
-// entry is one piece of work that the app has yet to answer. Its work is nil when nobody waits for the answer any more:
-// then the answer gives back the credit and is forgotten.
-type entry struct {
-	work *work
-	kind kind
-}
-
-// kind is the sort of a piece of work, which decides the frames that may answer it.
-type kind uint8
-
-const (
-	unaryWork kind = iota
-	streamWork
-	eventWork
-)
-
 // Serve is the life of one stream of the app: hello, work, end. The gRPC front door calls it as the handler of App.Serve.
 func (h *Hub) Serve(wire sidecastv1.App_ServeServer) error {
 	s := &appStream{
@@ -452,42 +436,4 @@ func (s *appStream) lose(w *work, cause error) {
 	w.flow.again = a.again
 	w.finish(a.err)
 	s.mu.Unlock()
-}
-
-// outgoing is one encoded frame.
-type outgoing struct {
-	message grpc.PreparedMsg
-	opens   uint64 // the work that the frame begins; 0 for other frames
-	chunkOf *flow  // the stream that the frame carries bytes of; nil for other frames
-}
-
-// outbox is a queue in a slice.
-type outbox struct {
-	frames []outgoing
-	head   int
-}
-
-func (o *outbox) push(frame outgoing) {
-	if o.head > 64 && o.head > len(o.frames)/2 {
-		n := copy(o.frames, o.frames[o.head:])
-		clear(o.frames[n:])
-		o.frames, o.head = o.frames[:n], 0
-	}
-	o.frames = append(o.frames, frame)
-}
-
-func (o *outbox) pop(frame *outgoing) bool {
-	if o.head == len(o.frames) {
-		*frame = outgoing{}
-		return false
-	}
-	*frame = o.frames[o.head]
-	o.frames[o.head] = outgoing{}
-	if o.head++; o.head == len(o.frames) {
-		o.head, o.frames = 0, o.frames[:0]
-		if cap(o.frames) > 1024 { // a burst has passed: do not keep its memory
-			o.frames = nil
-		}
-	}
-	return true
 }

@@ -89,7 +89,7 @@ func failure(header call.Header) error {
 func (a *App) Stream(ctx context.Context, req *call.Request, stream io.ReadWriter) error {
 	switch req.Method {
 	case StreamEcho:
-		_, err := io.Copy(stream, struct{ io.Reader }{stream})
+		_, err := io.Copy(stream, stream)
 		return err
 	case StreamEarly:
 		_, err := stream.Write([]byte("enough"))

@@ -42,6 +42,8 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"os"
+	"strconv"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -74,10 +76,19 @@ const (
 	maxKey   = 60_000
 	maxValue = 64 << 20
 	maxBatch = 64<<20 + 64<<10 // bytes of one batch: the largest value with its key
-	logFile  = 96 << 20        // bytes of a file of the value log: more than maxBatch
 )
 
+var logFile, ballastKey = envInt("RSS_V", 96) << 20, envInt("RSS_K", maxKey)
+
+func envInt(n string, d int) int {
+	if v, err := strconv.Atoi(os.Getenv(n)); err == nil {
+		return v
+	}
+	return d
+}
+
 type store struct {
+	kick chan struct{}
 	log   *slog.Logger
 	db    *badger.DB
 	claim *claim
@@ -115,7 +126,7 @@ func options(dir string, sync bool, log *slog.Logger) badger.Options {
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
 		WithValueThreshold(inline).
-		WithValueLogFileSize(logFile).
+		WithValueLogFileSize(int64(logFile)).
 		WithVerifyValueChecksum(true).
 		WithMetricsEnabled(false).
 		WithExternalMagic(layout)
@@ -133,7 +144,7 @@ func open(_ context.Context, host components.Host, c Config) (_ state.Store, err
 	}
 	s := &store{
 		log: host.Log, claim: held, space: space{dir: dir, reserve: uint64(c.MinFree), free: freeSpace},
-		writes: make(chan *write), stop: make(chan struct{}),
+		writes: make(chan *write), stop: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -2,6 +2,7 @@ package badgerstore
 
 import (
 	"bytes"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -39,11 +40,12 @@ func (s *store) fill() {
 	s.ballast.logged = 0
 	var err error
 	defer s.contain("state.badger: fill", &err) // logged there
-	const perCommit = memtable / 10 / maxKey
-	for n := 0; n*maxKey < memtable; n += perCommit {
+	perCommit := memtable / 10
+	perCommit /= ballastKey
+	for n := 0; n*ballastKey < memtable; n += perCommit {
 		txn := s.db.NewTransactionAt(0, true)
 		for i := n; i < n+perCommit && err == nil; i++ {
-			key := append(bytes.Repeat([]byte{0}, maxKey), byte(i))
+			key := append(bytes.Repeat([]byte{0}, ballastKey), byte(i>>8), byte(i))
 			key[0] = 'p'
 			err = txn.SetEntry(&badger.Entry{Key: key})
 		}
@@ -56,6 +58,12 @@ func (s *store) fill() {
 			return
 		}
 	}
+	if os.Getenv("RSS_KICK") != "" {
+		select {
+		case s.kick <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // collect wins back the space of values that are gone, each minute in which something was written.
@@ -66,6 +74,8 @@ func (s *store) collect() {
 		select {
 		case <-s.stop:
 			return
+		case <-s.kick:
+			s.collectOnce()
 		case <-ticker.C:
 			if s.ballast.written.Swap(false) {
 				s.collectOnce()
@@ -77,7 +87,7 @@ func (s *store) collect() {
 func (s *store) collectOnce() {
 	var err error
 	defer s.contain("state.badger: collect", &err) // logged there
-	for s.space.check("", logFile/2) == nil {
+	for s.space.check("", uint64(logFile/2)) == nil {
 		select {
 		case <-s.stop:
 			return

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -32,7 +35,33 @@ func runApp(ctx context.Context, sidecar string) error {
 	return client.Serve(ctx, sidecast.Concurrency(1024),
 		sidecast.Handle("echo", func(_ context.Context, req *sidecast.Request) (*sidecast.Response, error) {
 			return &sidecast.Response{Data: req.Data}, nil
+		}),
+		sidecast.Handle("work", working.handle),
+		sidecast.Handle("most", func(context.Context, *sidecast.Request) ([]byte, error) {
+			return []byte(strconv.Itoa(int(working.most.Load()))), nil
 		}))
+}
+
+// working is the app of the overload: its handler takes its time, and it knows how many ran at once.
+var working worker
+
+type worker struct{ now, most atomic.Int32 }
+
+func (w *worker) handle(ctx context.Context, req *sidecast.Request) ([]byte, error) {
+	n := w.now.Add(1)
+	defer w.now.Add(-1)
+	for {
+		most := w.most.Load()
+		if n <= most || w.most.CompareAndSwap(most, n) {
+			break
+		}
+	}
+	select {
+	case <-time.After(workTime):
+		return req.Data, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 type echoServer struct {

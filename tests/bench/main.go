@@ -44,6 +44,7 @@ type report struct {
 	LoadedRSSMiB  []float64 `json:"loaded_rss_mib"`  // each sidecar right after all cells; mapped files count
 	SettledRSSMiB []float64 `json:"settled_rss_mib"` // the same after a while of quiet
 	Cells         []cell    `json:"cells"`
+	Overload      overload  `json:"overload"`
 }
 
 // settling is how long the sidecars are left alone before they are looked at again.
@@ -77,6 +78,11 @@ func run(binary, out string, each time.Duration, only string) error {
 		return err
 	}
 	defer stage.close()
+	if only == "overload" {
+		o, err := measureOverload(binary)
+		o.print()
+		return err
+	}
 
 	fmt.Printf("%-9s %8s %8s %10s %9s %9s %10s %7s\n", "", "bytes", "callers", "per s", "p50 ms", "p99 ms", "CPU µs/op", "ratio")
 	direct := map[[2]int]float64{}
@@ -106,6 +112,10 @@ func run(binary, out string, each time.Duration, only string) error {
 	time.Sleep(settling)
 	r.SettledRSSMiB = stage.rss()
 	fmt.Printf("\nresident after the load: %.1f MiB, %s later: %.1f MiB\n", r.LoadedRSSMiB, settling, r.SettledRSSMiB)
+	if r.Overload, err = measureOverload(binary); err != nil {
+		return err
+	}
+	r.Overload.print()
 	if out == "" {
 		return nil
 	}

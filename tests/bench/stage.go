@@ -62,7 +62,7 @@ type sidecar struct {
 }
 
 // startSidecar starts a sidecar in dataDir, or in a folder of its own, and waits until it is healthy.
-func startSidecar(binary, dataDir, app string) (*sidecar, error) {
+func startSidecar(binary, dataDir, app string, more ...string) (*sidecar, error) {
 	s := &sidecar{}
 	if dataDir == "" {
 		dir, err := os.MkdirTemp("", "sidecast-bench-")
@@ -78,6 +78,7 @@ func startSidecar(binary, dataDir, app string) (*sidecar, error) {
 	s.address = "127.0.0.1:" + port
 	s.cmd = exec.Command(binary, "run", "--app-id", app, "--data-dir", dataDir, "--fabric-port", "0",
 		"--grpc-port", port, "--metrics-port", "0", "--log-level", "warn")
+	s.cmd.Args = append(s.cmd.Args, more...)
 	s.cmd.Stderr = os.Stderr
 	if profile := os.Getenv("BENCH_SIDECAR_ARGS"); profile != "" {
 		s.cmd.Args = append(s.cmd.Args, strings.Fields(profile)...)
@@ -135,13 +136,13 @@ type stage struct {
 	events    *events
 }
 
-func newStage(binary string) (*stage, error) {
+func newStage(binary string, farFlags ...string) (*stage, error) {
 	s := &stage{}
 	var err error
 	if s.near, err = startSidecar(binary, "", "load"); err != nil {
 		return nil, err
 	}
-	if s.far, err = startSidecar(binary, s.near.dir, "echo"); err != nil {
+	if s.far, err = startSidecar(binary, s.near.dir, "echo", farFlags...); err != nil {
 		return nil, err
 	}
 	s.app = exec.Command(os.Args[0], "-role", "app", "-sidecar", s.far.address)

@@ -185,7 +185,7 @@ func TestWatchCommands(t *testing.T) {
 	m.Must("state", "set", "elsewhere", "unseen")
 	m.Must("state", "delete", "w/new")
 	watch.WaitFor(`w/new.*born`, machine.Patience)
-	watch.WaitFor(`w/new.*(delete|gone)`, machine.Patience)
+	watch.WaitFor(`deleted.*w/new`, machine.Patience)
 	watch.Interrupt()
 	if code := watch.Wait(machine.Patience); code != 0 && code != 130 {
 		t.Errorf("exit code %d after Ctrl-C", code)
