@@ -9,9 +9,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
-	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
 )
 
 const (
@@ -161,10 +159,10 @@ func (h *Hub) exit() {
 	}
 }
 
-// join opens a stream for work.
+// join opens a stream for work, unless it has ended in the meantime.
 func (h *Hub) join(s *appStream) {
 	h.mu.Lock()
-	if !h.closing {
+	if _, lives := h.all[s]; lives && !h.closing {
 		h.streams = append(h.streams, s)
 		h.dispatch(s)
 		h.settle()

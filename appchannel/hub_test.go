@@ -503,6 +503,41 @@ func TestHubElsewhere(t *testing.T) {
 	}
 }
 
+// TestHubChurn is an app whose streams come and go, some of them before they are welcomed, while callers call.
+func TestHubChurn(t *testing.T) {
+	hub, address := serveHub(t, appchannel.Options{})
+	ctx, stop := context.WithCancel(t.Context())
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for ctx.Err() == nil {
+				_, err := hub.Invoke(ctx, &call.Request{Method: "price"})
+				switch fault.ReasonOf(err) {
+				case "", fault.AppNotConnected, fault.InstanceLost, fault.CallCanceled:
+				default:
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for i := range 200 {
+		stream, kill := openApp(t, address)
+		_ = stream.Send(&sidecastv1.ServeRequest{Frame: &sidecastv1.ServeRequest_Hello{Hello: &sidecastv1.Hello{Credits: 3}}})
+		for range i % 4 {
+			if frame, err := stream.Recv(); err == nil && frame.GetInvoke() != nil {
+				_ = stream.Send(answer(frame.GetInvoke().GetCallId(), "9"))
+			}
+		}
+		kill()
+	}
+	stop()
+	group.Wait()
+	for hub.Ready() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	invoke(t.Context(), hub, "price").fails(t, fault.AppNotConnected)
+}
+
 func TestHubSubscriptionsAndReadiness(t *testing.T) {
 	ready := make(chan error, 16)
 	hub, address := serveHub(t, appchannel.Options{OnReady: func(err error) { ready <- err }})

@@ -1,0 +1,93 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel/trace"
+	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	"google.golang.org/grpc"
+
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// spans is a collector that keeps what it is sent.
+type spans struct {
+	collector.UnimplementedTraceServiceServer
+	got chan *collector.ExportTraceServiceRequest
+}
+
+func (s *spans) Export(_ context.Context, in *collector.ExportTraceServiceRequest) (*collector.ExportTraceServiceResponse, error) {
+	s.got <- in
+	return &collector.ExportTraceServiceResponse{}, nil
+}
+
+func TestSpansReachTheCollectorAndHeadersNameThem(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	received := &spans{got: make(chan *collector.ExportTraceServiceRequest, 1)}
+	server := grpc.NewServer()
+	collector.RegisterTraceServiceServer(server, received)
+	go func() { _ = server.Serve(listener) }()
+	defer server.Stop()
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+listener.Addr().String())
+
+	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test")
+	if err != nil || tracer == nil {
+		t.Fatalf("got %v, %v", tracer, err)
+	}
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	header := call.Header{{Key: "traceparent", Value: parent}}
+	_, span := tracer.Start(t.Context(), "invoke pricing/price", trace.SpanKindClient, &header)
+	failed := error(fault.New("invoke", fault.QueueFull, "full"))
+	span.End(&failed)
+	if now := header.Get("traceparent"); now == parent || !strings.HasPrefix(now, parent[:35]) {
+		t.Errorf("the header names %s after %s: want the same trace and a new span", now, parent)
+	}
+	if err := tracer.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case in := <-received.got:
+		s := in.ResourceSpans[0].ScopeSpans[0].Spans[0]
+		if s.Name != "invoke pricing/price" || !strings.Contains(s.String(), string(fault.QueueFull)) {
+			t.Errorf("got span %v", s)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("no span came")
+	}
+}
+
+func TestWithoutTheVariablesThereIsNoTracerAndHeadersPass(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test")
+	if err != nil || tracer != nil {
+		t.Fatalf("got %v, %v", tracer, err)
+	}
+	header := call.Header{{Key: "traceparent", Value: "as it was"}}
+	_, span := tracer.Start(t.Context(), "x", trace.SpanKindClient, &header)
+	var none error
+	span.End(&none)
+	if header.Get("traceparent") != "as it was" || tracer.Close(t.Context()) != nil {
+		t.Errorf("header %v", header)
+	}
+}
+
+func TestOperationsAreCountedByKind(t *testing.T) {
+	m := NewMetrics()
+	op := Op{Block: "state", Target: "statestore", Name: "get"}
+	for _, err := range []error{nil, fault.New("get", fault.BackendDown, "gone"), errors.New("defect")} {
+		m.Observe(op, time.Now(), &err)
+	}
+	if n := testutil.CollectAndCount(m.seconds); n != 3 {
+		t.Errorf("%d series, want one for each kind: ok, unavailable, internal", n)
+	}
+}
