@@ -100,8 +100,8 @@ func (g *GRPC) Close(ctx context.Context) error {
 // Invoke makes one OnInvoke.
 func (g *GRPC) Invoke(ctx context.Context, req *call.Request) (*call.Response, error) {
 	op := "invoke " + req.Method
-	if err := g.fits(op, req.Body); err != nil {
-		return nil, err
+	if int64(len(req.Body)) > g.port.MaxBody {
+		return nil, fault.New(op, fault.BodyTooLarge, "a body of %d bytes; this sidecar accepts %d", len(req.Body), g.port.MaxBody)
 	}
 	if err := g.port.begin(ctx, op); err != nil {
 		return nil, err
@@ -115,8 +115,8 @@ func (g *GRPC) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	if answer.GetResponse() == nil {
 		return nil, fault.New(op, fault.AppAnswer, "the app answered OnInvoke without a response")
 	}
-	if err := g.fits(op, answer.Response.Data); err != nil {
-		return nil, err
+	if size := int64(len(answer.Response.Data)); size > g.port.MaxBody {
+		return nil, fault.New(op, fault.AnswerTooLarge, "the app's answer has %d bytes; this sidecar accepts %d", size, g.port.MaxBody)
 	}
 	return responseOf(answer.Response), nil
 }
@@ -247,13 +247,6 @@ func (g *GRPC) outgoing(ctx context.Context, caller string, header call.Header) 
 		md["dapr-api-token"] = []string{g.port.Token}
 	}
 	return metadata.NewOutgoingContext(ctx, md)
-}
-
-func (g *GRPC) fits(op string, body []byte) error {
-	if int64(len(body)) <= g.port.MaxBody {
-		return nil
-	}
-	return fault.New(op, fault.BodyTooLarge, "a body of %d bytes; this sidecar accepts %d", len(body), g.port.MaxBody)
 }
 
 // failed turns the status of an RPC into a fault. An RPC without a peer never got a connection: nothing was sent.

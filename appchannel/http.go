@@ -278,7 +278,7 @@ func cutOff(ctx context.Context, op string, err error) error {
 func (h *HTTP) readBody(ctx context.Context, op string, response *http.Response) ([]byte, error) {
 	most := h.port.MaxBody
 	tooLarge := func() error {
-		return fault.New(op, fault.BodyTooLarge, "the app's answer is larger than the %d bytes that this sidecar accepts", most)
+		return fault.New(op, fault.AnswerTooLarge, "the app's answer is larger than the %d bytes that this sidecar accepts", most)
 	}
 	switch {
 	case response.Request.Method == http.MethodHead: // its length is that of a body that does not come

@@ -211,7 +211,7 @@ func TestHTTPMaxBody(t *testing.T) {
 		reason  fault.Reason
 	}{
 		"fits": {most, false, ""}, "fits in chunks": {most, true, ""},
-		"too large": {most + 1, false, fault.BodyTooLarge}, "too large in chunks": {most + 1, true, fault.BodyTooLarge},
+		"too large": {most + 1, false, fault.AnswerTooLarge}, "too large in chunks": {most + 1, true, fault.AnswerTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			handler, _ := recorder(func(w http.ResponseWriter, _ *http.Request) {

@@ -69,9 +69,6 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 	if r.TTL == 0 {
 		r.TTL = defaultLease
 	}
-	if err := checkLock("lock: acquire", r.Name, r.Owner); err != nil {
-		return lease, err
-	}
 	if r.Wait < 0 {
 		return lease, fault.New("lock: acquire "+r.Name, fault.BadRequest, "wait is %s; it must not be negative", r.Wait)
 	}
@@ -97,9 +94,6 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 
 // Renew extends a lease to ttl from now; 0 keeps its length.
 func (l *Lock) Renew(ctx context.Context, component string, held lock.Lease, ttl time.Duration) (lease lock.Lease, err error) {
-	if err := checkLock("lock: renew", held.Name, held.Owner); err != nil {
-		return lease, err
-	}
 	err = l.do(ctx, component, "renew", l.lanes.of, true, func(ctx context.Context, locker lock.Locker) error {
 		lease, err = locker.Renew(ctx, held, ttl)
 		return err
@@ -109,9 +103,6 @@ func (l *Lock) Renew(ctx context.Context, component string, held lock.Lease, ttl
 
 // Release ends a lease.
 func (l *Lock) Release(ctx context.Context, component string, held lock.Lease) error {
-	if err := checkLock("lock: release", held.Name, held.Owner); err != nil {
-		return err
-	}
 	return l.do(ctx, component, "release", l.lanes.of, false, func(ctx context.Context, locker lock.Locker) error {
 		return locker.Release(ctx, held)
 	})
@@ -166,9 +157,6 @@ func (l *Lock) keep(ctx context.Context, r LockRequest, lease *lock.Lease) error
 
 // Watch calls fn with the state of a lock, now and at each change, until ctx ends or fn fails.
 func (l *Lock) Watch(ctx context.Context, component, name string, fn func(lock.Status) error) error {
-	if err := checkName("lock: watch", "the lock's name", name, maxKey, fault.LockName); err != nil {
-		return err
-	}
 	use, err := l.components.Lock(ctx, component)
 	if err != nil {
 		return err
@@ -177,11 +165,4 @@ func (l *Lock) Watch(ctx context.Context, component, name string, fn func(lock.S
 	ctx, cancel := whileCurrent(ctx, use)
 	defer cancel()
 	return replacedOr(ctx, use.Backend.Watch(ctx, name, fn))
-}
-
-func checkLock(op, name, owner string) error {
-	if err := checkName(op, "the lock's name", name, maxKey, fault.LockName); err != nil {
-		return err
-	}
-	return checkName(op, "the owner", owner, maxName, fault.LockName)
 }

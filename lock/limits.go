@@ -31,6 +31,14 @@ func Check(op, name, owner string, ttl time.Duration) error {
 	return nil
 }
 
+// CheckRenewal is Check for a Renew, whose ttl of 0 keeps the lease's length.
+func CheckRenewal(op, name, owner string, ttl time.Duration) error {
+	if ttl == 0 {
+		ttl = MinTTL
+	}
+	return Check(op, name, owner, ttl)
+}
+
 // CheckName is the part of Check that a watcher needs.
 func CheckName(op, name string) error {
 	if name == "" || len(name) > MaxLength || !utf8.ValidString(name) {

@@ -17,7 +17,7 @@ type Locker interface {
 	// waiters; with fault.FromContext when ctx ends. A waiter that goes away leaves the line; a holder whose lease ran out
 	// is replaced by the first in line. An Acquire that fails holds nothing.
 	Acquire(ctx context.Context, name, owner string, ttl time.Duration, wait bool) (Lease, error)
-	// Renew extends the lease to ttl from now. It fails with reason LOCK_LOST when the lease ran out or is another's.
+	// Renew extends the lease to ttl from now; a ttl of 0 keeps its length. It fails with reason LOCK_LOST when the lease ran out or is another's.
 	Renew(ctx context.Context, lease Lease, ttl time.Duration) (Lease, error)
 	// Release ends the lease and lets the first in line in. It fails with reason LOCK_LOST like Renew.
 	Release(ctx context.Context, lease Lease) error

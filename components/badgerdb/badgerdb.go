@@ -1,189 +1,194 @@
 // Package badgerdb opens the Badger databases of the embedded backends the same way: tuned for a sidecar's few
-// megabytes, in a directory that one process holds at a time, with its log in ours, and with a guard against writing to
-// a disk that is full.
+// megabytes, in a directory that one process holds at a time, with its log in ours, and guarded against what Badger does
+// not survive: a full disk, and a flush that fails.
 //
-//	db, err := badgerdb.Open("lock badger", badgerdb.Options{Dir: dir, Log: host.Log})
-//	if err != nil { … } // DIRECTORY_IN_USE names the directory and the process
-//	defer db.Close()
-//	if err := db.Room(op); err != nil { … } // before each write: DISK_FULL
+//	db, err := badgerdb.Open(op, host, badgerdb.Options{Block: components.LockBlock, Dir: config.Dir})
+//	if err != nil { … } // DIRECTORY_IN_USE names the directory and who has it
+//	defer db.Close(ctx, op)
+//	if err := db.Room(op, bytes); err != nil { … } // before each write: DISK_FULL, or BACKEND_FAILED for good
+//	err = db.Commit(op, txn.Commit)                // nil means committed, and with SyncWrites on the disk
 //
 // Writes survive the death of the process as soon as they are committed (the write-ahead log is a mapped file), and a
 // power cut once SyncWrites or Sync has flushed them.
+//
+// It does not undo what failed: after a write or a flush that failed, the database takes no more writes until it is
+// opened again, for what the disk holds of those before is not known. Reads go on.
 package badgerdb
 
 import (
-	"fmt"
+	"context"
+	"errors"
 	"log/slog"
-	"math"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"runtime/debug"
 	"sync/atomic"
-	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	badgeroptions "github.com/dgraph-io/badger/v4/options"
-	"github.com/dustin/go-humanize"
-	"github.com/gofrs/flock"
-	"github.com/shirou/gopsutil/v4/disk"
 
+	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 )
 
-// Options of a database. Tune may change Badger's own options last.
+// Options of a database.
 type Options struct {
-	// Dir holds the data; it is made, readable by its owner alone, when it does not exist.
+	// Block is the block that the database serves; it names the default directory, and the component to use instead where
+	// several processes share one.
+	Block components.Block
+	// Dir holds the data; it is made, readable by its owner alone, when it does not exist. Empty means
+	// <block>/<app id>/<component> below the host's data directory.
 	Dir string
+	// MinFree is how many bytes of the disk writes leave free; 0 means 64 MiB.
+	MinFree uint64
 	// MemTable is the size of a memtable in bytes; 0 means 4 MiB. A transaction holds about a seventh of it.
 	MemTable int64
 	// SyncWrites flushes every commit to the disk.
 	SyncWrites bool
+	// Managed leaves the versions of transactions to the caller.
+	Managed bool
 	// Tune, if not nil, changes Badger's options before they are used.
 	Tune func(badger.Options) badger.Options
-	// Log gets what Badger has to say; nil drops it.
-	Log *slog.Logger
 }
 
-// DB is an open database.
+const (
+	defaultMinFree  = 64 << 20
+	defaultMemTable = 4 << 20
+)
+
+// DB is an open database. All methods may be called concurrently, Close once.
 type DB struct {
 	*badger.DB
-	dir   string
-	guard *flock.Flock
-	free  atomic.Uint64 // bytes, when last asked
-	asked atomic.Int64  // when, in Unix nanoseconds
+	log    *slog.Logger
+	claim  *claim
+	space  space
+	wrote  atomic.Bool           // since it was opened
+	broken atomic.Pointer[error] // why it takes no more writes
 }
 
-// reserve is what has to be free for a write: room for the files that Badger maps before it fills them. Writing to a
-// mapped file on a full disk kills the process.
-const reserve = 64 << 20
-
-// pidFile is locked by the process that has the directory open, and names it.
-const pidFile = "sidecast.pid"
-
-// Open opens the database in o.Dir. It fails with reason DIRECTORY_IN_USE when another process, or another component of
-// this one, has it open.
-func Open(op string, o Options) (*DB, error) {
-	dir, err := filepath.Abs(o.Dir)
-	if err != nil {
-		return nil, fault.New(op, fault.DirectoryBad, "%w", err)
+// Open opens the database. It fails with reason DIRECTORY_IN_USE when another process, or another component of this one,
+// has it open, and with DISK_FULL when there is no room for what Badger writes to open.
+func Open(op string, host components.Host, o Options) (_ *DB, err error) {
+	if o.MinFree == 0 {
+		o.MinFree = defaultMinFree
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fault.New(op, fault.DirectoryBad, "%w", err)
+	if o.MemTable == 0 {
+		o.MemTable = defaultMemTable
 	}
-	guard, err := claim(op, dir)
+	dir, err := directory(op, host, o)
 	if err != nil {
 		return nil, err
 	}
-	d := &DB{dir: dir, guard: guard}
-	if err := d.Room(op); err != nil {
-		_ = guard.Unlock()
+	d := &DB{log: host.Log, space: space{dir: dir, reserve: o.MinFree, rest: 4 * uint64(o.MemTable), free: freeSpace}}
+	if d.log == nil {
+		d.log = slog.New(slog.DiscardHandler)
+	}
+	d.log = d.log.With("library", "badger")
+	if d.claim, err = claimDirectory(op, dir, host, o.Block); err != nil {
 		return nil, err
 	}
-	d.DB, err = badger.Open(tuned(dir, o))
-	if err != nil {
-		_ = guard.Unlock()
-		return nil, fault.New(op, fault.BackendFailed, "open the database in %s: %w", dir, err)
+	defer func() {
+		if err != nil {
+			d.claim.release()
+		}
+	}()
+	defer Contain(d.log, op, &err)
+	if err := d.space.checkRest(op); err != nil {
+		return nil, err
+	}
+	start := badger.Open
+	if o.Managed {
+		start = badger.OpenManaged
+	}
+	if d.DB, err = start(d.tuned(dir, o)); err != nil {
+		return nil, fault.New(op, fault.BackendFailed, "badger cannot open %s: %w", dir, err)
 	}
 	return d, nil
 }
 
-// Room fails with reason DISK_FULL when the disk has too little space left for a write. It asks the system twice a
-// second at most; a system that does not tell is taken to have room.
-func (d *DB) Room(op string) error {
-	const fresh = 500 * time.Millisecond
-	now := time.Now().UnixNano()
-	if asked := d.asked.Load(); now-asked > int64(fresh) && d.asked.CompareAndSwap(asked, now) {
-		free := uint64(math.MaxUint64)
-		if usage, err := disk.Usage(d.dir); err == nil {
-			free = usage.Free
-		}
-		d.free.Store(free)
-	}
-	if free := d.free.Load(); free < reserve {
-		return fault.New(op, fault.DiskFull, "%s is left on the disk of %s, a write needs %s", humanize.IBytes(free), d.dir, humanize.IBytes(reserve)).After(time.Second)
-	}
-	return nil
-}
-
-// Close closes the database and lets others open its directory.
-func (d *DB) Close() error {
-	err := d.DB.Close()
-	_ = d.guard.Unlock()
-	return err
-}
-
-// claim takes the directory for this process and writes its id where the next one that tries can read it.
-func claim(op, dir string) (*flock.Flock, error) {
-	path := filepath.Join(dir, pidFile)
-	guard := flock.New(path, flock.SetPermissions(0o600))
-	locked, err := guard.TryLock()
-	if err != nil {
-		return nil, fault.New(op, fault.DirectoryBad, "%w", err)
-	}
-	if !locked {
-		return nil, fault.New(op, fault.DirectoryInUse, "directory %s is in use by %s: stop that one, or name another directory", dir, user(path)).With("dir", dir)
-	}
-	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600); err != nil {
-		_ = guard.Unlock()
-		return nil, fault.New(op, fault.DirectoryBad, "%w", err)
-	}
-	return guard, nil
-}
-
-func user(path string) string {
-	content, err := os.ReadFile(path)
-	pid, notNumber := strconv.Atoi(strings.TrimSpace(string(content)))
-	switch {
-	case err != nil || notNumber != nil:
-		return "another process"
-	case pid == os.Getpid():
-		return "another component of this process"
-	}
-	return fmt.Sprintf("process %d", pid)
-}
-
-// tuned keeps an idle database at a few megabytes of memory: no caches, since what a sidecar keeps is small and the
-// system caches its files; no compression, which would need one; two compactors, the least that Badger takes.
-func tuned(dir string, o Options) badger.Options {
-	const threshold = 64 << 10
+// tuned keeps an idle database at a few megabytes of memory: small memtables, no caches, since what a sidecar keeps is
+// small and the system caches its files; no compression, which would need one; two compactors, the least that Badger
+// takes.
+func (d *DB) tuned(dir string, o Options) badger.Options {
 	b := badger.DefaultOptions(dir).
-		WithMemTableSize(4 << 20).
-		WithNumMemtables(2).
+		WithMemTableSize(o.MemTable).
+		WithNumMemtables(1).
 		WithNumLevelZeroTables(2).
 		WithNumLevelZeroTablesStall(6).
 		WithNumCompactors(2).
 		WithNumGoroutines(2).
 		WithBaseTableSize(1 << 20).
-		WithValueThreshold(threshold).
+		WithValueThreshold(64 << 10).
 		WithValueLogFileSize(16 << 20).
 		WithCompression(badgeroptions.None).
 		WithBlockCacheSize(0).
+		WithIndexCacheSize(0).
 		WithMetricsEnabled(false).
 		WithSyncWrites(o.SyncWrites).
-		WithLogger(logger(o.Log))
-	if o.MemTable > 0 {
-		b = b.WithMemTableSize(o.MemTable)
-	}
+		WithLogger(bridge{d})
 	if o.Tune != nil {
 		b = o.Tune(b)
 	}
 	return b
 }
 
-// logger gives Badger's log to ours. What Badger calls info is of interest to its developers only.
-func logger(log *slog.Logger) badger.Logger {
-	if log == nil {
-		return nil
+// Room refuses a write of that many bytes, for now with reason DISK_FULL when it would leave less than MinFree on the
+// disk, for good with BACKEND_FAILED when one before it failed. Writing to a mapped file on a full disk kills the process,
+// so everyone who writes asks first. A look costs microseconds, where a flush costs milliseconds.
+func (d *DB) Room(op string, bytes uint64) error {
+	if err := d.failed(op); err != nil {
+		return err
 	}
-	return bridge{log.With("library", "badger")}
+	if err := d.space.require(op, d.space.reserve+bytes); err != nil {
+		return err
+	}
+	d.wrote.Store(true)
+	return nil
 }
 
-type bridge struct{ log *slog.Logger }
+// Commit calls commit, which commits a transaction or flushes. Nil means that Badger did all of it, flushes that it only
+// logs included. A transaction that is too big fails by itself, with TRANSACTION_TOO_LARGE, for Badger sees that before it
+// writes; any other failure is for good.
+func (d *DB) Commit(op string, commit func() error) error {
+	err := commit()
+	if errors.Is(err, badger.ErrTxnTooBig) {
+		return fault.New(op, fault.TransactionBig, "badger: %w", err)
+	}
+	if err != nil {
+		d.fail(err)
+	}
+	return d.failed(op)
+}
 
-func (b bridge) Errorf(format string, args ...any)   { b.log.Error(line(format, args)) }
-func (b bridge) Warningf(format string, args ...any) { b.log.Warn(line(format, args)) }
-func (b bridge) Infof(format string, args ...any)    { b.log.Debug(line(format, args)) }
-func (b bridge) Debugf(format string, args ...any)   {}
+// fail makes err, if it is the first, the reason why the database takes no more writes.
+func (d *DB) fail(err error) { d.broken.CompareAndSwap(nil, &err) }
 
-func line(format string, args []any) string { return strings.TrimSpace(fmt.Sprintf(format, args...)) }
+func (d *DB) failed(op string) error {
+	if cause := d.broken.Load(); cause != nil {
+		return fault.New(op, fault.BackendFailed, "badger failed to write and takes no more writes until it is opened again: %w", *cause)
+	}
+	return nil
+}
+
+// Close closes the database and lets others open its directory. On a full disk it waits for space, as long as ctx allows
+// and five seconds at most: what Badger holds in memory is in its log as well, and it would die writing it out. When
+// there is none it fails with DISK_FULL and the directory stays claimed: what is running may not meet another database.
+func (d *DB) Close(ctx context.Context, op string) (err error) {
+	defer Contain(d.log, op, &err)
+	if d.wrote.Load() {
+		if err := d.space.await(ctx, op); err != nil {
+			return err
+		}
+	}
+	defer d.claim.release()
+	if err := d.DB.Close(); err != nil {
+		return fault.New(op, fault.BackendFailed, "badger: %w", err)
+	}
+	return nil
+}
+
+// Contain turns a panic of the calling goroutine, of Badger most likely, into an error. It is deferred by itself.
+func Contain(log *slog.Logger, op string, err *error) {
+	if p := recover(); p != nil {
+		log.Error("badger panicked", "op", op, "panic", p, "stack", string(debug.Stack()))
+		*err = fault.New(op, fault.BackendFailed, "badger panicked: %v", p)
+	}
+}

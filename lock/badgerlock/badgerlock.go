@@ -9,20 +9,18 @@ package badgerlock
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/badgerdb"
-	"github.com/sidecast/sidecast/fabric/subject"
-	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/lock/turnstile"
 )
 
 // Config is what the user writes under spec.metadata.
 type Config struct {
-	Dir  string `meta:"dir" doc:"Directory that holds the locks; one sidecar at a time can open it. Empty means lock/<app id> below the sidecar's data directory."`
-	Sync bool   `meta:"sync" default:"true" doc:"Flush a lease to the disk before it is acknowledged, so that it outlives a power cut."`
+	Dir     string           `meta:"dir" doc:"Directory that holds the locks; one sidecar at a time can open it. Left out: lock/<app id>/<component> below the sidecar's data directory."`
+	Sync    bool             `meta:"sync" default:"true" doc:"Flush a lease to the disk before it is acknowledged, so that it outlives a power cut."`
+	MinFree components.Bytes `meta:"minFree" default:"64MiB" min:"1MiB" doc:"Leases are refused while the disk has less than this free."`
 }
 
 // Component makes the backend known to the runtime.
@@ -35,21 +33,17 @@ type locker struct {
 	journal *journal
 }
 
-func open(_ context.Context, host components.Host, config Config) (lock.Locker, error) {
+func open(ctx context.Context, host components.Host, config Config) (lock.Locker, error) {
 	const op = "lock badger: open"
-	if config.Dir == "" && host.DataDir == "" {
-		return nil, fault.New(op, fault.DirectoryBad, "there is no directory for the locks: set `dir`")
-	}
-	if config.Dir == "" {
-		config.Dir = filepath.Join(host.DataDir, "lock", subject.Token(host.AppID))
-	}
-	db, err := badgerdb.Open(op, badgerdb.Options{Dir: config.Dir, MemTable: 1 << 20, Log: host.Log})
+	db, err := badgerdb.Open(op, host, badgerdb.Options{
+		Block: components.LockBlock, Dir: config.Dir, MinFree: uint64(config.MinFree), MemTable: 1 << 20,
+	})
 	if err != nil {
 		return nil, err
 	}
 	token, leases, err := recall(db)
 	if err != nil {
-		_ = db.Close()
+		_ = db.Close(ctx, op)
 		return nil, err
 	}
 	j := newJournal(db, token, config.Sync)
@@ -64,5 +58,5 @@ func (l *locker) Close(ctx context.Context) error {
 	if err := l.Locker.Close(ctx); err != nil {
 		return err
 	}
-	return l.journal.close()
+	return l.journal.close(ctx)
 }

@@ -144,8 +144,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	room := l.journal.room
-	full := func(op string) error { return fault.New(op, fault.DiskFull, "no room") }
-	setRoom := func(to func(string) error) {
+	full := func(op string, _ uint64) error { return fault.New(op, fault.DiskFull, "no room") }
+	setRoom := func(to func(string, uint64) error) {
 		quiet := l.journal.Frees("nobody's") // so that run does not look at room while it changes
 		_ = quiet()
 		l.journal.mu.Lock()

@@ -1,6 +1,7 @@
 package badgerlock
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -34,7 +35,7 @@ type record struct {
 // the one before was written in a single transaction and flush.
 type journal struct {
 	db      *badgerdb.DB
-	room    func(op string) error // refuses a write that the disk has no room for
+	room    func(op string, bytes uint64) error // refuses a write that the disk has no room for
 	sync    bool
 	kick    chan struct{} // room for one
 	stopped chan struct{}
@@ -44,7 +45,8 @@ type journal struct {
 	bound  uint64 // the greatest that a batch has been asked to write
 	ending bool
 
-	close func() error
+	closing sync.Once
+	closed  error
 }
 
 // batch is what one transaction writes: for each lock its last change, nil for free.
@@ -57,7 +59,6 @@ type batch struct {
 
 func newJournal(db *badgerdb.DB, bound uint64, flush bool) *journal {
 	j := &journal{db: db, room: db.Room, sync: flush, bound: bound, kick: make(chan struct{}, 1), stopped: make(chan struct{}), batch: newBatch()}
-	j.close = sync.OnceValue(j.end)
 	go j.run()
 	return j
 }
@@ -125,7 +126,8 @@ func (j *journal) pass(bound uint64) {
 
 func (j *journal) write(b *batch) error {
 	const op = "lock badger: write"
-	if err := j.room(op); err != nil {
+	const perChange = 4 << 10 // more than a record and its name
+	if err := j.room(op, uint64(1+len(b.changes))*perChange); err != nil {
 		return err
 	}
 	flush := false
@@ -142,14 +144,13 @@ func (j *journal) write(b *batch) error {
 		}
 		entries = append(entries, e)
 	}
-	err := j.commit(entries)
-	if err == nil && flush {
-		err = j.db.Sync()
-	}
-	if err != nil {
-		return fault.New(op, fault.BackendFailed, "write %d locks: %w", len(b.changes), err)
-	}
-	return nil
+	return j.db.Commit(op, func() error {
+		err := j.commit(entries)
+		if err == nil && flush {
+			err = j.db.Sync()
+		}
+		return err
+	})
 }
 
 // commit writes the entries in order; one without a value deletes. Each stands for itself, so that a batch too large for
@@ -188,17 +189,17 @@ func encode(lease lock.Lease) []byte {
 	return value
 }
 
-// end writes what is left and closes the database.
-func (j *journal) end() error {
-	j.mu.Lock()
-	j.ending = true
-	j.mu.Unlock()
-	j.wake()
-	<-j.stopped
-	if err := j.db.Close(); err != nil {
-		return fault.New("lock badger: close", fault.BackendFailed, "%w", err)
-	}
-	return nil
+// close writes what is left and closes the database.
+func (j *journal) close(ctx context.Context) error {
+	j.closing.Do(func() {
+		j.mu.Lock()
+		j.ending = true
+		j.mu.Unlock()
+		j.wake()
+		<-j.stopped
+		j.closed = j.db.Close(ctx, "lock badger: close")
+	})
+	return j.closed
 }
 
 // recall reads what the process before left: a number that no token is greater than, and the leases that still run.

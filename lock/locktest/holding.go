@@ -127,6 +127,10 @@ func renewKeeps(t *testing.T, b *bench) {
 		t.Fatalf("let in while the lock was held: %+v %v", g.lease, g.err)
 	default:
 	}
+	same, err := l.Renew(b.ctx, lease, 0)
+	if err != nil || same.TTL != lease.TTL || same.Expires.Before(lease.Expires) {
+		t.Errorf("a renewal without a length made %v of %v, error %v", same, lease, err)
+	}
 	longer, err := l.Renew(b.ctx, lease, time.Minute)
 	if err != nil || longer.TTL != time.Minute || time.Until(longer.Expires) < 50*time.Second {
 		t.Fatalf("renewing for a minute gave %+v, %v", longer, err)
@@ -197,7 +201,7 @@ func requestIsChecked(t *testing.T, b *bench) {
 		b.want(l.Watch(b.ctx, bad, func(lock.Status) error { return nil }), fault.LockName)
 	}
 	lease := b.acquire(l, name, "ann", lock.MaxTTL)
-	for _, ttl := range []time.Duration{0, time.Second - 1, time.Hour + 1} {
+	for _, ttl := range []time.Duration{-1, time.Second - 1, time.Hour + 1} {
 		_, err := l.Renew(b.ctx, lease, ttl)
 		b.want(err, fault.LeaseShort)
 	}

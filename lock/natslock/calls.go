@@ -1,6 +1,7 @@
 package natslock
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -143,6 +144,7 @@ func (r *room) renew(ctx context.Context, op string, lease lock.Lease, ttl time.
 			return step{}, lock.Lost(op, lease)
 		}
 		h := *s.holder
+		ttl = cmp.Or(ttl, h.TTL)
 		h.TTL = ttl
 		s.holder, s.since = &h, time.Time{}
 		return step{next: s, write: true, granted: -1}, nil

@@ -41,6 +41,7 @@
 package natslock
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
@@ -161,7 +162,7 @@ func (l *locker) takeFree(ctx context.Context, op, name string, p place) (lock.L
 // Renew implements lock.Locker.
 func (l *locker) Renew(ctx context.Context, lease lock.Lease, ttl time.Duration) (lock.Lease, error) {
 	const op = "lock jetstream: renew"
-	if err := lock.Check(op, lease.Name, lease.Owner, ttl); err != nil {
+	if err := lock.CheckRenewal(op, lease.Name, lease.Owner, ttl); err != nil {
 		return lock.Lease{}, err
 	}
 	if !l.begin() {
@@ -175,6 +176,7 @@ func (l *locker) Renew(ctx context.Context, lease lock.Lease, ttl time.Duration)
 		if !sent.Before(m.until) {
 			return lock.Lease{}, lock.Lost(op, lease)
 		}
+		ttl := cmp.Or(ttl, m.lease.TTL)
 		next := state{holder: &holder{ID: m.id, Owner: lease.Owner, Token: lease.Token, TTL: ttl}}
 		rev, err := l.bucket.write(ctx, op, key, next, m.rev)
 		if err == nil {

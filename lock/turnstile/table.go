@@ -104,6 +104,9 @@ func (t *table) renew(now time.Time, lease lock.Lease, ttl time.Duration) (lock.
 	if s == nil {
 		return lock.Lease{}, false
 	}
+	if ttl == 0 {
+		ttl = s.lease.TTL
+	}
 	s.lease.TTL, s.lease.Expires = ttl, now.Add(ttl)
 	heap.Fix(&t.due, s.due)
 	renewed := s.lease

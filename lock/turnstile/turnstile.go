@@ -149,7 +149,7 @@ func (l *Locker) giveBack(lease lock.Lease) {
 // Renew implements lock.Locker.
 func (l *Locker) Renew(ctx context.Context, lease lock.Lease, ttl time.Duration) (lock.Lease, error) {
 	const op = "lock: renew"
-	if err := lock.Check(op, lease.Name, lease.Owner, ttl); err != nil {
+	if err := lock.CheckRenewal(op, lease.Name, lease.Owner, ttl); err != nil {
 		return lock.Lease{}, err
 	}
 	if !l.begin() {

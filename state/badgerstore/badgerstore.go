@@ -25,8 +25,9 @@
 // # Cost
 //
 // An idle store takes a few MiB of memory and a dozen sleeping goroutines. Values over 256 bytes go to a value log, so
-// that compaction does not copy them; space of values that are gone is won back each minute, in files of 100 MB: even a
-// small store that is written all the time takes a few of them. Items with a time to live have a second, small entry, by
+// that compaction does not copy them; space of values that are gone is won back file by file, 66 MiB each, as
+// fast as values are written: a small store that is written all the time takes three or four of them. Badger maps these
+// files, so what was written to them lately counts as memory of the process, though the system may take it back. Items with a time to live have a second, small entry, by
 // which watchers learn of their end.
 //
 //	apiVersion: dapr.io/v1alpha1
@@ -42,15 +43,13 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"os"
-	"strconv"
-	"runtime/debug"
 	"sync"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/badgerdb"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/state"
 	"github.com/sidecast/sidecast/state/feed"
@@ -58,7 +57,7 @@ import (
 
 // Config is what the user writes under spec.metadata.
 type Config struct {
-	Dir     string           `meta:"dir" doc:"Directory that holds the data; created if it is not there. Left out: state/<app id> below the sidecar's data directory."`
+	Dir     string           `meta:"dir" doc:"Directory that holds the data; created if it is not there. Left out: state/<app id>/<component> below the sidecar's data directory."`
 	Sync    bool             `meta:"sync" default:"true" doc:"Fsync before a write is acknowledged. Without it a power cut may take the last writes."`
 	MinFree components.Bytes `meta:"minFree" default:"64MiB" min:"1MiB" doc:"Writes are refused while the disk has less than this free."`
 }
@@ -76,23 +75,17 @@ const (
 	maxKey   = 60_000
 	maxValue = 64 << 20
 	maxBatch = 64<<20 + 64<<10 // bytes of one batch: the largest value with its key
+
+	// logFile is how long a file of the value log may be before the next one is begun. Badger maps twice as much, and looks
+	// at the length between batches; so it has to be more than maxBatch and its headers, or the map would have to move,
+	// under readers. It is no more than that, because what is mapped and was written counts as memory.
+	logFile = 66 << 20
 )
 
-var logFile, ballastKey = envInt("RSS_V", 96) << 20, envInt("RSS_K", maxKey)
-
-func envInt(n string, d int) int {
-	if v, err := strconv.Atoi(os.Getenv(n)); err == nil {
-		return v
-	}
-	return d
-}
-
 type store struct {
-	kick chan struct{}
-	log   *slog.Logger
-	db    *badger.DB
-	claim *claim
-	space space
+	log  *slog.Logger
+	db   *badgerdb.DB
+	room func(op string, bytes uint64) error // refuses a write that the disk has no room for
 
 	versions versions
 	feed     feed.Feed
@@ -102,66 +95,33 @@ type store struct {
 	writes  chan *write   // to the writer
 	stop    chan struct{} // closed to end the writer and the collector
 	running sync.WaitGroup
-	broken  error // why the database takes no more writes; the writer's
 	ballast ballast
 
 	gate   sync.RWMutex // held for reading by whoever uses db, for writing by Close
 	closed bool
-	wrote  bool // since the store was opened; the writer's, then Close's
 }
 
-// options are Badger's, for a store that is small when idle: small memtables, no caches (tables are mapped, not
-// compressed), few compactors. A value log file takes any batch whole, so that its map never has to move under readers.
-func options(dir string, sync bool, log *slog.Logger) badger.Options {
-	return badger.DefaultOptions(dir).
-		WithLogger(logger{log}).
-		WithSyncWrites(sync).
-		WithDetectConflicts(false). // there is one writer
-		WithMemTableSize(memtable).
-		WithNumMemtables(1).
-		WithNumLevelZeroTables(2).
-		WithNumLevelZeroTablesStall(6).
-		WithNumCompactors(2).
-		WithCompression(0).
-		WithBlockCacheSize(0).
-		WithIndexCacheSize(0).
-		WithValueThreshold(inline).
-		WithValueLogFileSize(int64(logFile)).
-		WithVerifyValueChecksum(true).
-		WithMetricsEnabled(false).
-		WithExternalMagic(layout)
-}
-
-func open(_ context.Context, host components.Host, c Config) (_ state.Store, err error) {
+func open(_ context.Context, host components.Host, c Config) (state.Store, error) {
 	const op = "state.badger: open"
-	dir, err := directory(host, c.Dir)
+	db, err := badgerdb.Open(op, host, badgerdb.Options{
+		Block: components.StateBlock, Dir: c.Dir, MinFree: uint64(c.MinFree), MemTable: memtable, SyncWrites: c.Sync, Managed: true,
+		Tune: func(b badger.Options) badger.Options {
+			return b.
+				WithDetectConflicts(false). // there is one writer
+				WithValueThreshold(inline).
+				WithValueLogFileSize(logFile).
+				WithVerifyValueChecksum(true).
+				WithExternalMagic(layout)
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
-	held, err := claimDirectory(dir, host.AppID)
-	if err != nil {
-		return nil, err
-	}
-	s := &store{
-		log: host.Log, claim: held, space: space{dir: dir, reserve: uint64(c.MinFree), free: freeSpace},
-		writes: make(chan *write), stop: make(chan struct{}), kick: make(chan struct{}, 1),
-	}
+	s := &store{log: host.Log, db: db, room: db.Room, writes: make(chan *write), stop: make(chan struct{}), ballast: newBallast()}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	defer func() {
-		if err != nil {
-			held.release()
-		}
-	}()
-	defer s.contain(op, &err)
-	if err := s.space.checkRest(op); err != nil {
-		return nil, err
-	}
-	if s.db, err = badger.OpenManaged(options(dir, c.Sync, s.log)); err != nil {
-		return nil, fault.New(op, fault.BackendFailed, "badger cannot open %s: %w", dir, err)
-	}
-	s.versions.committed = s.db.MaxVersion()
+	s.versions.committed = db.MaxVersion()
 	s.running.Go(s.write)
 	s.running.Go(s.collect)
 	return s, nil
@@ -177,14 +137,6 @@ func (s *store) enter(op string) error {
 	return nil
 }
 
-// contain turns a panic of the calling goroutine, of Badger most likely, into an error.
-func (s *store) contain(op string, err *error) {
-	if p := recover(); p != nil {
-		s.log.Error("badger panicked", "op", op, "panic", p, "stack", string(debug.Stack()))
-		*err = fault.New(op, fault.BackendFailed, "badger panicked: %v", p)
-	}
-}
-
 // Get implements state.Store.
 func (s *store) Get(ctx context.Context, keys []string) (found []state.Item, err error) {
 	const op = "state.badger: get"
@@ -195,7 +147,7 @@ func (s *store) Get(ctx context.Context, keys []string) (found []state.Item, err
 		return nil, err
 	}
 	defer s.gate.RUnlock()
-	defer s.contain(op, &err)
+	defer badgerdb.Contain(s.log, op, &err)
 	version := s.versions.begin()
 	defer s.versions.end(version)
 	txn := s.db.NewTransactionAt(version, false)
@@ -247,7 +199,7 @@ func (s *store) page(ctx context.Context, op string, version uint64, p page) (fo
 		return nil, false, err
 	}
 	defer s.gate.RUnlock()
-	defer s.contain(op, &err)
+	defer badgerdb.Contain(s.log, op, &err)
 	txn := s.db.NewTransactionAt(version, false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: dataKey(p.prefix)})
@@ -277,10 +229,8 @@ func (s *store) page(ctx context.Context, op string, version uint64, p page) (fo
 	return found, false, nil
 }
 
-// Close implements state.Store. On a full disk it waits for space, as long as ctx allows and five seconds at most: what
-// the store holds in memory is in its log as well, and Badger would die writing it out.
-func (s *store) Close(ctx context.Context) (err error) {
-	const op = "state.badger: close"
+// Close implements state.Store. On a full disk it waits for space; see badgerdb.DB.Close.
+func (s *store) Close(ctx context.Context) error {
 	s.feed.Close(closedError("state.badger: watch"))
 	s.gate.Lock()
 	defer s.gate.Unlock()
@@ -290,17 +240,7 @@ func (s *store) Close(ctx context.Context) (err error) {
 	s.closed = true
 	close(s.stop)
 	s.running.Wait()
-	defer s.contain(op, &err)
-	if s.wrote {
-		if err := s.space.await(ctx, op); err != nil {
-			return err // still claimed: what is running may not meet another store in its directory
-		}
-	}
-	defer s.claim.release()
-	if err := s.db.Close(); err != nil {
-		return fault.New(op, fault.BackendFailed, "badger: %w", err)
-	}
-	return nil
+	return s.db.Close(ctx, "state.badger: close")
 }
 
 func closedError(op string) *fault.Error {

@@ -1,24 +1,27 @@
 package badgerstore
 
 import (
-	"bytes"
-	"os"
+	"encoding/binary"
 	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/sidecast/sidecast/components/badgerdb"
 	"github.com/sidecast/sidecast/state"
 )
 
 // ballast makes Badger notice what may be collected. Badger learns which values in its log are gone when it compacts the
 // tree, and it compacts when memtables fill up. But a memtable holds pointers to long values: forty thousand of them,
 // gigabytes perhaps, before it is full. So for each file's worth of values the writer fills up the memtable itself, with
-// entries that have long keys and no meaning.
+// entries that have long keys and no meaning, and has the collector look.
 type ballast struct {
-	logged  int         // bytes of values written to the log since the memtable was filled; the writer's
-	written atomic.Bool // since the collector last looked
+	logged  int           // bytes of values written to the log since the memtable was filled; the writer's
+	filled  chan struct{} // tells the collector of it; room for one
+	written atomic.Bool   // since the collector last looked
 }
+
+func newBallast() ballast { return ballast{filled: make(chan struct{}, 1)} }
 
 // record counts the values of a group that was committed.
 func (b *ballast) record(group []*write) {
@@ -32,20 +35,24 @@ func (b *ballast) record(group []*write) {
 	}
 }
 
+// ballastKey is how long a key of the ballast is. With keys longer than a block of a table, 4 KiB, the indexes of tables
+// and the buffers of compactions take several times the size of the ballast.
+const ballastKey = 2000
+
 // fill fills up the memtable if enough was logged. The writer calls it.
 func (s *store) fill() {
-	if s.ballast.logged < logFile || s.broken != nil || s.space.check("", memtable) != nil {
+	const op = "state.badger: fill"
+	if s.ballast.logged < logFile || s.room(op, memtable) != nil {
 		return
 	}
 	s.ballast.logged = 0
 	var err error
-	defer s.contain("state.badger: fill", &err) // logged there
-	perCommit := memtable / 10
-	perCommit /= ballastKey
+	defer badgerdb.Contain(s.log, op, &err) // logged there
+	const perCommit = memtable / 10 / ballastKey
 	for n := 0; n*ballastKey < memtable; n += perCommit {
 		txn := s.db.NewTransactionAt(0, true)
 		for i := n; i < n+perCommit && err == nil; i++ {
-			key := append(bytes.Repeat([]byte{0}, ballastKey), byte(i>>8), byte(i))
+			key := binary.BigEndian.AppendUint16(make([]byte, ballastKey), uint16(i))
 			key[0] = 'p'
 			err = txn.SetEntry(&badger.Entry{Key: key})
 		}
@@ -58,15 +65,13 @@ func (s *store) fill() {
 			return
 		}
 	}
-	if os.Getenv("RSS_KICK") != "" {
-		select {
-		case s.kick <- struct{}{}:
-		default:
-		}
+	select {
+	case s.ballast.filled <- struct{}{}:
+	default: // the collector has not looked since the last time
 	}
 }
 
-// collect wins back the space of values that are gone, each minute in which something was written.
+// collect wins back the space of values that are gone: as they are written, and each minute in which something was.
 func (s *store) collect() {
 	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()
@@ -74,7 +79,7 @@ func (s *store) collect() {
 		select {
 		case <-s.stop:
 			return
-		case <-s.kick:
+		case <-s.ballast.filled:
 			s.collectOnce()
 		case <-ticker.C:
 			if s.ballast.written.Swap(false) {
@@ -85,9 +90,10 @@ func (s *store) collect() {
 }
 
 func (s *store) collectOnce() {
+	const op = "state.badger: collect"
 	var err error
-	defer s.contain("state.badger: collect", &err) // logged there
-	for s.space.check("", uint64(logFile/2)) == nil {
+	defer badgerdb.Contain(s.log, op, &err) // logged there
+	for s.room(op, logFile/2) == nil {
 		select {
 		case <-s.stop:
 			return

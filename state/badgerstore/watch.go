@@ -6,6 +6,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/sidecast/sidecast/components/badgerdb"
 	"github.com/sidecast/sidecast/state"
 	"github.com/sidecast/sidecast/state/etag"
 	"github.com/sidecast/sidecast/state/feed"
@@ -70,7 +71,7 @@ func (s *store) sweep() {
 	}
 	defer s.gate.RUnlock()
 	var err error
-	defer s.contain(op, &err) // logged there
+	defer badgerdb.Contain(s.log, op, &err) // logged there
 	s.publish.Lock()
 	defer s.publish.Unlock()
 	now := time.Now()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 
+	"github.com/sidecast/sidecast/components/badgerdb"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/state"
 	"github.com/sidecast/sidecast/state/etag"
@@ -171,10 +172,7 @@ func (s *store) gather(first *write) (group []*write, rest *write) {
 // commit applies the batches of group that hold; those that do not have their err set. An error is that of all.
 func (s *store) commit(group []*write) (err error) {
 	const op = "state.badger: apply"
-	defer s.contain(op, &err)
-	if s.broken != nil {
-		return s.broken
-	}
+	defer badgerdb.Contain(s.log, op, &err)
 	view := s.db.NewTransactionAt(s.versions.latest(), false)
 	defer view.Discard()
 	stage := &stage{op: op, now: time.Now().UnixMilli(), view: view, txn: s.db.NewTransactionAt(0, true), heads: make(map[string]head)}
@@ -192,7 +190,7 @@ func (s *store) commit(group []*write) (err error) {
 	if len(stage.heads) == 0 {
 		return nil // nothing changes
 	}
-	if err := s.space.check(op, uint64(bytes)); err != nil {
+	if err := s.room(op, uint64(bytes)); err != nil {
 		return err
 	}
 	if err := s.commitAt(stage.txn, group...); err != nil {
@@ -205,15 +203,9 @@ func (s *store) commit(group []*write) (err error) {
 // commitAt commits txn as the next version, makes it visible and tells the watchers of the batches in it.
 func (s *store) commitAt(txn *badger.Txn, group ...*write) error {
 	const op = "state.badger: apply"
-	s.wrote = true
 	version := s.versions.latest() + 1
-	if err := txn.CommitAt(version, nil); err != nil {
-		if errors.Is(err, badger.ErrTxnTooBig) {
-			return fault.New(op, fault.TransactionBig, "badger: %w", err)
-		}
-		// What Badger holds of the transaction is not known, and after some failures its next write ends the process.
-		s.broken = fault.New(op, fault.BackendFailed, "badger failed to write and takes no more writes until the store is opened again: %w", err)
-		return s.broken
+	if err := s.db.Commit(op, func() error { return txn.CommitAt(version, nil) }); err != nil {
+		return err
 	}
 	s.publish.Lock()
 	defer s.publish.Unlock()

@@ -39,7 +39,7 @@ exit code 1.`,
 			ctx, cancel := o.within(cmd.Context(), 0)
 			defer cancel()
 			request.AppId = args[0]
-			request.Method, request.HttpQuery, _ = strings.Cut(strings.TrimPrefix(args[1], "/"), "?")
+			request.Method, request.HttpQuery, _ = strings.Cut(args[1], "?")
 			if request.Metadata, err = pairs(cmd, "header", headers); err != nil {
 				return err
 			}

@@ -1,4 +1,4 @@
-package badgerstore
+package badgerdb
 
 import (
 	"context"
@@ -10,13 +10,11 @@ import (
 	"github.com/sidecast/sidecast/fault"
 )
 
-// What Badger writes out when it is opened or closed: its memtables, with room to spare.
-const flushSpace = 4 * memtable
-
-// space keeps a reserve free on the disk of a store.
+// space keeps a reserve free on the disk of a database. What it learns is not cached: another program may fill the disk.
 type space struct {
 	dir     string
-	reserve uint64
+	reserve uint64 // what writes leave free
+	rest    uint64 // what Badger writes out when it is opened or closed: its memtables, with room to spare
 	free    func(dir string) (uint64, error)
 }
 
@@ -28,17 +26,13 @@ func freeSpace(dir string) (uint64, error) {
 	return usage.Free, nil
 }
 
-// check fails with fault.DiskFull when writing that many bytes would touch the reserve. The look costs microseconds, an
-// fsync milliseconds; so it is not cached. A disk that does not tell is taken to have room.
-func (s space) check(op string, bytes uint64) error {
-	return s.require(op, s.reserve+bytes)
-}
-
-// checkRest is check for what Badger must write to open or close; reads of a full disk go on after a restart.
+// checkRest asks for what Badger must write to open or close, which is less than a write needs: a full disk can still be
+// read after a restart.
 func (s space) checkRest(op string) error {
-	return s.require(op, min(s.reserve, flushSpace))
+	return s.require(op, min(s.reserve, s.rest))
 }
 
+// require fails with fault.DiskFull when less than bytes are free. A disk that does not tell is taken to have room.
 func (s space) require(op string, bytes uint64) error {
 	free, err := s.free(s.dir)
 	if err != nil || free >= bytes {
