@@ -177,6 +177,7 @@ func TestKilledServer(t *testing.T) {
 	watching, stopWatch := context.WithCancel(t.Context())
 	defer stopWatch()
 	go l.Watch(watching, "door", func(s lock.Status) error { seen <- s; return nil })
+	eventually(t, "the first state", func() bool { return len(seen) > 0 }) // a watch that has begun survives what follows
 	last, err := l.Acquire(t.Context(), "gone", "ann", 30*time.Second, false)
 	if err != nil {
 		t.Fatal(err)
@@ -214,11 +215,14 @@ func TestKilledServer(t *testing.T) {
 	if !(lease.Token < first.Token && first.Token < second.Token && last.Token < again.Token) {
 		t.Fatalf("tokens %d, %d, %d and %d, %d", lease.Token, first.Token, second.Token, last.Token, again.Token)
 	}
-	for s := range seen {
-		if s.Lease != nil && s.Lease.Token == second.Token && s.Waiting == 0 {
-			break
+	eventually(t, "the last state", func() bool {
+		select {
+		case s := <-seen:
+			return s.Lease != nil && s.Lease.Token == second.Token && s.Waiting == 0
+		default:
+			return false
 		}
-	}
+	})
 }
 
 // An empty bucket does not forget how far its sequences had come, however its server ended.
