@@ -53,6 +53,10 @@ func event(format string, args ...any) {
 	_, _ = fmt.Fprintf(f, format+"\n", args...)
 }
 
+func sidecarArgs(a App) []string {
+	return []string{"run", "--app-id", a.ID, "--grpc-port", strconv.Itoa(a.GRPCPort)}
+}
+
 func flagValue(args []string, flag string) string {
 	if at := slices.Index(args, flag); at >= 0 && at+1 < len(args) {
 		return args[at+1]
@@ -166,7 +170,7 @@ func beSupervisor(file string) int {
 	}
 	ctx, kill, release := Signals(context.Background())
 	defer release()
-	plan.Kill = kill
+	plan.Kill, plan.SidecarArgs = kill, sidecarArgs
 	code, err := Run(ctx, plan)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -232,7 +236,7 @@ func newStage(t *testing.T, apps ...App) *stage {
 	t.Helper()
 	t.Setenv(eventsEnv, filepath.Join(t.TempDir(), "events"))
 	s := &stage{t: t, kill: make(chan struct{}), done: make(chan struct{})}
-	s.plan = Plan{Apps: apps, Out: &s.out, Kill: s.kill, Grace: 20 * time.Second}
+	s.plan = Plan{Apps: apps, Out: &s.out, Kill: s.kill, Grace: 20 * time.Second, SidecarArgs: sidecarArgs}
 	return s
 }
 

@@ -26,7 +26,7 @@ type Plan struct {
 
 	// Executable is the program of the sidecars; "" means this one.
 	Executable string
-	// SidecarArgs makes the arguments of a sidecar, with the ports of the App filled in; nil means DefaultSidecarArgs.
+	// SidecarArgs makes the arguments of a sidecar, with the ports of the App filled in. Required unless NoSidecars.
 	SidecarArgs func(App) []string
 	// NoSidecars says that the caller itself is the sidecar: only apps are started. Set Ready and Drain then.
 	NoSidecars bool
@@ -70,11 +70,11 @@ type App struct {
 	// Health says how the sidecar checks the app.
 	Health HealthCheck
 
-	// GRPCPort, HTTPPort and MetricsPort are where the sidecar listens; 0 means any free port, chosen once.
-	GRPCPort, HTTPPort, MetricsPort int
-	// Namespace, LogLevel, ConfigFile and ResourcesPaths are passed to the sidecar; empty means its defaults.
-	Namespace, LogLevel, ConfigFile string
-	ResourcesPaths                  []string
+	// GRPCPort and MetricsPort are where the sidecar listens; 0 means any free port, chosen once.
+	GRPCPort, MetricsPort int
+	// Namespace, LogLevel and ResourcesPaths are passed to the sidecar; empty means its defaults.
+	Namespace, LogLevel string
+	ResourcesPaths      []string
 	// Env is added to the environment of the app and of its sidecar.
 	Env map[string]string
 
@@ -112,36 +112,6 @@ func (r Restart) again(e Exit) bool {
 	return r == Always || r == OnFailure && e.Code() != 0
 }
 
-// DefaultSidecarArgs are the arguments of `sidecast run` for one sidecar that a supervisor started.
-func DefaultSidecarArgs(a App) []string {
-	args := []string{"run", "--exit-with-parent", "--app-id", a.ID}
-	add := func(flag, value string) {
-		if value != "" && value != "0" && value != "0s" {
-			args = append(args, flag, value)
-		}
-	}
-	add("--app-port", strconv.Itoa(a.Port))
-	add("--app-protocol", a.Protocol)
-	add("--app-max-concurrency", strconv.Itoa(a.MaxConcurrency))
-	add("--grpc-port", strconv.Itoa(a.GRPCPort))
-	add("--http-port", strconv.Itoa(a.HTTPPort))
-	add("--metrics-port", strconv.Itoa(a.MetricsPort))
-	add("--namespace", a.Namespace)
-	add("--log-level", a.LogLevel)
-	add("--config", a.ConfigFile)
-	for _, path := range a.ResourcesPaths {
-		add("--resources-path", path)
-	}
-	if a.Health.Enabled {
-		args = append(args, "--enable-app-health-check")
-		add("--app-health-check-path", a.Health.Path)
-		add("--app-health-probe-interval", a.Health.Interval.String())
-		add("--app-health-probe-timeout", a.Health.Timeout.String())
-		add("--app-health-threshold", strconv.Itoa(a.Health.Threshold))
-	}
-	return args
-}
-
 // prepared is the plan with every default and port filled in, or what makes it impossible.
 func (plan Plan) prepared() (Plan, error) {
 	const op = "run"
@@ -150,9 +120,6 @@ func (plan Plan) prepared() (Plan, error) {
 	}
 	if plan.Grace <= 0 {
 		plan.Grace = defaultGrace
-	}
-	if plan.SidecarArgs == nil {
-		plan.SidecarArgs = DefaultSidecarArgs
 	}
 	if plan.Ready == nil {
 		plan.Ready = answers
@@ -237,10 +204,6 @@ func (plan Plan) environment(a App) []string {
 		port := strconv.Itoa(a.GRPCPort)
 		added["SIDECAST_GRPC_PORT"], added["DAPR_GRPC_PORT"] = port, port
 		added["SIDECAST_GRPC_ENDPOINT"] = "127.0.0.1:" + port
-	}
-	if a.HTTPPort != 0 {
-		port := strconv.Itoa(a.HTTPPort)
-		added["SIDECAST_HTTP_PORT"], added["DAPR_HTTP_PORT"] = port, port
 	}
 	env := slices.Clone(plan.Env)
 	token := added["SIDECAST_API_TOKEN"]

@@ -13,7 +13,7 @@ import (
 
 // sidecarPorts are the ports of one sidecar, each with its key in the run file.
 func (a *App) sidecarPorts() map[string]*int {
-	return map[string]*int{"grpcPort": &a.GRPCPort, "httpPort": &a.HTTPPort, "metricsPort": &a.MetricsPort}
+	return map[string]*int{"grpcPort": &a.GRPCPort, "metricsPort": &a.MetricsPort}
 }
 
 // assignPorts checks that the ports asked for are free and chooses the others.

@@ -26,7 +26,6 @@ type settings struct {
 	Env            map[string]string `run:"env"`
 	ResourcesPath  string            `run:"resourcesPath"`
 	ResourcesPaths []string          `run:"resourcesPaths"`
-	ConfigFile     string            `run:"configFilePath"`
 	Namespace      string            `run:"namespace"`
 	LogLevel       string            `run:"logLevel" oneof:"debug|info|warn|error"`
 	Protocol       string            `run:"appProtocol" oneof:"http|grpc"`
@@ -51,12 +50,14 @@ type appEntry struct {
 	Build       []string `run:"build"`
 	Main        bool     `run:"main"`
 	GRPCPort    int      `run:"grpcPort,daprGRPCPort"`
-	HTTPPort    int      `run:"httpPort,daprHTTPPort"`
 	MetricsPort int      `run:"metricsPort"`
 }
 
 // meaningless are keys of Dapr's template for which there is nothing to do here: they are accepted, and Load says so.
 var meaningless = map[string]string{
+	"httpPort":                 "there is no HTTP API yet",
+	"daprHTTPPort":             "there is no HTTP API yet",
+	"configFilePath":           "Configuration files are not read",
 	"appLogDestination":        "output goes to the merged log",
 	"daprdLogDestination":      "output goes to the merged log",
 	"placementHostAddress":     "there is no placement service",
@@ -158,8 +159,8 @@ func (e appEntry) app(folder string) App {
 			Enabled: e.HealthCheck, Path: e.HealthPath, Interval: e.HealthInterval, Timeout: e.HealthTimeout,
 			Threshold: e.HealthThreshold,
 		},
-		GRPCPort: e.GRPCPort, HTTPPort: e.HTTPPort, MetricsPort: e.MetricsPort,
-		Namespace: e.Namespace, LogLevel: e.LogLevel, ConfigFile: absolute(folder, e.ConfigFile), ResourcesPaths: resources,
+		GRPCPort: e.GRPCPort, MetricsPort: e.MetricsPort,
+		Namespace: e.Namespace, LogLevel: e.LogLevel, ResourcesPaths: resources,
 		Env: e.Env, Restart: Restart(e.Restart), Main: e.Main, ExitWhenDone: e.ExitWhenDone,
 	}
 }
@@ -195,7 +196,7 @@ func (d *decoder) decodeFile(root node, file *runFile) {
 // check looks for what the values say wrong, each being of the right type.
 func (d *decoder) check(at, folder string, e appEntry) {
 	for key, port := range map[string]int{
-		"appPort": e.Port, "grpcPort": e.GRPCPort, "httpPort": e.HTTPPort, "metricsPort": e.MetricsPort,
+		"appPort": e.Port, "grpcPort": e.GRPCPort, "metricsPort": e.MetricsPort,
 	} {
 		if port < 0 || port > 65535 {
 			d.problemAt(at, key, "%d is not a port: 1 to 65535, or leave it out", port)
@@ -234,7 +235,7 @@ func (d *decoder) checkPorts(apps []appEntry) {
 		for _, want := range []struct {
 			key  string
 			port int
-		}{{"appPort", e.Port}, {"grpcPort", e.GRPCPort}, {"httpPort", e.HTTPPort}, {"metricsPort", e.MetricsPort}} {
+		}{{"appPort", e.Port}, {"grpcPort", e.GRPCPort}, {"metricsPort", e.MetricsPort}} {
 			at := fmt.Sprintf("apps[%d]", i)
 			if other := owners[want.port]; want.port != 0 && other != "" {
 				d.problemAt(at, want.key, "%d is the %s already", want.port, other)

@@ -25,7 +25,7 @@ func TestLoadDaprsTemplate(t *testing.T) {
 		Health: HealthCheck{
 			Enabled: true, Path: "/healthz", Interval: 5 * time.Second, Timeout: 500 * time.Millisecond, Threshold: 3,
 		},
-		GRPCPort: 50010, HTTPPort: 3510, ResourcesPaths: []string{filepath.Join(here, "webapp", "components")},
+		GRPCPort: 50010, ResourcesPaths: []string{filepath.Join(here, "webapp", "components")},
 		Env: map[string]string{"DEBUG": "true", "LEVEL": "3"},
 	}, {
 		ID: "testdata", Dir: here, Command: []string{"./backend"}, Build: []string{"go", "build", "-o", "bin/backend", "."},
@@ -37,8 +37,8 @@ func TestLoadDaprsTemplate(t *testing.T) {
 			t.Errorf("app %d:\n got %+v\nwant %+v", i, plan.Apps[i], want[i])
 		}
 	}
-	if len(notes) != 2 || !strings.Contains(notes[0], "common.appLogDestination has no effect") ||
-		!strings.Contains(notes[1], "dapr.yaml:22: apps[0].placementHostAddress has no effect: there is no placement service") {
+	if len(notes) != 3 || !strings.Contains(notes[0], "common.appLogDestination has no effect") ||
+		!strings.Contains(notes[2], "dapr.yaml:22: apps[0].placementHostAddress has no effect: there is no placement service") {
 		t.Errorf("notes: %q", notes)
 	}
 }

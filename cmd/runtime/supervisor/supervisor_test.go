@@ -259,9 +259,9 @@ func TestPortInUse(t *testing.T) {
 		t.Errorf("error %v", s.err)
 	}
 	one, other := app("a", "exit", "0"), app("a", "exit", "0")
-	one.HTTPPort, other.HTTPPort = 20001, 20001
+	one.MetricsPort, other.MetricsPort = 20001, 20001
 	s = newStage(t, one, other).start().ends(2)
-	if s.err == nil || !strings.Contains(s.err.Error(), "a#1.httpPort and a#2.httpPort are both 20001") {
+	if s.err == nil || !strings.Contains(s.err.Error(), "a#1.metricsPort and a#2.metricsPort are both 20001") {
 		t.Errorf("error %v", s.err)
 	}
 }
@@ -270,12 +270,12 @@ func TestEnvironmentOfAnApp(t *testing.T) {
 	t.Setenv("SIDECAST_API_TOKEN", "secret-token")
 	t.Setenv("DAPR_GRPC_PORT", "from outside")
 	e := app("orders", "env")
-	e.Port, e.GRPCPort, e.HTTPPort = 8080, 0, 0
+	e.Port, e.GRPCPort = 8080, 0
 	e.Env = map[string]string{"MINE": "1"}
 	s := newStage(t, e).start().ends(0)
 	for _, pattern := range []string{
-		`APP_ID=orders`, `APP_PORT=8080`, `SIDECAST_GRPC_PORT=\d+`, `SIDECAST_HTTP_PORT=\d+`, `DAPR_GRPC_PORT=\d+`,
-		`DAPR_HTTP_PORT=\d+`, `SIDECAST_GRPC_ENDPOINT=127\.0\.0\.1:\d+`, `SIDECAST_API_TOKEN=secret-token`,
+		`APP_ID=orders`, `APP_PORT=8080`, `SIDECAST_GRPC_PORT=\d+`, `DAPR_GRPC_PORT=\d+`,
+		`SIDECAST_GRPC_ENDPOINT=127\.0\.0\.1:\d+`, `SIDECAST_API_TOKEN=secret-token`,
 		`DAPR_API_TOKEN=secret-token`, `MINE=1`,
 	} {
 		if !regexp.MustCompile(`(?m)^orders +\| ` + pattern + `$`).MatchString(s.out.String()) {
