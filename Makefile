@@ -2,7 +2,7 @@
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS   = -s -w -X main.version=$(VERSION)
-TOOL      = go tool -modfile=tools/go.mod
+TOOLS     = $(CURDIR)/bin/tools
 TARGETS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 export CGO_ENABLED ?= 0
@@ -29,20 +29,23 @@ test: build ## all tests, end-to-end ones included
 race: ## the tests of everything that runs concurrently, under the race detector
 	CGO_ENABLED=1 go test -race -short ./...
 
+.PHONY: tools
+tools: # the programs of tools/go.mod, in the versions it pins
+	@CGO_ENABLED=0 go build -C tools -o $(TOOLS)/ tool
+
 .PHONY: lint
-lint: ## gofmt, vet, staticcheck, buf lint, govulncheck
+lint: tools ## gofmt, vet, staticcheck, buf lint, govulncheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'run gofmt on:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
-	$(TOOL) staticcheck ./...
-	cd sdk/proto && go tool -modfile=../../tools/go.mod buf lint
-	@sh scripts/vulnerabilities.sh
+	$(TOOLS)/staticcheck ./...
+	cd sdk/proto && $(TOOLS)/buf lint
+	@GOVULNCHECK=$(TOOLS)/govulncheck sh scripts/vulnerabilities.sh
 
 .PHONY: gen
-gen: build ## generate Go code from the proto, and the reference pages from the code
-	cd sdk/proto && PATH="$(CURDIR)/bin:$$PATH" && \
-		go build -C ../../tools -o ../bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc && \
-		go tool -modfile=../../tools/go.mod buf generate
-	cd sdk/proto && go tool -modfile=../../tools/go.mod buf build --as-file-descriptor-set -o $(CURDIR)/bin/api.binpb
+gen: tools ## generate Go code from the proto, and the reference pages from the code
+	cd sdk/proto && PATH="$(TOOLS):$$PATH" buf generate
+	cd sdk/proto && $(TOOLS)/buf build --as-file-descriptor-set -o $(CURDIR)/bin/api.binpb
+	$(MAKE) build
 	bin/sidecast reference --out docs/reference --descriptors bin/api.binpb
 
 .PHONY: stale
