@@ -41,7 +41,9 @@ import (
 type Host struct {
 	Log                        *slog.Logger
 	AppID, Namespace, Instance string
-	// Component is the name the manifest gives the component that is opened.
+	// Component is the name that the manifest gives the component. It is part of the default of whatever a backend names
+	// (directory, bucket, stream): components of different names share nothing unless they are told to, and a component that
+	// several apps of a namespace have under one name is the same one on the fabric.
 	Component string
 	// DataDir is the root of this machine's data. A backend keeps its own below it.
 	DataDir string

@@ -82,6 +82,9 @@ func (r *reader) files(path string) []string {
 			names = append(names, name)
 		}
 	}
+	if len(names) == 0 && err == nil {
+		r.findings = append(r.findings, Finding{File: path, Severity: Warning, Message: "the folder holds no .yaml or .yml file"})
+	}
 	return names
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -267,6 +268,28 @@ func TestSetSupervise(t *testing.T) {
 			t.Errorf("supervised %v, stopped %v", names, stopped.Load())
 		}
 	})
+}
+
+func TestABackendKnowsItsComponent(t *testing.T) {
+	var names []string
+	named := stateTest(func(_ context.Context, h Host, c testConfig) (state.Store, error) {
+		names = append(names, h.AppID+" "+h.Component)
+		return &fakeStore{config: c}, nil
+	})
+	other := cart()
+	other.Name = "users"
+	s := NewSet(Options{Host: Host{AppID: "orders"}, Known: []Component{named}, Documents: docs(cart(), other)})
+	defer closeSet(t, s)
+	for _, name := range []string{"cart", "users"} {
+		use, err := s.State(context.Background(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		use.Release()
+	}
+	if !slices.Equal(names, []string{"orders cart", "orders users"}) {
+		t.Errorf("opened %q", names)
+	}
 }
 
 func TestSecretsStayOut(t *testing.T) {

@@ -29,6 +29,7 @@ var arrows = map[string][]string{
 	"appchannel":          {"fault", "fault/faultgrpc", "call", "sdk/proto", "appchannel"},
 	"components":          {"fault", "state", "pubsub", "lock", "components"},
 	"components/standard": {"components", "state", "pubsub", "lock"},
+	"components/badgerdb": {"fault", "fabric/subject", "components"},
 	"building_blocks":     {"fault", "call", "telemetry", "resiliency", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "components"},
 	"api":                 {"fault", "fault/faultgrpc", "call", "actors", "appchannel", "state", "lock", "building_blocks", "sdk/proto"},
 	"sdk/proto":           {},
@@ -94,7 +95,7 @@ func exempt(from string) bool {
 func allowed(from, to string) bool {
 	for _, contract := range backends {
 		if strings.HasPrefix(from, contract) {
-			return within(to, "fault", "fabric/subject", "components", strings.TrimSuffix(contract, "/")) || from == "lock/badgerlock" && within(to, "state")
+			return within(to, "fault", "fabric/subject", "components", strings.TrimSuffix(contract, "/"))
 		}
 	}
 	if from == "components/standard" {

@@ -23,20 +23,14 @@ import (
 
 const op = "test"
 
-// The environment variables that make the test binary a process of its own: one that is killed, one that cannot flush.
-const (
-	holderDir    = "BADGERDB_TEST_HOLDER"
-	flushlessDir = "BADGERDB_TEST_FLUSHLESS"
-)
+// holderDir is the environment variable that makes the test binary the process that is killed.
+const holderDir = "BADGERDB_TEST_HOLDER"
 
 var testHost = components.Host{AppID: "orders", Component: "cart"}
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(holderDir); dir != "" {
 		holdInChild(dir)
-	}
-	if dir := os.Getenv(flushlessDir); dir != "" {
-		writeWithoutFlush(dir)
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -53,9 +47,9 @@ func holdInChild(dir string) {
 }
 
 // start runs the test binary as the process that variable makes it, and returns the line it prints.
-func start(t *testing.T, variable, dir string) (child *exec.Cmd, said string) {
+func start(t *testing.T, variable, dir string, args ...string) (child *exec.Cmd, said string) {
 	t.Helper()
-	child = exec.Command(os.Args[0])
+	child = exec.Command(os.Args[0], args...)
 	child.Env = append(os.Environ(), variable+"="+dir)
 	child.Stderr = os.Stderr
 	out, err := child.StdoutPipe()

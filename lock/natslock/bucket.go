@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +50,8 @@ func openBucket(ctx context.Context, conn *nats.Conn, namespace string, c Config
 	if err != nil {
 		return nil, fault.New("lock jetstream: open", fault.JetStreamRefused, "%w", err)
 	}
-	name := subject.Token(namespace) + "_" + subject.Token(c.Bucket)
+	// The namespace's own _ is escaped, so that no two pairs of namespace and bucket share a name.
+	name := strings.ReplaceAll(subject.Token(namespace), "_", "=5F") + "_" + subject.Token(c.Bucket)
 	b := &bucket{
 		conn: conn, js: js,
 		keys: "$KV." + name + ".",

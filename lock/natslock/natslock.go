@@ -1,5 +1,5 @@
-// Package natslock is lock.jetstream: locks shared by every sidecar of a namespace, kept in a key-value bucket of the
-// fabric. It is the default.
+// Package natslock is lock.jetstream: locks shared by the sidecars of a namespace, kept in a key-value bucket of the
+// fabric. It is the default. Those share their locks that have a component of the same name, or name the same bucket.
 //
 //	locker, err := natslock.Component.Open(ctx, host, nil)
 //	lease, err := locker.Acquire(ctx, "invoices", "worker-7", 30*time.Second, true)
@@ -57,7 +57,7 @@ import (
 
 // Config is what the user writes under spec.metadata.
 type Config struct {
-	Bucket   string `meta:"bucket" default:"locks" doc:"Name of the bucket; components with the same bucket and namespace share their locks."`
+	Bucket   string `meta:"bucket" doc:"Name of the bucket; components with the same bucket and namespace share their locks. Left out: locks-<component>."`
 	Replicas int    `meta:"replicas" default:"0" min:"0" max:"5" doc:"Copies of the bucket when it is made; 0 means what the fabric is told."`
 }
 
@@ -87,6 +87,9 @@ func open(ctx context.Context, host components.Host, config Config) (lock.Locker
 	conn, err := host.NATS(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if config.Bucket == "" {
+		config.Bucket = "locks-" + host.Component
 	}
 	if config.Replicas == 0 {
 		config.Replicas = max(host.Replicas, 1)

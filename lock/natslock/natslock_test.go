@@ -15,6 +15,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/lock/locktest"
 )
@@ -139,3 +140,34 @@ func TestLocker(t *testing.T)       { locktest.Run(t, backend(true)) }
 func TestLockerRemote(t *testing.T) { locktest.Run(t, backend(false)) }
 
 func BenchmarkLocker(b *testing.B) { locktest.Benchmark(b, backend(true)) }
+
+// Apps share the locks of components that have one name, and of no others.
+func TestLocksAreTheComponents(t *testing.T) {
+	s := serve(t, t.TempDir(), -1)
+	conn := connect(t, s.ClientURL())
+	take := func(namespace, app, component, bucket string) error {
+		h := host(conn, true)
+		h.Namespace, h.AppID, h.Component = namespace, app, component
+		l, err := open(t.Context(), h, Config{Bucket: bucket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close(context.Background()) })
+		_, err = l.Acquire(t.Context(), "invoices", app, time.Minute, false)
+		return err
+	}
+	for _, c := range []struct {
+		namespace, app, component, bucket string
+		held                              bool
+	}{
+		{"a", "orders", "b_c", "", false},
+		{"a", "billing", "b_c", "", true},
+		{"a", "billing", "b.c", "", false},
+		{"a_b", "billing", "c", "", false},
+		{"a", "billing", "c", "locks-b_c", true},
+	} {
+		if err := take(c.namespace, c.app, c.component, c.bucket); c.held != (fault.ReasonOf(err) == fault.LockHeld) || !c.held && err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}

@@ -65,7 +65,7 @@ func newModel(t *testing.T, rt *rapid.T, backend Backend) *model {
 
 func (m *model) feed(rt *rapid.T, g *modelGroup, i int) pubsub.Feed {
 	if g.feeds[i] == nil {
-		f, err := m.b.Subscribe(m.ctx, "t", pubsub.Group{Name: g.name, AckWait: 5 * longWait})
+		f, err := m.b.Subscribe(m.ctx, "t", pubsub.Group{Name: g.name, AckWait: modelAckWait})
 		if err != nil {
 			rt.Fatalf("Subscribe: %v", err)
 		}
@@ -182,8 +182,12 @@ func (m *model) close(rt *rapid.T) {
 	maps.DeleteFunc(g.out, func(_ string, o modelOut) bool { return o.feed == i })
 }
 
+// modelAckWait is longer than a run of the model, and short enough to wait for at its end: a message that was on its way to
+// a feed when that closed may come back only then.
+const modelAckWait = 15 * time.Second
+
 func (m *model) drain(rt *rapid.T) {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(modelAckWait + patience)
 	for _, g := range m.groups {
 		for len(g.acked) < len(m.stored) {
 			for id, o := range g.out {

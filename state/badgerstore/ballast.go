@@ -89,11 +89,12 @@ func (s *store) collect() {
 	}
 }
 
+const collectOp = "state.badger: collect"
+
 func (s *store) collectOnce() {
-	const op = "state.badger: collect"
 	var err error
-	defer badgerdb.Contain(s.log, op, &err) // logged there
-	for s.room(op, logFile/2) == nil {
+	defer badgerdb.Contain(s.log, collectOp, &err) // logged there
+	for s.room(collectOp, logFile/2) == nil {
 		select {
 		case <-s.stop:
 			return

@@ -49,7 +49,9 @@ func TestARealFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	s.space.reserve = 50 << 20
+	if err := syscall.Mount("", disk, "", syscall.MS_REMOUNT, "size=200m"); err != nil {
+		t.Fatal(err)
+	}
 	if err := set("x"); err != nil {
 		t.Errorf("a write when there is room again: %v", err)
 	}

@@ -1,4 +1,5 @@
-// Package natsstore is `state.jetstream`: state in a key-value bucket on the fabric, shared by every sidecar that names it.
+// Package natsstore is `state.jetstream`: state in a key-value bucket on the fabric, shared by every sidecar of the namespace
+// that has a component of that name, or names the bucket.
 //
 // # What is promised
 //
@@ -39,6 +40,7 @@ package natsstore
 import (
 	"context"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,7 +56,7 @@ import (
 
 // Config is what the user writes under spec.metadata.
 type Config struct {
-	Bucket string `meta:"bucket" doc:"Key-value bucket that holds the items; created if it is not there. Left out: sidecast-<namespace>."`
+	Bucket string `meta:"bucket" doc:"Key-value bucket that holds the items; created if it is not there. Stores with one bucket share their items. Left out: sidecast-<namespace>_<component>."`
 }
 
 // Component makes the backend known to the runtime.
@@ -104,7 +106,7 @@ func open(ctx context.Context, host components.Host, c Config) (state.Store, err
 	}
 	bucket := c.Bucket
 	if bucket == "" {
-		bucket = "sidecast-" + subject.Token(host.Namespace)
+		bucket = defaultBucket(host)
 	}
 	if s.keys, err = newKeyspace(bucket); err != nil {
 		return nil, fault.New(op, fault.BadManifest, "%w", err)
@@ -124,6 +126,12 @@ func open(ctx context.Context, host components.Host, c Config) (state.Store, err
 		return s, nil
 	}
 	return &watchedStore{s}, nil
+}
+
+// defaultBucket is one for each component of a namespace. The namespace's own _ is escaped, so that no two pairs share one.
+func defaultBucket(host components.Host) string {
+	namespace := strings.ReplaceAll(subject.Token(host.Namespace), "_", "=5F")
+	return "sidecast-" + namespace + "_" + subject.Token(host.Component)
 }
 
 // enter begins a call: its context ends with the store as well, and after patience if it has no deadline. The caller

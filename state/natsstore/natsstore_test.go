@@ -292,3 +292,30 @@ func TestATimeoutIsTold(t *testing.T) {
 		t.Errorf("Get = %v", err)
 	}
 }
+
+// Apps share the items of components that have one name, and of no others.
+func TestItemsAreTheComponents(t *testing.T) {
+	conn := connect(t, start(t, t.TempDir(), 1))
+	for _, c := range []struct {
+		namespace, app, component string
+		shared                    bool
+	}{
+		{"a", "orders", "b_c", false},
+		{"a", "billing", "b_c", true},
+		{"a", "billing", "b.c", false},
+		{"a_b", "billing", "c", false},
+	} {
+		s, err := open(t.Context(), components.Host{Namespace: c.namespace, AppID: c.app, Component: c.component, NATS: using(conn)}, Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close(context.Background())
+		items, err := s.Get(t.Context(), []string{"k"})
+		if err != nil || (len(items) == 1) != c.shared {
+			t.Errorf("%+v finds %v, %v", c, items, err)
+		}
+		if _, err := s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: "k"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
