@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +26,7 @@ type appConsumer struct {
 	slots  chan struct{} // one token for each event the app may be given
 	app    *App
 	state  atomic.Pointer[string] // nil before the first try
+	out    atomic.Int32           // events that the app works on
 }
 
 var _ Sink = (*appConsumer)(nil)
@@ -76,7 +76,7 @@ func (p *PubSub) follow(ctx context.Context, wanted []appchannel.Subscription) {
 	for key, c := range p.active {
 		if sub, ok := all[key]; !ok || sub != c.sub {
 			delete(p.active, key)
-			p.leaving.Go(func() { _ = c.worker.Stop(context.WithoutCancel(ctx)) })
+			p.leaving.Go(func() { _ = c.worker.Stop(p.working) })
 		}
 	}
 	for key, sub := range all {
@@ -106,26 +106,29 @@ func (p *PubSub) consume(sub appchannel.Subscription) *appConsumer {
 
 func (c *appConsumer) report(state string) { c.state.Store(&state) }
 
-// stop ends the subscriptions of the app: none pulls more, and each finishes what it holds, as long as ctx lasts.
+// stop ends the subscriptions of the app: none pulls more, and each finishes what it holds. When ctx ends first, what is
+// left is cut off and goes back to its broker.
 func (p *PubSub) stop(ctx context.Context) error {
+	late := context.AfterFunc(ctx, p.cut)
+	defer func() {
+		if late() && ctx.Err() != nil { // those who waited for ctx were faster
+			p.cut()
+		}
+	}()
 	p.mu.Lock()
 	p.stopped = true
-	var errs []error
-	var mu sync.Mutex
+	var stops []func(context.Context) error
+	if p.watch != nil {
+		stops = append(stops, p.watch.Stop)
+	}
 	for _, c := range p.active {
-		p.leaving.Go(func() {
-			if err := c.worker.Stop(ctx); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				errs = append(errs, err)
-			}
-		})
+		stops = append(stops, c.worker.Stop)
 	}
 	clear(p.active)
-	watch := p.watch
 	p.mu.Unlock()
-	if watch != nil {
-		errs = append(errs, watch.Stop(ctx))
+	errs := make([]error, len(stops))
+	for i, stop := range stops {
+		p.leaving.Go(func() { errs[i] = stop(ctx) })
 	}
 	p.leaving.Wait()
 	return errors.Join(errs...)
@@ -135,7 +138,8 @@ func (p *PubSub) stop(ctx context.Context) error {
 type SubscriptionStatus struct {
 	Subscription appchannel.Subscription
 	// State is `subscribing`, `active` or the error that keeps it from being so.
-	State    string
+	State string
+	// InFlight is how many events the app works on.
 	InFlight int
 }
 
@@ -145,7 +149,7 @@ func (p *PubSub) Subscriptions() []SubscriptionStatus {
 	defer p.mu.Unlock()
 	all := make([]SubscriptionStatus, 0, len(p.active))
 	for _, c := range p.active {
-		status := SubscriptionStatus{Subscription: c.sub, State: "subscribing", InFlight: cap(c.slots) - len(c.slots)}
+		status := SubscriptionStatus{Subscription: c.sub, State: "subscribing", InFlight: int(c.out.Load())}
 		if state := c.state.Load(); state != nil {
 			status.State = *state
 		}
@@ -193,6 +197,8 @@ func (c *appConsumer) Return(n int) {
 // Deliver gives the app an event in the app's own lane.
 func (c *appConsumer) Deliver(ctx context.Context, event *appchannel.Event) (appchannel.Outcome, error) {
 	defer c.Return(1)
+	c.out.Add(1)
+	defer c.out.Add(-1)
 	return c.app.deliver(ctx, event)
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
+	"github.com/cloudevents/sdk-go/v2/types"
 	"github.com/google/uuid"
 
 	"github.com/sidecast/sidecast/appchannel"
@@ -144,7 +145,7 @@ func unwrap(component, topic, route string, raw bool, d pubsub.Delivery) *appcha
 		switch name {
 		case "pubsubname", "topic", keyExtension: // fields of their own
 		default:
-			if text, ok := value.(string); ok {
+			if text, err := types.Format(value); err == nil { // booleans and numbers come as text, as over HTTP
 				seen.Header.Add(name, text)
 			}
 		}

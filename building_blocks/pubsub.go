@@ -43,6 +43,9 @@ type PubSub struct {
 	watch    *actors.Worker                   // follows what the app wants
 	leaving  sync.WaitGroup                   // subscriptions that are being stopped
 	stopped  bool
+
+	working context.Context // of all deliveries
+	cut     func()          // ends it
 }
 
 func newPubSub(d Deps, app *App) *PubSub {
@@ -50,11 +53,13 @@ func newPubSub(d Deps, app *App) *PubSub {
 	if credits == 0 {
 		credits = defaultEventConcurrency
 	}
+	working, cut := context.WithCancel(context.Background())
 	return &PubSub{
 		self: d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits,
 		lanes:   &componentLanes{system: d.System, block: "pubsub"},
 		metrics: d.Metrics, tracer: d.Tracer,
-		active: map[subscriptionKey]*appConsumer{},
+		active:  map[subscriptionKey]*appConsumer{},
+		working: working, cut: cut,
 	}
 }
 
@@ -91,9 +96,14 @@ func (p *PubSub) PublishBatch(ctx context.Context, component, topic string, draf
 	if len(drafts) > MaxBatch {
 		return nil, fault.New("publish "+topic, fault.BadRequest, "%d events in one batch; at most %d are allowed", len(drafts), MaxBatch)
 	}
-	return p.publish(ctx, component, topic, drafts, "publish_batch")
+	results, err := p.publish(ctx, component, topic, drafts, "publish_batch")
+	if results != nil { // some were stored: what failed is told with its own result
+		return results, nil
+	}
+	return nil, err
 }
 
+// publish returns no results when nothing was stored, and results and an error when not everything was.
 func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []Draft, op string) (results []Published, err error) {
 	if err := checkName("publish", "the topic", topic, maxTopic, fault.TopicInvalid); err != nil {
 		return nil, err

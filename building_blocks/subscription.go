@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -24,7 +25,8 @@ const (
 	// defaultEventConcurrency is how many events of one subscription the app works on at once when nobody says.
 	defaultEventConcurrency = 64
 	defaultAckWait          = 10 * time.Second
-	defaultMaxDeliveries    = 5 // where there is a dead-letter topic
+	minAckWait              = 100 * time.Millisecond // it is extended three times as often, over the network
+	defaultMaxDeliveries    = 5                      // where there is a dead-letter topic
 )
 
 // redelivery is the pace at which an event that was not handled comes back: by its delivery count, doubled each time.
@@ -35,7 +37,8 @@ const settleTimeout = 10 * time.Second
 
 // Sink is who gets the events of a subscription: the local app, or a stream of the native API.
 type Sink interface {
-	// Deliver hands over one event and waits for the answer.
+	// Deliver hands over one event and waits for the answer. It fails with kind Canceled when ctx ends or the sink goes away
+	// before there is one.
 	Deliver(ctx context.Context, event *appchannel.Event) (appchannel.Outcome, error)
 	// Take waits until at least one more event may be delivered and returns how many, at most most. Each allows one call of
 	// Deliver, or is given back by Return.
@@ -43,8 +46,10 @@ type Sink interface {
 	Return(n int)
 }
 
-// Subscribe delivers the events of sub to sink until ctx ends, and then waits for the deliveries that are out. It calls
-// opened once the group exists. It fails when the subscription cannot be made or its feed breaks.
+// Subscribe delivers the events of sub to sink until ctx ends, and then waits for the deliveries that are out, as long as
+// StopIntake lets it. It calls opened once the group exists. It fails when the subscription cannot be made or its feed
+// breaks; deliveries that are out then have an ack wait to end in. An event without an answer goes back to its group at
+// once.
 func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sink Sink, opened func(group string)) error {
 	if err := checkName("subscribe", "the topic", sub.Topic, maxTopic, fault.TopicInvalid); err != nil {
 		return err
@@ -55,13 +60,21 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	if err := checkName("subscribe "+sub.Topic, "the consumer group", sub.Group, maxName, fault.BadRequest); err != nil {
 		return err
 	}
+	if sub.DeadLetterTopic != "" { // or else it is found wrong when the first event has to go there
+		if err := checkName("subscribe "+sub.Topic, "the dead-letter topic", sub.DeadLetterTopic, maxTopic, fault.TopicInvalid); err != nil {
+			return err
+		}
+	}
+	if sub.AckWait == 0 {
+		sub.AckWait = defaultAckWait
+	}
 	switch {
-	case sub.AckWait < 0 || sub.MaxDeliveries < 0:
-		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "ack_wait and max_deliveries must not be negative")
+	case sub.AckWait < minAckWait:
+		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "the ack wait is %s; it must be at least %s", sub.AckWait, minAckWait)
+	case sub.MaxDeliveries < 0:
+		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "max_deliveries is %d; it must not be negative", sub.MaxDeliveries)
 	case sub.DeadLetterTopic == sub.Topic:
 		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "the dead-letter topic is the topic itself")
-	case sub.AckWait == 0:
-		sub.AckWait = defaultAckWait
 	}
 	if sub.MaxDeliveries == 0 && sub.DeadLetterTopic != "" {
 		sub.MaxDeliveries = defaultMaxDeliveries
@@ -84,7 +97,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	opened(sub.Group)
 	current, cancel := whileCurrent(ctx, use)
 	defer cancel()
-	err = replacedOr(current, c.run(current))
+	err = c.run(current)
 	closing, done := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer done()
 	return errors.Join(err, feed.Close(closing))
@@ -102,9 +115,21 @@ type consumer struct {
 	running sync.WaitGroup
 }
 
-// run pulls exactly as many events as the sink takes, and ends when ctx does; deliveries that are out then are finished.
+// run moves events until ctx ends or the feed breaks, and returns when no delivery is out any more.
 func (c *consumer) run(ctx context.Context) error {
-	defer c.running.Wait()
+	working, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	defer context.AfterFunc(c.block.working, cut)()
+	err := replacedOr(ctx, c.pull(ctx, working))
+	if err != nil { // the subscription is made again: a handler that hangs must not keep it from that
+		defer time.AfterFunc(c.sub.AckWait, cut).Stop()
+	}
+	c.running.Wait()
+	return err
+}
+
+// pull asks for exactly as many events as the sink takes. Their deliveries end with working, not with ctx.
+func (c *consumer) pull(ctx, working context.Context) error {
 	for {
 		n, err := c.sink.Take(ctx, MaxBatch)
 		if err != nil {
@@ -113,8 +138,7 @@ func (c *consumer) run(ctx context.Context) error {
 		deliveries, err := c.feed.Next(ctx, n)
 		c.sink.Return(n - len(deliveries))
 		for _, d := range deliveries {
-			c.running.Add(1)
-			go c.deliver(context.WithoutCancel(ctx), d)
+			c.running.Go(func() { c.deliver(ctx, working, d) })
 		}
 		if err != nil {
 			return ending(ctx, err)
@@ -130,32 +154,57 @@ func ending(ctx context.Context, err error) error {
 	return err
 }
 
-// deliver takes one event through its lane to the sink and settles it.
-func (c *consumer) deliver(ctx context.Context, d pubsub.Delivery) {
-	defer c.running.Done()
-	stopExtending := c.extendWhileRunning(ctx, d)
-	event := unwrap(c.sub.PubSub, c.sub.Topic, c.sub.Route, c.sub.Raw, d)
-	outcome, err := c.handOver(ctx, event)
+// deliver takes one event through its lane to the sink and settles it, unless it was cut off: then the feed gives it back
+// when it closes, at once and to whoever is there.
+func (c *consumer) deliver(ctx, working context.Context, d pubsub.Delivery) {
+	defer c.contain(d)
+	stopExtending := c.extendWhileRunning(working, d)
+	event, outcome, failure := c.handOver(working, d)
 	stopExtending()
-
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	over := ctx.Err() != nil || working.Err() != nil
+	if over && fault.KindOf(failure) == fault.Canceled && !c.overdue(d) {
+		return
+	}
+	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
-	if err := c.settle(ctx, d, event, outcome, err); err != nil {
+	if err := c.settle(settling, d, event, outcome, failure); err != nil {
 		// Not settled: the broker delivers it again when the ack wait ends.
 		c.log.Warn("an event could not be settled and will be delivered again", "event", event.ID, "error", err)
 	}
 }
 
-func (c *consumer) handOver(ctx context.Context, event *appchannel.Event) (outcome appchannel.Outcome, err error) {
+// contain keeps the panic of a backend, or of what reads its bytes, to the delivery it concerns.
+func (c *consumer) contain(d pubsub.Delivery) {
+	if p := recover(); p != nil {
+		c.log.Error("a delivery panicked; the event is delivered again when its ack wait ends", "event", d.Message().ID,
+			"panic", p, "stack", string(debug.Stack()))
+	}
+}
+
+// handOver gives the sink the event. A lane that admits it not gives back what the sink allowed.
+func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appchannel.Event, outcome appchannel.Outcome, err error) {
+	offered := false
+	defer func() {
+		if !offered {
+			c.sink.Return(1)
+		}
+	}()
+	event = unwrap(c.sub.PubSub, c.sub.Topic, c.sub.Route, c.sub.Raw, d)
 	defer c.block.metrics.Observe(telemetry.Op{Block: "pubsub", Target: c.sub.PubSub, Name: "deliver"}, time.Now(), &err)
 	ctx, span := c.block.tracer.Start(ctx, "deliver "+c.sub.Topic, trace.SpanKindConsumer, &event.Header)
 	defer span.End(&err)
 	err = c.lane.Do(ctx, resiliency.Call{Op: "deliver", Idempotent: true}, func(ctx context.Context, _ actors.Grant) error {
+		offered = true
 		var err error
 		outcome, err = c.sink.Deliver(ctx, event)
 		return err
 	})
-	return outcome, err
+	return event, outcome, err
+}
+
+// overdue tells whether d is beyond its last delivery: one that was cut off gets another, but not for ever.
+func (c *consumer) overdue(d pubsub.Delivery) bool {
+	return c.sub.MaxDeliveries > 0 && d.Attempt() > c.sub.MaxDeliveries
 }
 
 // extendWhileRunning keeps the broker from delivering d again while its handler works.
@@ -198,8 +247,8 @@ func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchan
 		if after := fault.RetryAfter(failure); after > 0 {
 			outcome.Delay = after
 		}
-		if fault.KindOf(failure) == fault.NotFound {
-			outcome.Verdict = appchannel.Drop // the app has no handler for it and will not grow one
+		if fault.ReasonOf(failure) == fault.HandlerNotFound {
+			outcome.Verdict = appchannel.Drop // the app will not grow one
 		}
 	}
 	spent := c.sub.MaxDeliveries > 0 && d.Attempt() >= c.sub.MaxDeliveries && !fault.NotSent(failure)
@@ -218,7 +267,7 @@ func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchan
 // bury moves an event that cannot be handled to the dead-letter topic, or forgets it where there is none.
 func (c *consumer) bury(ctx context.Context, d pubsub.Delivery, event *appchannel.Event, reason string) error {
 	if c.sub.DeadLetterTopic == "" {
-		c.log.Warn("an event was dropped: its handler refused it and the subscription has no dead-letter topic",
+		c.log.Warn("an event was dropped: it cannot be handled and the subscription has no dead-letter topic",
 			"event", event.ID, "delivery", d.Attempt(), "reason", reason)
 		return d.Ack(ctx)
 	}

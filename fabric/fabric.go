@@ -266,7 +266,7 @@ func (f *Fabric) lost(err error) {
 
 // restored is told when the connection is back and every subscription with it.
 func (f *Fabric) restored() {
-	f.log.Info("the fabric is back", "fabric", f.Describe())
+	f.log.Warn("the fabric is back", "fabric", f.Describe())
 	f.presence.thaw()
 }
 

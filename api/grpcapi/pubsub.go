@@ -2,6 +2,8 @@ package grpcapi
 
 import (
 	"context"
+	"errors"
+	"io"
 	"strconv"
 	"sync"
 
@@ -92,12 +94,17 @@ func (s *pubsubServer) Subscribe(stream sidecastv1.PubSub_SubscribeServer) error
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	sub := newSubscriber(stream, ctx.Done())
-	go func() { cancel(sub.listen()) }() // ends with the RPC: Recv returns when this handler has
+	// Both end with the RPC: gRPC lets go of a blocked Recv or Send when this handler has returned.
+	go func() { cancel(sub.listen()) }()
+	go func() { cancel(sub.speak()) }()
 	err = s.pubsub.Subscribe(ctx, subscriptionOf(first.GetOpen()), sub, sub.opened)
-	if err == nil && stream.Context().Err() == nil {
-		err = context.Cause(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	if cause := context.Cause(ctx); !errors.Is(cause, io.EOF) { // which is a subscriber that has said all
+		return cause
+	}
+	return nil
 }
 
 func subscriptionOf(in *sidecastv1.Subscription) appchannel.Subscription {
@@ -108,38 +115,53 @@ func subscriptionOf(in *sidecastv1.Subscription) appchannel.Subscription {
 	}
 }
 
-// maxCredit bounds the events that a subscriber may have open at once.
+// maxCredit bounds the credit that a subscriber may have unused.
 const maxCredit = 1 << 16
 
 // subscriber is a Sink that hands events to a stream and matches the answers.
 type subscriber struct {
 	stream sidecastv1.PubSub_SubscribeServer
-	gone   <-chan struct{} // closed when no more answers can come
-	send   sync.Mutex
+	gone   <-chan struct{}                    // closed when no more answers can come
+	frames chan *sidecastv1.SubscribeResponse // taken by speak, which alone waits for a subscriber that does not read
 
 	mu      sync.Mutex
 	credit  int
-	more    chan struct{} // signalled when credit grows
-	waiting map[string]chan appchannel.Outcome
+	more    chan struct{}                      // signalled when credit grows
+	waiting map[string]chan appchannel.Outcome // nil for an answer that comes too late to be waited for
 	last    uint64
 }
 
 var _ blocks.Sink = (*subscriber)(nil)
 
 func newSubscriber(stream sidecastv1.PubSub_SubscribeServer, gone <-chan struct{}) *subscriber {
-	return &subscriber{stream: stream, gone: gone, more: make(chan struct{}, 1), waiting: map[string]chan appchannel.Outcome{}}
+	return &subscriber{
+		stream: stream, gone: gone, frames: make(chan *sidecastv1.SubscribeResponse),
+		more: make(chan struct{}, 1), waiting: map[string]chan appchannel.Outcome{},
+	}
 }
 
 func (s *subscriber) opened(group string) {
-	_ = s.write(&sidecastv1.SubscribeResponse{ // a stream that broke shows in listen
+	opened := &sidecastv1.SubscribeResponse{
 		Frame: &sidecastv1.SubscribeResponse_Opened{Opened: &sidecastv1.SubscriptionOpened{Group: group}},
-	})
+	}
+	select {
+	case s.frames <- opened:
+	case <-s.gone:
+	}
 }
 
-func (s *subscriber) write(frame *sidecastv1.SubscribeResponse) error {
-	s.send.Lock()
-	defer s.send.Unlock()
-	return s.stream.Send(frame)
+// speak sends frames until the stream ends.
+func (s *subscriber) speak() error {
+	for {
+		select {
+		case frame := <-s.frames:
+			if err := s.stream.Send(frame); err != nil {
+				return err
+			}
+		case <-s.gone:
+			return nil
+		}
+	}
 }
 
 // listen takes credits and answers until the stream ends.
@@ -147,12 +169,12 @@ func (s *subscriber) listen() error {
 	for {
 		frame, err := s.stream.Recv()
 		if err != nil {
-			return context.Canceled // the subscriber has gone
+			return err // io.EOF when the subscriber has closed its side
 		}
 		switch frame := frame.GetFrame().(type) {
 		case *sidecastv1.SubscribeRequest_Credit:
 			if frame.Credit <= 0 || !s.grant(int(frame.Credit)) {
-				return fault.New("subscribe", fault.BadRequest, "credit %d: it must be positive, and at most %d may be open", frame.Credit, maxCredit)
+				return fault.New("subscribe", fault.BadRequest, "credit %d: it must be positive, and at most %d may be unused", frame.Credit, maxCredit)
 			}
 		case *sidecastv1.SubscribeRequest_Ack:
 			if err := s.answered(frame.Ack); err != nil {
@@ -170,35 +192,50 @@ func (s *subscriber) grant(n int) bool {
 	if s.credit+n > maxCredit {
 		return false
 	}
+	s.add(n)
+	return true
+}
+
+// add needs s.mu.
+func (s *subscriber) add(n int) {
 	s.credit += n
 	select {
 	case s.more <- struct{}{}:
 	default:
 	}
-	return true
 }
 
 func (s *subscriber) answered(ack *sidecastv1.EventAck) error {
+	outcome, err := outcomeOf(ack)
+	if err != nil {
+		return err
+	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	reply, ok := s.waiting[ack.GetDeliveryId()]
-	delete(s.waiting, ack.GetDeliveryId())
-	s.mu.Unlock()
 	if !ok {
 		return fault.New("subscribe", fault.AckUnknown, "no delivery %q waits for an answer: each is answered once", ack.GetDeliveryId())
 	}
-	reply <- outcomeOf(ack)
+	delete(s.waiting, ack.GetDeliveryId())
+	if reply != nil {
+		reply <- outcome
+	}
 	return nil
 }
 
-func outcomeOf(ack *sidecastv1.EventAck) appchannel.Outcome {
+func outcomeOf(ack *sidecastv1.EventAck) (appchannel.Outcome, error) {
 	outcome := appchannel.Outcome{Delay: ack.GetDelay().AsDuration(), Reason: ack.GetReason()}
 	switch ack.GetStatus() {
+	case sidecastv1.EventStatus_EVENT_STATUS_UNSPECIFIED, sidecastv1.EventStatus_EVENT_STATUS_SUCCESS:
+		outcome.Verdict = appchannel.Success
 	case sidecastv1.EventStatus_EVENT_STATUS_RETRY:
 		outcome.Verdict = appchannel.Retry
 	case sidecastv1.EventStatus_EVENT_STATUS_DROP:
 		outcome.Verdict = appchannel.Drop
+	default: // of a newer protocol, perhaps: anything but success
+		return outcome, fault.New("subscribe", fault.BadRequest, "status %d of delivery %q does not exist", ack.GetStatus(), ack.GetDeliveryId())
 	}
-	return outcome
+	return outcome, nil
 }
 
 // Take waits for credit and takes up to most of it.
@@ -222,34 +259,66 @@ func (s *subscriber) Take(ctx context.Context, most int) (int, error) {
 // Return gives credit back.
 func (s *subscriber) Return(n int) {
 	if n > 0 {
-		s.grant(n)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.add(n)
 	}
 }
 
-// Deliver sends one event and waits for its answer; one that never comes means the event is delivered again.
+// Deliver sends one event and waits for its answer.
 func (s *subscriber) Deliver(ctx context.Context, event *appchannel.Event) (appchannel.Outcome, error) {
+	op := "deliver " + event.Topic
 	reply := make(chan appchannel.Outcome, 1)
-	s.mu.Lock()
-	s.last++
-	id := strconv.FormatUint(s.last, 10)
-	s.waiting[id] = reply
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.waiting, id)
-		s.mu.Unlock()
-	}()
-	err := s.write(&sidecastv1.SubscribeResponse{Frame: &sidecastv1.SubscribeResponse_Event{Event: eventOf(id, event)}})
-	if err != nil {
-		return appchannel.Outcome{}, fault.E("deliver "+event.Topic, fault.Unavailable, fault.AppNotConnected, err)
+	id := s.expect(reply)
+	frame := &sidecastv1.SubscribeResponse{Frame: &sidecastv1.SubscribeResponse_Event{Event: eventOf(id, event)}}
+	select {
+	case s.frames <- frame:
+	case <-s.gone:
+		return appchannel.Outcome{}, gone(op)
+	case <-ctx.Done():
+		s.forget(id, false)
+		s.Return(1)
+		return appchannel.Outcome{}, fault.FromContext(op, ctx, "the subscriber to read what was sent to it before")
 	}
 	select {
 	case outcome := <-reply:
 		return outcome, nil
 	case <-s.gone:
-		return appchannel.Outcome{}, fault.New("deliver "+event.Topic, fault.EventRejected, "the subscriber went away before it answered")
+		select {
+		case outcome := <-reply: // its last word before it went
+			return outcome, nil
+		default:
+			return appchannel.Outcome{}, gone(op)
+		}
 	case <-ctx.Done():
-		return appchannel.Outcome{}, fault.FromContext("deliver "+event.Topic, ctx, "the subscriber's answer")
+		s.forget(id, true)
+		return appchannel.Outcome{}, fault.FromContext(op, ctx, "the subscriber's answer")
+	}
+}
+
+// gone is the answer of a subscriber that went away without one.
+func gone(op string) error {
+	return fault.New(op, fault.CallCanceled, "the subscriber went away before it answered")
+}
+
+// expect gives a delivery its id.
+func (s *subscriber) expect(reply chan appchannel.Outcome) (id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last++
+	id = strconv.FormatUint(s.last, 10)
+	s.waiting[id] = reply
+	return id
+}
+
+// forget waits for a delivery's answer no more. One that was sent may be answered still: that is late, not wrong.
+func (s *subscriber) forget(id string, sent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !sent {
+		delete(s.waiting, id)
+	} else if _, ok := s.waiting[id]; ok {
+		s.waiting[id] = nil
 	}
 }
 

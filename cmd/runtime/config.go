@@ -81,7 +81,7 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.Resources, "resources-path", nil, "folder with component and subscription files (may be given more than once)")
 	f.StringVar(&c.DataDir, "data-dir", "", "folder for everything Sidecast keeps on this machine (default $SIDECAST_DATA_DIR or your state folder)")
 	f.StringVar(&c.MaxBody, "max-body", "64MiB", "largest body of a call or event")
-	f.DurationVar(&c.GracePeriod, "grace-period", 10*time.Second, "how long running work may take to end at a stop")
+	f.DurationVar(&c.GracePeriod, "grace-period", 10*time.Second, "how long a stop may take; running work has four fifths of it to end")
 	f.BoolVar(&c.ExitWithParent, "exit-with-parent", false, "stop when standard input ends")
 	_ = f.MarkHidden("exit-with-parent")
 
@@ -109,11 +109,10 @@ func (c *config) complete() error {
 	wrong := func(flag, format string, args ...any) error {
 		return fault.New("--"+flag, fault.FlagInvalid, format, args...)
 	}
+	if err := c.requireAppID(); err != nil {
+		return err
+	}
 	switch {
-	case c.AppID == "":
-		return wrong("app-id", "every sidecar needs the name of its app, such as --app-id orders")
-	case !appIDPattern.MatchString(c.AppID):
-		return wrong("app-id", "%q is no app id: use 1 to 63 letters, digits, '.', '_' and '-', a letter or digit at both ends", c.AppID)
 	case !appIDPattern.MatchString(c.Namespace):
 		return wrong("namespace", "%q is no namespace: the rules of --app-id hold", c.Namespace)
 	case c.Instance != "" && !appIDPattern.MatchString(c.Instance):
@@ -128,6 +127,8 @@ func (c *config) complete() error {
 		return wrong("fabric-replicas", "%d is not between 1 and 5", c.Replicas)
 	case c.Replicas > 1 && c.Fabric == "":
 		return wrong("fabric-replicas", "the embedded fabric is one server; copies need a cluster (--fabric)")
+	case c.Fabric == "" && c.remoteOnly() != "":
+		return wrong(c.remoteOnly(), "the embedded fabric needs none; it is for a NATS cluster (--fabric)")
 	case c.LogFormat != "text" && c.LogFormat != "json":
 		return wrong("log-format", "%q is neither text nor json", c.LogFormat)
 	case c.AppHealthInterval <= 0 || c.AppHealthTimeout <= 0 || c.AppHealthThreshold < 1:
@@ -161,6 +162,35 @@ func (c *config) complete() error {
 	}
 	c.token = os.Getenv(tokenVariable)
 	return nil
+}
+
+// requireAppID checks the name that everything else hangs on.
+func (c *config) requireAppID() error {
+	switch {
+	case c.AppID == "":
+		return fault.New("--app-id", fault.FlagInvalid, "every sidecar needs the name of its app, such as --app-id orders")
+	case !appIDPattern.MatchString(c.AppID):
+		return fault.New("--app-id", fault.FlagInvalid,
+			"%q is no app id: use 1 to 63 letters, digits, '.', '_' and '-', a letter or digit at both ends", c.AppID)
+	}
+	return nil
+}
+
+// remoteOnly is a flag that was given though only a remote fabric has a use for it, or "".
+func (c *config) remoteOnly() string {
+	switch {
+	case c.Credentials != "":
+		return "fabric-creds"
+	case c.NKey != "":
+		return "fabric-nkey"
+	case c.CA != "":
+		return "fabric-ca"
+	case c.Cert != "":
+		return "fabric-cert"
+	case c.CertKey != "":
+		return "fabric-key"
+	}
+	return ""
 }
 
 func (c *config) level() (slog.Level, error) {

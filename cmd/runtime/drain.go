@@ -74,7 +74,7 @@ func (d *drainer) begin() {
 	go func() { // ends within the grace period; drain at the stop waits for it
 		ctx, cancel := context.WithTimeout(context.Background(), d.config.GracePeriod)
 		defer cancel()
-		if err := d.drain(ctx); err != nil {
+		if err := d.config.by(runningShare, d.drain)(ctx); err != nil {
 			d.log.Warn("not everything ended while draining", "error", err)
 		}
 	}()
@@ -83,7 +83,14 @@ func (d *drainer) begin() {
 // drain drains once and returns when it has.
 func (d *drainer) drain(ctx context.Context) error {
 	d.once.Do(func() {
-		d.err = errors.Join(d.presence.Stop(ctx), d.fabric.Leave(ctx), d.blocks.StopIntake(ctx))
+		left := d.presence.Stop(ctx)
+		// Both at once: while a call hangs, no more events may come, and those that run have all the time there is.
+		var intake error
+		var stopping sync.WaitGroup
+		stopping.Go(func() { intake = d.blocks.StopIntake(ctx) })
+		calls := d.fabric.Leave(ctx)
+		stopping.Wait()
+		d.err = errors.Join(left, calls, intake)
 		d.api.SetHealth(supervisor.DrainedService, true)
 	})
 	return d.err

@@ -40,7 +40,11 @@ Start with
 
   sidecast run --app-id hello --app-port 8080 -- python3 -m http.server 8080
 
-and look at it from another terminal with sidecast status, sidecast tree and sidecast invoke hello /.`,
+and look at it from another terminal with
+
+  sidecast status
+  sidecast tree
+  sidecast invoke hello / --verb GET`,
 	}
 	root.AddCommand(newRun(exit), newReference())
 	root.AddCommand(commands.New(commands.Deps{Catalogue: catalogue{}, Lint: lint, Version: version})...)

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"path/filepath"
 	"strconv"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -28,7 +30,8 @@ func newRun(exit func(code int)) *cobra.Command {
 
 With a command after --, the app runs beside a sidecar of its own: the sidecar starts first and is started again when it
 dies; when the app ends, so does the run, with the app's exit code. Ctrl-C stops both gracefully and a second Ctrl-C at
-once. The app finds its sidecar by SIDECAST_GRPC_PORT.
+once. The app finds its sidecar by SIDECAST_GRPC_PORT: where a default port is taken, by the sidecar of another app say,
+any free one is used.
 
 With -f FILE, all the apps of the file run, each beside its own sidecar, with one merged log. An app that fails is
 started again, with back-off.
@@ -41,6 +44,7 @@ when it leaves another takes it over. Without --app-port an app dials its sideca
   sidecast run -f sidecast.yaml
   sidecast run --app-id orders --fabric nats://n1,nats://n2 --fabric-creds orders.creds`,
 		RunE: func(command *cobra.Command, args []string) error {
+			outliveReaders()
 			switch {
 			case file != "" && len(args) > 0:
 				return fault.New("run", fault.FlagInvalid, "-f and a command exclude each other: name the command in the file")
@@ -54,6 +58,13 @@ when it leaves another takes it over. Without --app-port an app dials its sideca
 				}
 				return supervise(command.Flags(), c, plan, output, sidecarLogs, exit)
 			case len(args) > 0:
+				if looksLikeRunFile(command, args) {
+					return fault.New("run", fault.FlagInvalid, "%s is no command; to run the apps of a file: sidecast run -f %[1]s", args[0])
+				}
+				if err := c.requireAppID(); err != nil {
+					return err
+				}
+				choosePorts(command.Flags(), c)
 				return supervise(command.Flags(), c, supervisor.Plan{Apps: []supervisor.App{singleApp(c, args)}}, output, sidecarLogs, exit)
 			default:
 				return runSidecar(command.Context(), c)
@@ -64,7 +75,52 @@ when it leaves another takes it over. Without --app-port an app dials its sideca
 	command.Flags().StringVarP(&file, "run-file", "f", "", "file that lists the apps to run")
 	command.Flags().StringVarP(&output, "output", "o", "text", "how the merged log is written: text or json")
 	command.Flags().BoolVar(&sidecarLogs, "sidecar-logs", false, "show the sidecars' whole logs, not only warnings and errors")
+	completeRunFlags(command)
 	return command
+}
+
+// outliveReaders makes writing to a log that nobody reads any more an error of the write. Otherwise SIGPIPE would end the
+// process: a sidecar whose supervisor was killed, and a supervisor whose Ctrl-C, in `sidecast run … | tee log`, has ended
+// tee first.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
+// looksLikeRunFile reports whether -f was forgotten.
+func looksLikeRunFile(command *cobra.Command, args []string) bool {
+	ext := filepath.Ext(args[0])
+	return len(args) == 1 && command.ArgsLenAtDash() < 0 && (ext == ".yaml" || ext == ".yml")
+}
+
+// choosePorts lets the sidecar take any free port where its default is taken, by the sidecar of another app most likely:
+// the app is told the port, and commands find it in the run directory. A port that was asked for is insisted on.
+func choosePorts(given *pflag.FlagSet, c *config) {
+	for flag, port := range map[string]*int{"grpc-port": &c.GRPCPort, "metrics-port": &c.MetricsPort} {
+		if !given.Changed(flag) && !supervisor.Free(*port) {
+			*port = 0
+		}
+	}
+}
+
+// completeRunFlags tells shells what the flags take.
+func completeRunFlags(command *cobra.Command) {
+	for flag, values := range map[string][]string{
+		"app-protocol": {"http", "grpc"}, "fabric-sync": {"interval", "always"}, "log-format": {"text", "json"},
+		"log-level": {"debug", "info", "warn", "error"}, "output": {"text", "json"},
+	} {
+		_ = command.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+	}
+	for _, folder := range []string{"resources-path", "data-dir"} {
+		_ = command.MarkFlagDirname(folder)
+	}
+	_ = command.MarkFlagFilename("run-file", "yaml", "yml")
+	command.Flags().VisitAll(func(f *pflag.Flag) {
+		switch f.Value.Type() {
+		case "int", "duration":
+			_ = command.RegisterFlagCompletionFunc(f.Name, cobra.NoFileCompletions)
+		}
+	})
+	for _, flag := range []string{"app-id", "instance", "namespace", "listen-address", "max-body", "app-health-check-path", "fabric"} {
+		_ = command.RegisterFlagCompletionFunc(flag, cobra.NoFileCompletions)
+	}
 }
 
 func singleApp(c *config, args []string) supervisor.App {
@@ -119,11 +175,30 @@ func hostFabric(ctx context.Context, c *config) (*fabric.Fabric, error) {
 	if c.Fabric != "" {
 		return nil, nil
 	}
-	log := slog.New(slog.NewTextHandler(io.Writer(os.Stderr), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	// While the run stops, the sidecar that hosts may go first: that is no news.
+	log := slog.New(while{ctx, slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})})
 	ctx, cancel := context.WithTimeout(ctx, fabricTimeout)
 	defer cancel()
 	return fabric.Open(ctx, c.fabricConfig(log))
 }
+
+// while is a log that is silent once ctx has ended.
+type while struct {
+	ctx context.Context
+	slog.Handler
+}
+
+// Enabled reports whether there is still somebody to tell.
+func (w while) Enabled(ctx context.Context, level slog.Level) bool {
+	return w.ctx.Err() == nil && w.Handler.Enabled(ctx, level)
+}
+
+// WithAttrs and WithGroup keep the silence.
+func (w while) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return while{w.ctx, w.Handler.WithAttrs(attrs)}
+}
+
+func (w while) WithGroup(name string) slog.Handler { return while{w.ctx, w.Handler.WithGroup(name)} }
 
 // notForSidecars are the flags that a supervisor keeps to itself, or sets for each app.
 var notForSidecars = map[string]bool{

@@ -35,7 +35,8 @@ func runSidecar(ctx context.Context, c *config) error {
 	ctx, shutdown := context.WithCancel(ctx)
 	defer shutdown()
 
-	app := fx.New(wiring(c, log, shutdown), fx.Supply(startTime(began)))
+	var own *listeners
+	app := fx.New(wiring(c, log, shutdown), fx.Supply(startTime(began)), fx.Populate(&own))
 	if err := app.Err(); err != nil {
 		return rootCause(err)
 	}
@@ -47,12 +48,12 @@ func runSidecar(ctx context.Context, c *config) error {
 		}
 		return rootCause(err)
 	}
-	log.Info("sidecar is up", "app", c.AppID, "instance", c.Instance, "version", version,
-		"took", time.Since(began).Round(time.Millisecond).String())
+	log.Info("sidecar is up", "app", c.AppID, "instance", c.Instance, "grpc", own.grpc.Addr().String(),
+		"metrics", own.admin.Addr().String(), "version", version, "took", time.Since(began).Round(time.Millisecond).String())
 
 	<-ctx.Done()
 	stop() // a second signal ends the process at once
-	log.Info("stopping: running calls have "+c.GracePeriod.String()+" to end", "app", c.AppID)
+	log.Info("stopping, within "+c.GracePeriod.String(), "app", c.AppID)
 	stopping, cancel := context.WithTimeout(context.Background(), c.GracePeriod)
 	defer cancel()
 	if err := app.Stop(stopping); err != nil {

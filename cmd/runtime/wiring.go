@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
@@ -29,7 +30,8 @@ import (
 
 // wiring is the whole graph of one sidecar. Constructors allocate; the hooks acquire in this order and let go in the
 // opposite one: leave the run directory and presence, let calls and events end, close the app's channel and the API, stop
-// the actors, close components, leave NATS.
+// the actors, close components, leave NATS. What waits for others to end has its share of the grace period: a handler that
+// hangs must not keep the rest from closing.
 func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 	return fx.Options(
 		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }),
@@ -42,6 +44,22 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 }
 
 type shutdownFunc func()
+
+// runningShare is what running work has of the grace period; the rest is for letting go.
+const runningShare = .8
+
+// by bounds a stop that waits for others: it ends when that share of the grace period is over, counted from the beginning
+// of the whole stop.
+func (c *config) by(share float64, stop func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		if end, ok := ctx.Deadline(); ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithDeadline(ctx, end.Add(-time.Duration((1-share)*float64(c.GracePeriod))))
+			defer cancel()
+		}
+		return stop(ctx)
+	}
+}
 
 func newSelf(c *config) blocks.Self {
 	return blocks.Self{AppID: c.AppID, Instance: c.Instance, Namespace: c.Namespace, Version: version}
@@ -63,10 +81,8 @@ func newListeners(c *config) (*listeners, error) {
 		return nil, errors.Join(err, l.grpc.Close())
 	}
 	if c.GRPCSocket != "" {
-		if l.socket, err = net.Listen("unix", c.GRPCSocket); err != nil {
-			_ = l.grpc.Close()
-			_ = l.admin.Close()
-			return nil, fault.New("--grpc-socket", fault.FlagInvalid, "cannot listen on %s: %w", c.GRPCSocket, err)
+		if l.socket, err = listenSocket(c.GRPCSocket); err != nil {
+			return nil, errors.Join(err, l.grpc.Close(), l.admin.Close())
 		}
 	}
 	return l, nil
@@ -78,15 +94,47 @@ func listen(c *config, flag string, port int) (net.Listener, error) {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fault.New("--"+flag, fault.PortInUse,
 			"another process listens on %s; stop it, or give another port with --%s (0 takes any free one)", c.address(port), flag)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fault.New("--listen-address", fault.FlagInvalid, "%s is no address of this machine", c.ListenAddress)
 	case err != nil:
 		return nil, fault.New("--"+flag, fault.FlagInvalid, "cannot listen on %s: %w", c.address(port), err)
 	}
 	return listener, nil
 }
 
-func newTracer(lc fx.Lifecycle, c *config) (*telemetry.Tracer, error) {
+// listenSocket takes the place of a socket that a sidecar left behind when it was killed, never that of one in use.
+func listenSocket(path string) (net.Listener, error) {
+	listener, err := net.Listen("unix", path)
+	if info, e := os.Lstat(path); errors.Is(err, syscall.EADDRINUSE) && e == nil && info.Mode().Type() == os.ModeSocket {
+		other, dialed := net.DialTimeout("unix", path, time.Second)
+		switch {
+		case dialed == nil:
+			_ = other.Close()
+			return nil, fault.New("--grpc-socket", fault.PortInUse, "another process listens on %s; stop it, or name another socket", path)
+		case errors.Is(dialed, syscall.ECONNREFUSED) && os.Remove(path) == nil:
+			listener, err = net.Listen("unix", path)
+		}
+	}
+	if err != nil {
+		return nil, fault.New("--grpc-socket", fault.FlagInvalid, "cannot listen on %s: %w", path, err)
+	}
+	return listener, nil
+}
+
+// lastSpans bounds how long a stop waits for a collector: one that does not answer must not keep stores from closing.
+const lastSpans = 500 * time.Millisecond
+
+func newTracer(lc fx.Lifecycle, c *config, log *slog.Logger) (*telemetry.Tracer, error) {
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
 	tracer, err := telemetry.NewTracer(context.Background(), c.AppID, c.Instance, version)
-	lc.Append(fx.Hook{OnStop: tracer.Close})
+	lc.Append(fx.Hook{OnStop: func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, lastSpans)
+		defer cancel()
+		if err := tracer.Close(ctx); err != nil {
+			log.Warn("the last spans did not reach the collector", "error", err)
+		}
+		return nil
+	}})
 	return tracer, err
 }
 
@@ -125,8 +173,8 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 			return system.Worker("component/"+name, run).Stop
 		},
 	})
-	lc.Append(fx.Hook{OnStart: set.Start, OnStop: set.Close})
-	lc.Append(fx.Hook{OnStop: system.Close}) // stops before the components its workers open
+	lc.Append(fx.Hook{OnStart: set.Start, OnStop: c.by(.96, set.Close)})
+	lc.Append(fx.Hook{OnStop: c.by(.92, system.Close)}) // stops before the components its workers open
 	return set, docs, nil
 }
 
@@ -161,7 +209,7 @@ func newAdmin(c *config, b *blocks.Blocks, m *telemetry.Metrics, log *slog.Logge
 }
 
 // serveAPI opens the API before the app is looked for, so that neither waits for the other.
-func serveAPI(lc fx.Lifecycle, l *listeners, server *grpcapi.Server, log *slog.Logger) {
+func serveAPI(lc fx.Lifecycle, c *config, l *listeners, server *grpcapi.Server, log *slog.Logger) {
 	all := []net.Listener{l.grpc}
 	if l.socket != nil {
 		all = append(all, l.socket)
@@ -174,39 +222,39 @@ func serveAPI(lc fx.Lifecycle, l *listeners, server *grpcapi.Server, log *slog.L
 			}
 			return nil
 		},
-		OnStop: func(ctx context.Context) error {
+		OnStop: c.by(.9, func(ctx context.Context) error {
 			server.Close(ctx)
 			return serving.wait(ctx)
-		},
+		}),
 	})
 }
 
-func serveAdmin(lc fx.Lifecycle, l *listeners, server *admin.Server, log *slog.Logger) {
+func serveAdmin(lc fx.Lifecycle, c *config, l *listeners, server *admin.Server, log *slog.Logger) {
 	var serving waiter
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) error {
 			serving.run(log, "admin api", func() error { return server.Serve(l.admin) })
 			return nil
 		},
-		OnStop: func(ctx context.Context) error { return errors.Join(server.Close(ctx), serving.wait(ctx)) },
+		OnStop: c.by(.87, func(ctx context.Context) error { return errors.Join(server.Close(ctx), serving.wait(ctx)) }),
 	})
 }
 
 func startBlocks(lc fx.Lifecycle, c *config, b *blocks.Blocks, docs *components.Documents, app appchannel.Channel) {
 	lc.Append(fx.Hook{
 		OnStart: func(ctx context.Context) error { return b.Start(ctx, declared(docs, c)) },
-		OnStop:  app.Close,
+		OnStop:  c.by(.85, app.Close),
 	})
 }
 
 // announce tells the fabric that this sidecar is here and whether its app takes calls, until it drains.
-func announce(lc fx.Lifecycle, d *drainer) {
+func announce(lc fx.Lifecycle, c *config, d *drainer) {
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) error {
 			d.announce()
 			return nil
 		},
-		OnStop: d.drain,
+		OnStop: c.by(runningShare, d.drain),
 	})
 }
 

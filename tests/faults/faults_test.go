@@ -42,7 +42,10 @@ func handlers(name string) []sidecast.Handler {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}),
-		sidecast.Handle("deaf", func(context.Context, *sidecast.Request) ([]byte, error) { select {} }),
+		sidecast.Handle("deaf", func(context.Context, *sidecast.Request) ([]byte, error) {
+			time.Sleep(2 * time.Second) // it does not look at its context
+			return nil, nil
+		}),
 		sidecast.Handle("fail", func(_ context.Context, r *sidecast.Request) ([]byte, error) { return nil, errors.New(string(r.Data)) }),
 	}
 }

@@ -3,6 +3,8 @@ package faults
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
@@ -43,9 +45,7 @@ func find(n *sidecastv1.TreeNode, name string) *sidecastv1.TreeNode {
 
 // sees tells how many instances of app a sidecar knows.
 func sees(s *machine.Sidecar, app string) (int, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	d, err := sidecastv1.NewRuntimeClient(s.Client().Conn()).Describe(ctx, &sidecastv1.DescribeRequest{})
+	d, err := describe(s)
 	if err != nil {
 		return 0, err
 	}
@@ -112,4 +112,25 @@ func resident(t *testing.T, s *machine.Sidecar) int {
 		t.Skip("memory cannot be measured here: ", err)
 	}
 	return int(m.RSS >> 20)
+}
+
+func describe(s *machine.Sidecar) (*sidecastv1.DescribeResponse, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return sidecastv1.NewRuntimeClient(s.Client().Conn()).Describe(ctx, &sidecastv1.DescribeRequest{})
+}
+
+// component writes a component file; settings are names and values in turn.
+func component(t *testing.T, folder, name, kind string, settings ...string) {
+	t.Helper()
+	text := "apiVersion: sidecast.dev/v1\nkind: Component\nmetadata:\n  name: " + name + "\nspec:\n  type: " + kind + "\n  version: v1\n"
+	for i := 0; i+1 < len(settings); i += 2 {
+		if i == 0 {
+			text += "  metadata:\n"
+		}
+		text += "    - name: " + settings[i] + "\n      value: \"" + settings[i+1] + "\"\n"
+	}
+	if err := os.WriteFile(filepath.Join(folder, name+".yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

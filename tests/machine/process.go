@@ -51,6 +51,7 @@ func (m *Machine) StartCommand(cmd *exec.Cmd) *Process {
 		m.t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = in, in
+	tether(cmd)
 	err = cmd.Start()
 	_ = in.Close()
 	if err != nil {

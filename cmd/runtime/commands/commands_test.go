@@ -133,7 +133,7 @@ func playSession(t *testing.T, text string) string {
 			for _, app := range strings.Fields(line)[1:] {
 				s := startSidecar(t, app)
 				release, err := rundir.Register(filepath.Join(dir, "data"), rundir.Entry{
-					AppID: app, Instance: app + "-1", PID: 4242, GRPCAddress: s.address, HTTPAddress: "127.0.0.1:3500", Started: time.Now(), Version: "v0.1.0",
+					AppID: app, Instance: app + "-1", PID: 4242, GRPCAddress: s.address, AdminAddress: "127.0.0.1:9090", Started: time.Now(), Version: "v0.1.0",
 				})
 				if err != nil {
 					t.Fatal(err)

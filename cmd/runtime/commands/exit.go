@@ -174,14 +174,17 @@ func writeExitCodes(w io.Writer) {
 func environmentTopic() *cobra.Command {
 	return &cobra.Command{
 		Use:   "environment",
-		Short: "Environment variables that the commands read",
+		Short: "Environment variables that Sidecast reads",
 		Long: `Flags win over the environment.
 
-  SIDECAST_DATA_DIR        data directory, where running sidecars are recorded
+  SIDECAST_DATA_DIR        folder for all data, and where running sidecars are recorded (default ~/.local/state/sidecast,
+                           on macOS ~/Library/Application Support/sidecast, on Windows below %LocalAppData%)
   SIDECAST_GRPC_ENDPOINT   host:port of the sidecar to talk to; an app that ` + "`sidecast run`" + ` started has it, so commands
                            that an app or its scripts run go to the app's own sidecar
   SIDECAST_API_TOKEN       token that the sidecar asks for; never printed, and not a flag so that it does not show in
                            lists of processes
+  APP_API_TOKEN            token that a sidecar sends to its app on --app-port, so that the app knows it
+  OTEL_EXPORTER_OTLP_ENDPOINT and the other standard OTEL_ variables: where a sidecar sends traces; none without
   NO_COLOR                 any value: no colours
 `,
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/dustin/go-humanize"
@@ -140,11 +141,19 @@ func preview(data []byte) string {
 	if !utf8.Valid(data) {
 		return fmt.Sprintf("(%s, binary)", humanize.IBytes(uint64(len(data))))
 	}
-	text := strings.Join(strings.Fields(string(data)), " ")
+	text := strings.Map(printable, strings.Join(strings.Fields(string(data)), " "))
 	if utf8.RuneCountInString(text) > widest {
 		text = string([]rune(text)[:widest-1]) + "…"
 	}
 	return text
+}
+
+// printable keeps what a terminal would obey out of what it is to show.
+func printable(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '·'
 }
 
 // ttl is a duration for people; "" when there is none.

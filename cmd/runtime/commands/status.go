@@ -49,7 +49,13 @@ func statusCommand(o *options) *cobra.Command {
 		Aliases: []string{"ps"},
 		Short:   "Show who runs on this machine and on the fabric",
 		Long: `Shows the sidecars of this machine, each with its state, and the instances of all apps that they see
-on the fabric, on whatever machine. That nobody runs is an answer, not an error.`,
+on the fabric, on whatever machine. That nobody runs is an answer, not an error.
+
+GRPC is where apps and commands reach a sidecar, METRICS the port of its /healthz, /readyz, /metrics
+and /tree. FABRIC says how it takes part: "embedded host" serves the fabric of this machine,
+"embedded guest" has joined it; "sidecast run" with a command or a file hosts it for its sidecars.
+READY on the fabric says that the instance takes calls: a sidecar is up without its app, but others
+call it only when the app listens or has dialled in.`,
 		Example: examples(
 			`sidecast status`,
 			`sidecast status -o json | jq -r '.fabric[] | select(.ready | not) | .appId'`,
@@ -72,7 +78,7 @@ on the fabric, on whatever machine. That nobody runs is an answer, not an error.
 					Fabric  []instanceView  `json:"fabric"`
 				}{local, fabric})
 			}
-			return printStatus(cmd.OutOrStdout(), o.dir(), local, fabric)
+			return o.printStatus(cmd.OutOrStdout(), local, fabric)
 		},
 	}
 }
@@ -157,15 +163,19 @@ func onFabric(local []*localSidecar) []instanceView {
 	return slices.CompactFunc(all, func(a, b instanceView) bool { return byName(a, b) == 0 })
 }
 
-func printStatus(w io.Writer, dir string, local []*localSidecar, fabric []instanceView) error {
+func (o *options) printStatus(w io.Writer, local []*localSidecar, fabric []instanceView) error {
 	if len(local) == 0 {
-		_, err := fmt.Fprintf(w, "No sidecar runs on this machine (looked in %s).\nStart one with `sidecast run`.\n", dir)
+		who := "No sidecar"
+		if o.appID != "" {
+			who += " of app " + o.appID
+		}
+		_, err := fmt.Fprintf(w, "%s runs on this machine (looked in %s).\nStart one with `sidecast run`.\n", who, o.dir())
 		return err
 	}
 	fmt.Fprintln(w, "On this machine")
-	t := newTable(w, "APP", "INSTANCE", "STATE", "PID", "GRPC", "HTTP", "UP", "VERSION", "FABRIC")
+	t := newTable(w, "APP", "INSTANCE", "STATE", "PID", "GRPC", "METRICS", "UP", "VERSION", "FABRIC")
 	for _, s := range local {
-		t.row(s.AppID, s.Instance, s.State, strconv.Itoa(s.PID), s.GRPCAddress, port(s.HTTPAddress), age(s.Started), s.Version, s.Fabric)
+		t.row(s.AppID, s.Instance, s.State, strconv.Itoa(s.PID), s.GRPCAddress, port(s.AdminAddress), age(s.Started), s.Version, s.Fabric)
 	}
 	if err := t.flush(); err != nil {
 		return err

@@ -79,6 +79,9 @@ Exit code 4 says that one was not as expected; then nothing was written.`,
 // parseOperations reads the list of operations and the key of each.
 func parseOperations(text []byte) (ops []*sidecastv1.Operation, keys []string, err error) {
 	const op = "state transact"
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, nil, fault.New(op, fault.FlagInvalid, "there is no list of operations: give it with --data, --data-file or on standard input")
+	}
 	decoder := json.NewDecoder(bytes.NewReader(text))
 	decoder.DisallowUnknownFields()
 	var list []operation

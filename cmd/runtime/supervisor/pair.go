@@ -2,9 +2,13 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/fault"
 )
@@ -114,7 +118,7 @@ func (p *pair) awaitSidecar(sidecar *kept) bool {
 		select {
 		case <-time.After(pollEvery):
 		case <-nudge.C:
-			h.out.say("%s: its sidecar does not answer yet: %v", p.label, err)
+			h.out.say("%s: its sidecar does not answer yet%s", p.label, because(err))
 		case <-sidecar.done:
 			p.sidecarFailed(sidecar.exit)
 			return false
@@ -134,6 +138,14 @@ func (p *pair) awaitSidecar(sidecar *kept) bool {
 		return false
 	}
 	return true
+}
+
+// because is what a try to reach the sidecar tells beyond that nobody answered in time.
+func because(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded {
+		return ""
+	}
+	return ": " + err.Error()
 }
 
 // awaitStop waits for the end of the house, or of a sidecar that cannot be kept.

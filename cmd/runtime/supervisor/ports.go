@@ -68,6 +68,9 @@ func freePort(taken map[int]string) (int, error) {
 	return 0, fault.New("run", fault.PortInUse, "no port between %d and %d is free", lowestPort, highestPort)
 }
 
+// Free reports whether a loopback port can be listened on now.
+func Free(port int) bool { return listen(port) == nil }
+
 // listen reports why a loopback port cannot be listened on.
 func listen(port int) error {
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
