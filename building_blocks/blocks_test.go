@@ -178,6 +178,9 @@ func TestStateKeepsAppsApart(t *testing.T) {
 	if errors.As(err, &e); e.Meta["key"] != "k" {
 		t.Errorf("the conflict names key %q, want the app's own name k", e.Meta["key"])
 	}
+	if strings.Contains(err.Error(), keySeparator) {
+		t.Errorf("the conflict shows how keys are stored: %v", err)
+	}
 }
 
 func TestStateListPages(t *testing.T) {

@@ -25,6 +25,31 @@ func (c *componentLanes) of(component string) *actors.Lane {
 	return lane.(*actors.Lane)
 }
 
+// deliveryLanes are the lanes of topics that somebody subscribes to. Topics are the apps' own words, so a lane lives no
+// longer than its subscriptions.
+type deliveryLanes struct {
+	system *actors.System
+
+	mu    sync.Mutex
+	users map[string]int // by name
+}
+
+// use returns the lane of that name until done is called.
+func (d *deliveryLanes) use(name string) (lane *actors.Lane, done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.users[name]++
+	lane = d.system.Lane(name, deliveryPolicy)
+	return lane, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.users[name]--; d.users[name] == 0 {
+			delete(d.users, name)
+			_ = lane.Close(context.Background()) // nothing runs in it: there is nothing to wait for
+		}
+	}
+}
+
 // whileCurrent is for who uses a component for long: the context also ends when the component is replaced, so that the
 // old backend can be closed.
 func whileCurrent[T any](ctx context.Context, use components.Use[T]) (context.Context, context.CancelFunc) {

@@ -62,13 +62,9 @@ const deliveryTimeout = 10 * time.Minute
 
 // deliveryPolicy guards the delivery of one subscription's events. It does not retry: an event that was not handled goes
 // back to its broker, which keeps it while it waits.
-func deliveryPolicy(inFlight int) resiliency.Policy {
-	return resiliency.Policy{
-		Name:           "default-subscription",
-		AttemptTimeout: deliveryTimeout,
-		MaxInFlight:    inFlight,
-		MaxQueue:       inFlight,
-	}
+var deliveryPolicy = resiliency.Policy{
+	Name:           "default-subscription",
+	AttemptTimeout: deliveryTimeout,
 }
 
 // appPolicy guards the local app. It does not retry: the caller's own lane does.

@@ -33,6 +33,7 @@ type PubSub struct {
 	app        *App
 	credits    int
 	lanes      *componentLanes
+	deliveries *deliveryLanes
 	metrics    *telemetry.Metrics
 	tracer     *telemetry.Tracer
 
@@ -56,8 +57,9 @@ func newPubSub(d Deps, app *App) *PubSub {
 	working, cut := context.WithCancel(context.Background())
 	return &PubSub{
 		self: d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits,
-		lanes:   &componentLanes{system: d.System, block: "pubsub"},
-		metrics: d.Metrics, tracer: d.Tracer,
+		lanes:      &componentLanes{system: d.System, block: "pubsub"},
+		deliveries: &deliveryLanes{system: d.System, users: map[string]int{}},
+		metrics:    d.Metrics, tracer: d.Tracer,
 		active:  map[subscriptionKey]*appConsumer{},
 		working: working, cut: cut,
 	}

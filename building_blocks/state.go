@@ -199,13 +199,15 @@ func withPrefix(prefix string, keys []string) []string {
 	return own
 }
 
-// ownKey gives the key in a conflict back its own name.
+// ownKey gives the key in a conflict back its own name, for programs and for people.
 func ownKey(err error, prefix string) error {
 	var e *fault.Error
-	if prefix != "" && errors.As(err, &e) && e.Meta["key"] != "" {
-		return e.With("key", strings.TrimPrefix(e.Meta["key"], prefix))
+	if prefix == "" || !errors.As(err, &e) || e.Meta["key"] == "" || e.Err == nil {
+		return err
 	}
-	return err
+	own := e.With("key", strings.TrimPrefix(e.Meta["key"], prefix))
+	own.Err = errors.New(strings.ReplaceAll(e.Err.Error(), prefix, ""))
+	return own
 }
 
 func unsupported(what, name, kind string) error {

@@ -50,7 +50,7 @@ type Sink interface {
 // StopIntake lets it. It calls opened once the group exists. It fails when the subscription cannot be made or its feed
 // breaks; deliveries that are out then have an ack wait to end in. An event without an answer goes back to its group at
 // once.
-func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sink Sink, opened func(group string)) error {
+func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sink Sink, opened func(group string)) (err error) {
 	if err := checkName("subscribe", "the topic", sub.Topic, maxTopic, fault.TopicInvalid); err != nil {
 		return err
 	}
@@ -89,18 +89,21 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	if err != nil {
 		return err
 	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		defer cancel()
+		err = errors.Join(err, feed.Close(closing))
+	}()
+	lane, done := p.deliveries.use("sub/" + sub.PubSub + "/" + sub.Topic)
+	defer done()
 	c := &consumer{
-		block: p, sub: sub, sink: sink, broker: use.Backend, feed: feed,
-		lane: p.system.Lane("sub/"+sub.PubSub+"/"+sub.Topic, deliveryPolicy(0)),
-		log:  p.log.With("topic", sub.Topic, "group", sub.Group),
+		block: p, sub: sub, sink: sink, broker: use.Backend, feed: feed, lane: lane,
+		log: p.log.With("topic", sub.Topic, "group", sub.Group),
 	}
 	opened(sub.Group)
 	current, cancel := whileCurrent(ctx, use)
 	defer cancel()
-	err = c.run(current)
-	closing, done := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
-	defer done()
-	return errors.Join(err, feed.Close(closing))
+	return c.run(current)
 }
 
 // consumer moves the events of one feed to one sink.
@@ -118,6 +121,7 @@ type consumer struct {
 // run moves events until ctx ends or the feed breaks, and returns when no delivery is out any more.
 func (c *consumer) run(ctx context.Context) error {
 	working, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer c.running.Wait() // for those that a panic of the feed has cut off
 	defer cut()
 	defer context.AfterFunc(c.block.working, cut)()
 	err := replacedOr(ctx, c.pull(ctx, working))
@@ -135,8 +139,7 @@ func (c *consumer) pull(ctx, working context.Context) error {
 		if err != nil {
 			return ending(ctx, err)
 		}
-		deliveries, err := c.feed.Next(ctx, n)
-		c.sink.Return(n - len(deliveries))
+		deliveries, err := c.next(ctx, n)
 		for _, d := range deliveries {
 			c.running.Go(func() { c.deliver(ctx, working, d) })
 		}
@@ -144,6 +147,12 @@ func (c *consumer) pull(ctx, working context.Context) error {
 			return ending(ctx, err)
 		}
 	}
+}
+
+// next gives back what the sink allowed and the feed did not use, even if it panics.
+func (c *consumer) next(ctx context.Context, n int) (deliveries []pubsub.Delivery, err error) {
+	defer func() { c.sink.Return(n - len(deliveries)) }()
+	return c.feed.Next(ctx, n)
 }
 
 // ending is nil when err only says that ctx has ended.

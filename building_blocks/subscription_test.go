@@ -3,6 +3,8 @@ package blocks
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -114,6 +116,41 @@ func TestSubscribeRefusesWhatCannotBe(t *testing.T) {
 	}
 }
 
+func TestLanesLiveAsLongAsTheirSubscriptions(t *testing.T) {
+	one := sidecar(t, t.TempDir(), "one", &testApp{}, 0)
+	lanes := func() (n int) {
+		for _, node := range one.Runtime.Tree(t.Context()).Children {
+			if strings.HasPrefix(node.Name, "sub/") {
+				n++
+			}
+		}
+		return n
+	}
+	var ending sync.WaitGroup
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	opened := make(chan struct{}, 6)
+	for i := range 6 { // two of each topic
+		ending.Go(func() {
+			sub := appchannel.Subscription{Topic: fmt.Sprint("t", i/2), Group: fmt.Sprint("g", i)}
+			if err := one.PubSub.Subscribe(ctx, sub, &scriptedSink{}, func(string) { opened <- struct{}{} }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 6 {
+		<-opened
+	}
+	if lanes() != 3 {
+		t.Errorf("%d lanes, want one of each topic", lanes())
+	}
+	end()
+	ending.Wait()
+	if lanes() != 0 {
+		t.Errorf("%d lanes are left", lanes())
+	}
+}
+
 // scriptedSink takes n events and does with each what deliver says.
 type scriptedSink struct {
 	takes    chan int
@@ -135,13 +172,19 @@ func (s *scriptedSink) Deliver(ctx context.Context, _ *appchannel.Event) (appcha
 }
 
 // brokenFeed gives out one delivery and then breaks.
-type brokenFeed struct{ first chan pubsub.Delivery }
+type brokenFeed struct {
+	first  chan pubsub.Delivery
+	panics bool
+}
 
 func (f *brokenFeed) Next(context.Context, int) ([]pubsub.Delivery, error) {
 	select {
 	case d := <-f.first:
 		return []pubsub.Delivery{d}, nil
 	default:
+		if f.panics {
+			panic("boom")
+		}
 		return nil, fault.New("feed", fault.JetStreamRefused, "broken")
 	}
 }
@@ -176,7 +219,7 @@ func testConsumer(b *Blocks, sink Sink, feed pubsub.Feed, sub appchannel.Subscri
 		sub.AckWait = minAckWait
 	}
 	return &consumer{
-		block: b.PubSub, sub: sub, sink: sink, feed: feed, lane: b.PubSub.system.Lane("sub/test", deliveryPolicy(0)), log: b.PubSub.log,
+		block: b.PubSub, sub: sub, sink: sink, feed: feed, lane: b.PubSub.system.Lane("sub/test", deliveryPolicy), log: b.PubSub.log,
 	}
 }
 
@@ -204,6 +247,38 @@ func TestFeedThatBreaksDoesNotWaitForAHandlerThatHangs(t *testing.T) {
 	}
 	if sink.returned.Load() != 3 {
 		t.Errorf("%d credits came back, want the 3 that brought nothing", sink.returned.Load())
+	}
+}
+
+func TestCreditComesBackWhenAFeedPanics(t *testing.T) {
+	one := sidecar(t, t.TempDir(), "one", &testApp{}, 0)
+	began := make(chan struct{})
+	sink := &scriptedSink{takes: make(chan int, 2), deliver: func(ctx context.Context) (appchannel.Outcome, error) {
+		close(began)
+		<-ctx.Done()
+		return appchannel.Outcome{}, fault.FromContext("hang", ctx, "nothing")
+	}}
+	feed := &brokenFeed{first: make(chan pubsub.Delivery, 1), panics: true}
+	d := &observed{attempt: 1}
+	feed.first <- d
+	sink.takes <- 1
+	ended := make(chan any, 1)
+	go func() {
+		defer func() { ended <- recover() }()
+		_ = testConsumer(one, sink, feed, appchannel.Subscription{Topic: "t", AckWait: time.Hour}).run(t.Context())
+	}()
+	<-began
+	sink.takes <- 3
+	select {
+	case cause := <-ended:
+		if cause != "boom" {
+			t.Errorf("ended with %v", cause)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a feed that panics hangs")
+	}
+	if sink.returned.Load() != 3 || len(d.said) != 0 {
+		t.Errorf("%d credits came back; the delivery that was out: %v", sink.returned.Load(), d.said)
 	}
 }
 

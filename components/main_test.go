@@ -28,6 +28,7 @@ type testConfig struct {
 	Pin      int           `meta:"pin" secret:"true" doc:"Number that nobody may see."`
 	Token    string        `meta:"token" doc:"Any text."`
 
+	//lint:ignore U1000 a field without a tag is none of the schema's business
 	untagged int
 }
 

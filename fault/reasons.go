@@ -137,7 +137,7 @@ var reasonTable = []Entry{
 
 	{AppNotConnected, Unavailable, true, "No app is connected to its sidecar.", "Start the app; with --app-port check that it listens, without one check that it opens App.Serve."},
 	{AppUnhealthy, Unavailable, true, "The app fails its health check, so its sidecar sends it nothing.", "See the app's own log; calls resume when the check passes."},
-	{AppUnreachable, Unavailable, true, "The connection to the app's port was refused.", "Check that the app listens on --app-port."},
+	{AppUnreachable, Unavailable, true, "The connection to the app's port was refused.", "Check that the app listens on --app-port and speaks --app-protocol there."},
 	{AppFailed, Internal, false, "The app's handler answered with an error.", "See the app's own log."},
 	{AppAnswer, Internal, false, "The app answered something that is not the protocol.", "The message says what was expected and what came."},
 	{SidecarLost, Unavailable, false, "The SDK cannot reach the app's sidecar, or lost it.", "Start the app with `sidecast run`, or name the sidecar in SIDECAST_GRPC_ENDPOINT."},

@@ -21,13 +21,9 @@ var carried = [...]string{"traceparent", "tracestate", "baggage"}
 type invocationServer struct {
 	sidecastv1.UnimplementedInvocationServer
 	invocation *blocks.Invocation
-	maxBody    int64
 }
 
 func (s *invocationServer) Invoke(ctx context.Context, in *sidecastv1.InvokeRequest) (*sidecastv1.InvokeResponse, error) {
-	if int64(len(in.GetData())) > s.maxBody {
-		return nil, fault.New("invoke "+in.GetAppId(), fault.BodyTooLarge, "the body has %d bytes; this sidecar takes %d", len(in.GetData()), s.maxBody)
-	}
 	req := requestOf(ctx, in)
 	resp, err := s.invocation.Invoke(ctx, req)
 	if err != nil {

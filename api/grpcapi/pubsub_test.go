@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -229,6 +230,30 @@ func TestLateAnswerIsNoViolation(t *testing.T) {
 	wantReason(t, sub.answered(&sidecastv1.EventAck{DeliveryId: id}), fault.AckUnknown)
 	if len(sub.waiting) != 0 {
 		t.Errorf("%d deliveries are remembered", len(sub.waiting))
+	}
+}
+
+func TestTraceContextTravelsWithAnEvent(t *testing.T) {
+	s := start(t, t.TempDir(), "shop", "shop-1")
+	m := s.join(s.conn, outlasting("t"))
+	m.credit(2)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-a-b-01", "baggage", "k=v")
+	for _, raw := range []bool{false, true} {
+		_, err := sidecastv1.NewPubSubClient(s.conn).Publish(ctx, &sidecastv1.PublishRequest{
+			Topic: "t", Data: []byte("x"), Raw: raw, Metadata: map[string]string{"one": "1"}, PartitionKey: "k",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := m.event()
+		got := e.GetMetadata()
+		if got["traceparent"] != "00-a-b-01" || got["baggage"] != "k=v" || got["one"] != "1" || e.GetPartitionKey() != "k" || e.GetTime() == nil {
+			t.Errorf("raw %v: %v", raw, e)
+		}
+		if raw != (e.GetSource() == "") || string(e.GetData()) != "x" {
+			t.Errorf("raw %v: %v", raw, e)
+		}
+		m.ack(e.GetDeliveryId(), sidecastv1.EventStatus_EVENT_STATUS_SUCCESS)
 	}
 }
 

@@ -15,10 +15,12 @@ import (
 	"net"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 
@@ -67,22 +69,25 @@ type Server struct {
 func New(o Options) *Server {
 	drained, drain := context.WithCancel(context.Background())
 	s := &Server{health: health.NewServer(), draining: drain}
-	gate := gate{log: o.Log, drained: drained}
+	gate := gate{log: o.Log, drained: drained, maxBody: int(o.MaxBody)}
 	if o.Token != "" {
 		sum := sha256.Sum256([]byte(o.Token))
 		gate.token = sum[:]
 	}
 	s.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(int(o.MaxBody)+envelopeRoom),
+		grpc.MaxRecvMsgSize(2*int(o.MaxBody)+envelopeRoom), // so that a body over the limit gets an answer that explains it
 		grpc.MaxSendMsgSize(int(o.MaxBody)+envelopeRoom),
 		grpc.MaxConcurrentStreams(1<<14),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.StaticStreamWindowSize(streamWindow),
 		grpc.StaticConnWindowSize(4*streamWindow),
+		// A client whose machine has gone closes nothing: what it holds is let go of when it answers no ping.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 30 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.UnaryInterceptor(gate.unary),
 		grpc.StreamInterceptor(gate.stream),
 	)
-	sidecastv1.RegisterInvocationServer(s.grpc, &invocationServer{invocation: o.Blocks.Invocation, maxBody: o.MaxBody})
+	sidecastv1.RegisterInvocationServer(s.grpc, &invocationServer{invocation: o.Blocks.Invocation})
 	sidecastv1.RegisterPubSubServer(s.grpc, &pubsubServer{pubsub: o.Blocks.PubSub})
 	sidecastv1.RegisterStateServer(s.grpc, &stateServer{state: o.Blocks.State})
 	sidecastv1.RegisterLockServer(s.grpc, &lockServer{lock: o.Blocks.Lock})
@@ -134,6 +139,7 @@ func (s *Server) Close(ctx context.Context) {
 type gate struct {
 	token   []byte // SHA-256 of it, so that the comparison tells not even its length
 	drained context.Context
+	maxBody int
 	log     *slog.Logger
 }
 
@@ -142,6 +148,10 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		return nil, faultgrpc.Err(err)
 	}
 	defer g.contain(info.FullMethod, &err)
+	if body, ok := req.(interface{ GetData() []byte }); ok && len(body.GetData()) > g.maxBody {
+		return nil, faultgrpc.Err(fault.New(info.FullMethod, fault.BodyTooLarge,
+			"the body has %d bytes; this sidecar takes %d", len(body.GetData()), g.maxBody))
+	}
 	resp, err = handle(ctx, req)
 	if err != nil {
 		return nil, faultgrpc.Err(err)

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -207,6 +210,31 @@ func (c *config) fabricConfig(log *slog.Logger) fabric.Config {
 		Credentials: c.Credentials, NKeySeedFile: c.NKey, CAFile: c.CA, CertFile: c.Cert, KeyFile: c.CertKey,
 		MaxBody: c.maxBody, Replicas: c.Replicas, Log: log,
 	}
+}
+
+// openFabric joins the fabric. An error that flags can cure names them.
+func (c *config) openFabric(ctx context.Context, log *slog.Logger) (*fabric.Fabric, error) {
+	ctx, cancel := context.WithTimeout(ctx, fabricTimeout)
+	defer cancel()
+	f, err := fabric.Open(ctx, c.fabricConfig(log))
+	var refused *fault.Error
+	if !errors.As(err, &refused) {
+		return f, err
+	}
+	cure := ""
+	switch {
+	case refused.Reason == fault.PortInUse:
+		cure = "--fabric-port names another, 0 takes any free one"
+	case refused.Reason == fault.FabricConfig && c.Fabric != "":
+		cure = "--fabric-creds or --fabric-nkey say who this is, --fabric-ca whom to trust, --fabric-cert and --fabric-key are its own certificate"
+	case refused.Reason == fault.FabricConfig:
+		cure = "--data-dir names the directory to join it, --fabric-port another port to be apart"
+	default:
+		return nil, err
+	}
+	named := *refused
+	named.Err = fmt.Errorf("%w (%s)", refused.Err, cure)
+	return nil, &named
 }
 
 func (c *config) address(port int) string {

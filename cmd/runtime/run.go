@@ -177,9 +177,7 @@ func hostFabric(ctx context.Context, c *config) (*fabric.Fabric, error) {
 	}
 	// While the run stops, the sidecar that hosts may go first: that is no news.
 	log := slog.New(while{ctx, slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})})
-	ctx, cancel := context.WithTimeout(ctx, fabricTimeout)
-	defer cancel()
-	return fabric.Open(ctx, c.fabricConfig(log))
+	return c.openFabric(ctx, log)
 }
 
 // while is a log that is silent once ctx has ended.

@@ -139,9 +139,7 @@ func newTracer(lc fx.Lifecycle, c *config, log *slog.Logger) (*telemetry.Tracer,
 }
 
 func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fabric.Fabric, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), fabricTimeout)
-	defer cancel()
-	f, err := fabric.Open(ctx, c.fabricConfig(log))
+	f, err := c.openFabric(context.Background(), log)
 	if err != nil {
 		return nil, err
 	}

@@ -150,7 +150,7 @@ func move(ctx context.Context, store state.Store, from, to string) error {
 			return err
 		}
 		if len(items) != 2 {
-			return fmt.Errorf("Get returned %d items", len(items))
+			return fmt.Errorf("a Get of two keys returned %d items", len(items))
 		}
 		a, _ := strconv.Atoi(string(items[0].Value))
 		b, _ := strconv.Atoi(string(items[1].Value))

@@ -117,6 +117,7 @@ func TestTLS(t *testing.T) {
 }
 
 func TestClientCertificates(t *testing.T) {
+	t.Parallel() // some of it only waits
 	ca := newAuthority(t)
 	url := "tls://" + serve(t, ca.secured(true)).Addr().String()
 	cert, key := ca.issue("client")
@@ -245,8 +246,9 @@ func TestCredentials(t *testing.T) {
 
 // A server that speaks no TLS, and one that speaks nothing.
 func TestNoTLSOnTheServer(t *testing.T) {
+	t.Parallel() // some of it only waits
 	url := "tls://" + serve(t, &server.Options{}).Addr().String()
-	refused(t, []string{"--fabric", url}, "TLS")
+	refused(t, []string{"--fabric", url}, "FABRIC_CONFIG")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -116,7 +116,7 @@ func TestCommandsAgainstASidecar(t *testing.T) {
 		{run: "components", out: `(?m)^statestore +state\.badger +ready`},
 		{run: "components -o json", out: `"name":"statestore"`},
 		{run: "tree -o json", out: `"name":"state/statestore"`},
-		{run: "status --app-id other", out: `(?i)no sidecar of app "other".*solo`},
+		{run: "status --app-id other", out: `(?i)no sidecar of app "?other`},
 		{run: "tree --app-id other", code: 5, err: `(?s)"other".*there are: solo.*SIDECAR_NOT_FOUND`},
 	})
 	for _, line := range []string{

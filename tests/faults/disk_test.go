@@ -77,7 +77,7 @@ func TestFullDisk(t *testing.T) {
 		return err
 	}
 	publish := func(id string) error {
-		bounded, done := context.WithTimeout(ctx, soon)
+		bounded, done := context.WithTimeout(ctx, 3*time.Second) // the server may not say that the disk has just filled up
 		defer done()
 		_, err := c.Publish(bounded, "jobs", []byte(id))
 		if err == nil {
@@ -98,9 +98,7 @@ func TestFullDisk(t *testing.T) {
 		n := 0
 		machine.Until(t, what+" is refused", func() error {
 			n++
-			began := time.Now()
 			err := write(fmt.Sprintf("during/%d", n))
-			t.Logf("%s write %d after %s: %v", what, n, time.Since(began).Round(time.Millisecond), err)
 			if err == nil {
 				return fmt.Errorf("write %d was accepted", n)
 			}

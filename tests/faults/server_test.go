@@ -104,6 +104,7 @@ func TestRemoteServerGoesAwayAndReturns(t *testing.T) {
 
 // A sidecar may be started before its server.
 func TestSidecarStartedWithoutItsServer(t *testing.T) {
+	t.Parallel() // it waits, and takes nothing from the others
 	m := machine.New(t)
 	port := machine.FreePort(t)
 	early := m.Run("--app-id", "early", "--grpc-port", "0", "--metrics-port", "0", "--fabric", fmt.Sprintf("nats://127.0.0.1:%d", port))

@@ -2,8 +2,10 @@ package commands
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/cmd/runtime/rundir"
 	"github.com/sidecast/sidecast/fault"
@@ -115,7 +118,12 @@ func withToken(ctx context.Context) context.Context {
 }
 
 func unaryToken(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	return faultgrpc.From(invoke(withToken(ctx), method, req, reply, cc, opts...))
+	err := invoke(withToken(ctx), method, req, reply, cc, opts...)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) && status.Convert(err).Message() == context.DeadlineExceeded.Error() {
+		return fault.New(strings.ToLower(path.Base(method)), fault.DeadlineExceeded,
+			"no answer came within --timeout; `sidecast tree` shows which lanes wait")
+	}
+	return faultgrpc.From(err)
 }
 
 func streamToken(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, stream grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
