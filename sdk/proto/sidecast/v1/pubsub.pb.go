@@ -522,10 +522,11 @@ type Subscription struct {
 	Group string `protobuf:"bytes,3,opt,name=group,proto3" json:"group,omitempty"`
 	// Topic that takes what was delivered `max_deliveries` times without success, or dropped. Empty: none.
 	DeadLetterTopic string `protobuf:"bytes,4,opt,name=dead_letter_topic,json=deadLetterTopic,proto3" json:"dead_letter_topic,omitempty"`
-	// Deliveries before an event goes to the dead-letter topic; 0 means 5 with a dead-letter topic and no limit without.
+	// Deliveries before an event goes to the dead-letter topic, or is dropped where there is none; 0 means 5 with a
+	// dead-letter topic and no limit without.
 	MaxDeliveries int32 `protobuf:"varint,5,opt,name=max_deliveries,json=maxDeliveries,proto3" json:"max_deliveries,omitempty"`
-	// How long one delivery may go unanswered once its handler is gone; the runtime extends it while a handler works.
-	// 0 means 10 s.
+	// How long one delivery may go unanswered once its handler is gone; the runtime extends it while a handler works, for
+	// up to 10 min. At least 100 ms; 0 means 10 s.
 	AckWait *durationpb.Duration `protobuf:"bytes,6,opt,name=ack_wait,json=ackWait,proto3" json:"ack_wait,omitempty"`
 	// Deliver payloads without the CloudEvents envelope.
 	Raw bool `protobuf:"varint,7,opt,name=raw,proto3" json:"raw,omitempty"`

@@ -511,7 +511,7 @@ type HealthResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The sidecar answers.
 	Live bool `protobuf:"varint,1,opt,name=live,proto3" json:"live,omitempty"`
-	// The fabric is connected and, where there is an app, it takes calls.
+	// The fabric is connected and, where the app has a port, it takes calls. An app that serves by stream may never do so.
 	Ready bool `protobuf:"varint,2,opt,name=ready,proto3" json:"ready,omitempty"`
 	// What is not as it should be, one sentence each.
 	Problems      []string `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`
