@@ -220,3 +220,26 @@ func TestLock(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestClosedClientEndsItsSubscriptions(t *testing.T) {
+	s := start(t, "")
+	client := s.connect(t)
+	ended := make(chan error, 2)
+	go func() {
+		ended <- client.Subscribe(t.Context(), sidecast.Subscription{Topic: "orders"}, func(context.Context, *sidecast.Event) error { return nil })
+	}()
+	go func() { ended <- client.Serve(t.Context()) }()
+	if err := client.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		select {
+		case err := <-ended:
+			if err == nil {
+				t.Error("a closed client ended without saying why")
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a closed client goes on")
+		}
+	}
+}

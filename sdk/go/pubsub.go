@@ -229,8 +229,8 @@ func (s *Subscription) proto() *sidecastv1.Subscription {
 }
 
 // Subscribe handles events of a topic until ctx ends; then it lets running handlers end, answers their events and returns
-// nil. A subscription that breaks is opened again for as long as ctx lives; one that the sidecar refuses as invalid,
-// denied or unsupported fails at once.
+// nil. A subscription that breaks is opened again for as long as ctx lives and the client is not closed; one that the
+// sidecar refuses as invalid, denied or unsupported fails at once.
 func (c *Client) Subscribe(ctx context.Context, s Subscription, handler EventHandler) error {
 	if s.Concurrency <= 0 {
 		s.Concurrency = 16
@@ -242,6 +242,9 @@ func (c *Client) Subscribe(ctx context.Context, s Subscription, handler EventHan
 		}
 		switch fault.KindOf(err) {
 		case fault.Invalid, fault.Denied, fault.Unsupported:
+			return err
+		}
+		if c.closed() {
 			return err
 		}
 		if opened {

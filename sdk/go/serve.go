@@ -50,6 +50,9 @@ func (c *Client) Serve(ctx context.Context, handlers ...Handler) error {
 		if ctx.Err() != nil {
 			return err
 		}
+		if c.closed() {
+			return err
+		}
 		if welcome {
 			pause = firstPause
 		}

@@ -127,6 +127,9 @@ func newClient(options []Option) (*Client, error) {
 // Close closes the connection. Calls that still run fail.
 func (c *Client) Close() error { return c.conn.Close() }
 
+// closed reports whether Close was called.
+func (c *Client) closed() bool { return c.conn.GetState() == connectivity.Shutdown }
+
 // Conn is the connection to the sidecar, for services that this package does not wrap.
 func (c *Client) Conn() *grpc.ClientConn { return c.conn }
 

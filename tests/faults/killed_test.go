@@ -260,17 +260,20 @@ func TestFabricHostKilled(t *testing.T) {
 		return nil
 	})
 	host.Kill()
-	before := events.count(events.stored)
+	before, killed := events.count(events.stored), time.Now()
 	machine.Until(t, "publishing goes on", func() error {
 		if n := events.count(events.stored); n < before+200 {
 			return fmt.Errorf("%d events since the host was killed", n-before)
 		}
 		return nil
 	})
+	t.Logf("publishing again after %s", time.Since(killed).Round(time.Millisecond))
 	machine.Until(t, "calls resume", func() error { return try(c, "second", "echo", "x") })
+	t.Logf("calls again after %s", time.Since(killed).Round(time.Millisecond))
 	stopPublishing()
 	shared, local := stopShared(), stopLocal()
 	events.balanced(t)
+	t.Logf("all handled after %s", time.Since(killed).Round(time.Millisecond))
 	readBack(t, c.State("shared"), shared)
 	readBack(t, c.State(""), local)
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -73,7 +74,7 @@ func (m *Machine) StartCommand(cmd *exec.Cmd) *Process {
 		}
 	}()
 	m.t.Cleanup(func() {
-		p.Kill()
+		p.killFamily()
 		if m.t.Failed() {
 			m.t.Logf("%s\n%s", strings.Join(cmd.Args[1:], " "), p.Output())
 		}
@@ -158,6 +159,27 @@ func (p *Process) Terminate() { _ = p.cmd.Process.Signal(syscall.SIGTERM) }
 func (p *Process) Kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.done
+}
+
+// killFamily ends it and its children at once, and waits until none is left that could write to the test's folders.
+func (p *Process) killFamily() {
+	children := p.Children()
+	p.Kill()
+	for _, id := range children {
+		if child, err := process.NewProcess(id); err == nil {
+			_ = child.Kill()
+		}
+	}
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		children = slices.DeleteFunc(children, func(id int32) bool {
+			alive, err := process.PidExists(id)
+			return err == nil && !alive
+		})
+		if len(children) == 0 {
+			return
+		}
+	}
+	p.t.Errorf("processes %v do not end", children)
 }
 
 // Child finds the child process whose command line holds text.
