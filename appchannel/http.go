@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -271,7 +272,17 @@ func cutOff(ctx context.Context, op string, err error) error {
 	if errors.As(err, &given) {
 		return err
 	}
-	return fault.New(op, fault.InstanceLost, "the connection to the app broke: %w", err)
+	if brokenConnection(err) {
+		return fault.New(op, fault.InstanceLost, "the connection to the app broke: %w", err)
+	}
+	return fault.New(op, fault.AppAnswer, "the app answered something that is not HTTP: %w", err)
+}
+
+// brokenConnection tells a connection that ended from one that carried garbage; net/http has no type for the latter.
+func brokenConnection(err error) bool {
+	var network net.Error
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) ||
+		strings.Contains(err.Error(), "server closed idle connection")
 }
 
 // readBody reads a whole answer, but no more than MaxBody.

@@ -1,16 +1,19 @@
 package fabric
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
 	"github.com/sidecast/sidecast/fault"
 )
 
@@ -38,6 +41,9 @@ func (f *Fabric) connectRemote(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
+		if certificateRefused(err) {
+			return fault.New(op, fault.FabricConfig, "%s refused the client certificate, or wants one: %w", describeURLs(f.config.URL), err)
+		}
 		if hopeless(err) {
 			return fault.New(op, fault.FabricConfig, "%s refused: %w", describeURLs(f.config.URL), err)
 		}
@@ -64,6 +70,14 @@ func hopeless(err error) bool {
 	}
 	return errors.As(err, &unknown) || errors.As(err, &hostname) || errors.As(err, &invalid) || errors.As(err, &record) ||
 		errors.As(err, &alert)
+}
+
+// certificateRefused tells that the server wants a client certificate, or another one. TLS 1.3 reports it late: as an alert
+// from the remote, or just as a connection that ends after the handshake (nats.go has only words for that).
+func certificateRefused(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op == "remote error" ||
+		strings.Contains(err.Error(), "connection closed by remote after TLS handshake")
 }
 
 // splitURLs checks the addresses. Its errors never repeat one: it may hold a password.
@@ -124,6 +138,10 @@ func (c Config) remoteOptions() ([]nats.Option, error) {
 		}
 	}
 	if c.Credentials != "" {
+		text, _ := os.ReadFile(c.Credentials) // it could be read a moment ago
+		if _, err := nkeys.ParseDecoratedJWT(text); err != nil || len(bytes.TrimSpace(text)) == 0 {
+			return nil, fault.New(op, fault.FabricConfig, "%s holds no credentials: a user JWT and its nkey seed are expected", c.Credentials)
+		}
 		options = append(options, nats.UserCredentials(c.Credentials))
 	}
 	if c.NKeySeedFile != "" {
@@ -140,7 +158,10 @@ func (c Config) remoteOptions() ([]nats.Option, error) {
 		}
 		options = append(options, nats.RootCAs(c.CAFile))
 	}
-	if c.CertFile != "" || c.KeyFile != "" {
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return nil, fault.New(op, fault.FabricConfig, "a client certificate and its key go together: one of the two files is not named")
+	}
+	if c.CertFile != "" {
 		if _, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile); err != nil {
 			return nil, fault.New(op, fault.FabricConfig, "the certificate and its key do not make a pair: %w", err)
 		}

@@ -223,7 +223,7 @@ func (a *acks) receive(m *nats.Msg) {
 func pubAck(op string, m *nats.Msg) error {
 	if len(m.Data) == 0 {
 		if m.Header.Get("Status") == "503" {
-			return fault.New(op, fault.JetStreamRefused, "no JetStream stream takes the message: %w", nats.ErrNoResponders)
+			return fault.New(op, fault.FabricDown, "no JetStream stream takes the message: it has no leader now, or was deleted: %w", nats.ErrNoResponders)
 		}
 		return fault.New(op, fault.JetStreamRefused, "JetStream answered nothing")
 	}

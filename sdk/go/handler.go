@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -31,6 +33,32 @@ type served struct {
 	events      []subscribed
 	concurrency int
 	drain       time.Duration
+
+	// running are the handlers of all streams: those of one that was lost may outlive it.
+	running sync.WaitGroup
+	busy    atomic.Int32 // how many
+}
+
+// finished waits for the handlers for as long as they may take, and says whether they have ended.
+func (s *served) finished(within time.Duration) bool {
+	done := make(chan struct{})
+	go func() { // ends with the last handler
+		s.running.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(within)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// overdue is the failure of handlers that would not end.
+func (s *served) overdue() error {
+	return fault.New("serve", fault.DeadlineExceeded, "handlers were still running %s after the app was told to end", s.drain)
 }
 
 // method is one of the two.

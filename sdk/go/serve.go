@@ -22,6 +22,7 @@ const (
 	firstPause = 50 * time.Millisecond // before the second attempt to reach the sidecar
 	lastPause  = 5 * time.Second       // at most between attempts
 	goodbye    = 5 * time.Second       // for the sidecar to end a stream that we have closed
+	cutOff     = time.Second           // for handlers to end whose context has
 )
 
 // Serve takes calls and events from the sidecar until ctx ends. It opens no port: it dials the sidecar, and dials again
@@ -45,12 +46,18 @@ func (c *Client) Serve(ctx context.Context, handlers ...Handler) error {
 			return err
 		}
 	}
+	err := c.serveAgain(ctx, s)
+	if err == nil && !s.finished(s.drain) { // of streams that were lost
+		return s.overdue()
+	}
+	return err
+}
+
+// serveAgain holds one stream after the other until ctx ends or the client is closed.
+func (c *Client) serveAgain(ctx context.Context, s *served) error {
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		welcome, err := c.serve(ctx, s)
-		if ctx.Err() != nil {
-			return err
-		}
-		if c.closed() {
+		if ctx.Err() != nil || c.closed() {
 			return err
 		}
 		if welcome {
@@ -72,9 +79,8 @@ type session struct {
 
 	sending sync.Mutex // of wire
 
-	mu       sync.Mutex
-	running  map[uint64]*running
-	handlers sync.WaitGroup
+	mu      sync.Mutex
+	running map[uint64]*running
 }
 
 // running is one call or event at work.
@@ -110,18 +116,19 @@ func (c *Client) serve(ctx context.Context, s *served) (welcome bool, err error)
 			n.handle(frame)
 		}
 	}
-	// Nothing can be answered any more, and handlers of calls whose answers are lost should know.
+	// Nothing can be answered any more, and handlers of calls whose answers are lost should know. One that does not heed it
+	// must not keep the app from its next stream.
 	stop()
 	n.abort()
-	n.handlers.Wait()
 	cut()
-	select {
-	case <-late:
-		return welcome, fault.New("serve", fault.DeadlineExceeded, "handlers were still running %s after the app was told to end", s.drain)
-	default:
-	}
 	if ctx.Err() != nil {
-		return welcome, nil
+		select {
+		case <-late:
+			s.finished(cutOff)
+			return welcome, s.overdue()
+		default:
+			return welcome, nil
+		}
 	}
 	if errors.Is(err, io.EOF) {
 		return welcome, fault.New("serve", fault.SidecarLost, "the sidecar ended the stream")
@@ -130,7 +137,8 @@ func (c *Client) serve(ctx context.Context, s *served) (welcome bool, err error)
 }
 
 func (s *served) hello() *sidecastv1.Hello {
-	hello := &sidecastv1.Hello{Credits: int32(s.concurrency), Methods: slices.Sorted(maps.Keys(s.methods)), Sdk: sdkVersion()}
+	free := max(1, s.concurrency-int(s.busy.Load())) // handlers of a stream that was lost may still be at work
+	hello := &sidecastv1.Hello{Credits: int32(free), Methods: slices.Sorted(maps.Keys(s.methods)), Sdk: sdkVersion()}
 	for i := range s.events {
 		hello.Subscriptions = append(hello.Subscriptions, s.events[i].proto())
 	}
@@ -209,7 +217,8 @@ func (n *session) start(id uint64, timeout *durationpb.Duration, fields map[stri
 	n.mu.Lock()
 	n.running[id] = r
 	n.mu.Unlock()
-	n.handlers.Add(1)
+	n.served.running.Add(1)
+	n.served.busy.Add(1)
 	return ctx, r
 }
 
@@ -220,7 +229,8 @@ func (n *session) finish(id uint64, r *running, answer *sidecastv1.ServeRequest)
 	delete(n.running, id)
 	n.mu.Unlock()
 	r.cancel()
-	n.handlers.Done()
+	n.served.busy.Add(-1)
+	n.served.running.Done()
 }
 
 func (n *session) event(d *sidecastv1.ServeResponse_EventDelivery) {

@@ -138,7 +138,7 @@ func (s *store) failed(ctx context.Context, op, key string, err error) *fault.Er
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionReconnecting):
 		return fault.New(op, fault.FabricDown, "%w", err)
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, jetstream.ErrStreamNotFound):
-		return fault.New(op, fault.JetStreamRefused, "no server answers for the bucket %s: it was deleted, it has no leader, or JetStream is off: %w", s.keys.bucket, err)
+		return fault.New(op, fault.FabricDown, "no server answers for the bucket %s: it was deleted, it has no leader, or JetStream is off: %w", s.keys.bucket, err)
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fault.New(op, fault.ValueTooLarge, "%q: %w", key, err).With("key", key)
 	case errors.As(err, &api):

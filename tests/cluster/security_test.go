@@ -122,10 +122,10 @@ func TestClientCertificates(t *testing.T) {
 	url := "tls://" + serve(t, ca.secured(true)).Addr().String()
 	cert, key := ca.issue("client")
 	together(t, "--fabric", url, "--fabric-ca", ca.file, "--fabric-cert", cert, "--fabric-key", key)
-	refused(t, []string{"--fabric", url, "--fabric-ca", ca.file}, "certificate")
+	refused(t, []string{"--fabric", url, "--fabric-ca", ca.file}, "FABRIC_CONFIG", "certificate")
 	refused(t, []string{"--fabric", url, "--fabric-ca", ca.file, "--fabric-cert", cert}, "--fabric-key")
 	foreign, foreignKey := newAuthority(t).issue("client")
-	refused(t, []string{"--fabric", url, "--fabric-ca", ca.file, "--fabric-cert", foreign, "--fabric-key", foreignKey}, "certificate")
+	refused(t, []string{"--fabric", url, "--fabric-ca", ca.file, "--fabric-cert", foreign, "--fabric-key", foreignKey}, "FABRIC_CONFIG", "certificate")
 	refused(t, []string{"--fabric", url, "--fabric-ca", ca.file, "--fabric-cert", cert, "--fabric-key", foreignKey}, "key")
 }
 

@@ -76,7 +76,7 @@ type Machine struct {
 func New(t testing.TB) *Machine {
 	t.Helper()
 	SkipShort(t)
-	return &Machine{t: t, Dir: t.TempDir()}
+	return &Machine{t: t, Dir: folder(t)}
 }
 
 // environ is the environment of a process: that of the test without what would point to another sidecar, and Env.
@@ -191,4 +191,25 @@ func UntilWithin(t testing.TB, within time.Duration, what string, try func() err
 		}
 	}
 	t.Fatalf("%s: not within %s: %v", what, within, err)
+}
+
+// folder is a new one that is removed when all processes are gone: those whose parent was killed take a moment to follow it,
+// and write until they have.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sidecast-machine-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if err := os.RemoveAll(dir); err == nil {
+				return
+			} else if time.Now().After(deadline) {
+				t.Errorf("the machine's folder cannot be removed: %v", err)
+				return
+			}
+		}
+	})
+	return dir
 }
