@@ -8,15 +8,16 @@ import (
 // Node is one part of a running system, with those it supervises.
 type Node struct {
 	// Name is unique among its siblings of the same Kind: `system`, `lane` or `worker`.
-	Name, Kind string
+	Name string `json:"name"`
+	Kind string `json:"kind"`
 	// State is `running`, `restarting`, `draining` or `stopped`.
-	State string
+	State string `json:"state"`
 	// Restarts since the start.
-	Restarts int
+	Restarts int `json:"restarts"`
 	// Lane is what a lane is doing; nil for others.
-	Lane *LaneStatus
+	Lane *LaneStatus `json:"lane,omitempty"`
 	// Children by kind and name.
-	Children []Node
+	Children []Node `json:"children,omitempty"`
 }
 
 // Tree shows the system: every lane and every worker that is not done. A lane that does not answer before ctx ends is shown

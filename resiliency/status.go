@@ -11,17 +11,24 @@ type Counts struct {
 // Status is what a lane is doing.
 type Status struct {
 	// Policy is the name of its policy.
-	Policy string
+	Policy string `json:"policy"`
 	// InFlight calls of at most InFlightLimit (0 = no limit); Queued calls of at most QueueLimit.
-	InFlight, InFlightLimit, Queued, QueueLimit int
+	InFlight      int `json:"inFlight"`
+	InFlightLimit int `json:"inFlightLimit"`
+	Queued        int `json:"queued"`
+	QueueLimit    int `json:"queueLimit"`
 	// Calls admitted and refused, attempts failed and attempts beyond the first, since the start.
-	Admitted, Refused, Failed, Retried uint64
+	Admitted uint64 `json:"admitted"`
+	Refused  uint64 `json:"refused"`
+	Failed   uint64 `json:"failed"`
+	Retried  uint64 `json:"retried"`
 	// Breaker is `closed`, `open` or `half-open`, BreakerReason the failure that opened it.
-	Breaker, BreakerReason string
+	Breaker       string `json:"breaker"`
+	BreakerReason string `json:"breakerReason,omitempty"`
 	// BreakerOpensIn is how long until an open breaker lets a probe pass.
-	BreakerOpensIn time.Duration
+	BreakerOpensIn time.Duration `json:"breakerOpensInNanos,omitempty"`
 	// Endpoints it may choose from.
-	Endpoints int
+	Endpoints int `json:"endpoints"`
 }
 
 // Status describes the machine at now.
