@@ -236,7 +236,7 @@ func refused(op string, ctx context.Context, err error) error {
 	case errors.As(err, &api):
 		return fault.New(op, fault.JetStreamRefused, "%w", err)
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, jetstream.ErrNoStreamResponse):
-		return fault.New(op, fault.FabricDown, "no server of the fabric has the bucket: %w", err)
+		return fault.New(op, fault.FabricDown, "no server of the fabric answers for the bucket: it has no leader now, or JetStream is off: %w", err)
 	}
 	return &doubtful{fault.New(op, fault.BackendDown, "the fabric did not answer: %w", err)}
 }
