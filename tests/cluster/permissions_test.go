@@ -38,12 +38,12 @@ func TestServerWithoutJetStream(t *testing.T) {
 	if _, err := c.State("").Set(ctx, "k", []byte("v")); err != nil {
 		t.Errorf("the store of this machine needs no JetStream: %v", err)
 	}
-	for what, err := range map[string]error{
-		"publish": second(c.Publish(ctx, "news", nil)),
-		"lock":    second(c.Lock("").Acquire(ctx, "gate")),
+	for reason, err := range map[string]error{
+		"[JETSTREAM_REFUSED]": second(c.Publish(ctx, "news", nil)),
+		"[FABRIC_DOWN]":       second(c.Lock("").Acquire(ctx, "gate")),
 	} {
-		if err == nil || !strings.Contains(err.Error(), "JetStream") {
-			t.Errorf("%s: %v", what, err)
+		if err == nil || !strings.Contains(err.Error(), "JetStream") || !strings.Contains(err.Error(), reason) {
+			t.Errorf("want %s and the word JetStream: %v", reason, err)
 		}
 	}
 }

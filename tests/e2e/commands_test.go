@@ -54,7 +54,7 @@ func TestExitCodesAreThoseDocumented(t *testing.T) {
 
 func TestCommandsWithoutASidecar(t *testing.T) {
 	session(t, machine.New(t), []step{
-		{run: "version", out: `^sidecast \S+.*, go1\S* \S+/\S+\n$`},
+		{run: "version", out: `^sidecast \S+( commit \S+ of \S+)?, go1\S* \S+/\S+\n$`},
 		{run: "version -o json", out: `"version":`},
 		{run: "completion bash", out: `(?s)__start_sidecast`},
 		{run: "components --available", out: `(?s)pubsub.jetstream .*state.badger `},
