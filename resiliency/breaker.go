@@ -95,3 +95,20 @@ func (b *breaker) opensIn(now time.Time) time.Duration {
 	}
 	return max(b.until.Sub(now), 0)
 }
+
+func (b Breaker) validate(check checker) {
+	check(b.Failures >= 0, "breaker failures %d is negative", b.Failures)
+	check(b.OpenFor >= 0, "breaker open time %v is negative", b.OpenFor)
+	check(b.Probes >= 0, "breaker probes %d is negative", b.Probes)
+}
+
+func (b Breaker) settled() Breaker {
+	b.Failures = max(b.Failures, 0)
+	if b.OpenFor <= 0 {
+		b.OpenFor = defaultOpenFor
+	}
+	if b.Probes <= 0 {
+		b.Probes = defaultProbes
+	}
+	return b
+}

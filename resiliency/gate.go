@@ -81,3 +81,7 @@ func (q *fifo) remove(t *Turn) {
 	t.prev, t.next = nil, nil
 	q.len--
 }
+
+func (q Queue) validate(p Policy, check checker) {
+	check(p.MaxInFlight > 0 || p.MaxQueue <= 0, "max queue %d has no effect without max in flight", p.MaxQueue)
+}

@@ -15,38 +15,284 @@ type Policy struct {
 	Name string
 	// CallTimeout bounds a whole call, its waits and retries included; AttemptTimeout bounds one attempt. 0 = none.
 	CallTimeout, AttemptTimeout time.Duration
-	// Retry says whether and when a failed attempt is followed by another.
-	Retry Retry
-	// Breaker says when calls are kept away from a failing target.
-	Breaker Breaker
+	// AdaptiveTimeout takes the place of AttemptTimeout once enough attempts were seen.
+	AdaptiveTimeout AdaptiveTimeout
+	// Limits are rate limits; a call must pass all of them.
+	Limits []RateLimit
 	// MaxInFlight is how many calls may run at once, 0 = no limit; MaxQueue how many may wait for their turn.
 	MaxInFlight, MaxQueue int
+	// Queue says who waits, who is served next, and who goes when there is no room.
+	Queue Queue
+	// Adaptive lets the limit of calls in flight follow the latency that attempts show.
+	Adaptive Adaptive
+	// Protection sheds calls while the machine or the queue is overloaded.
+	Protection Protection
+	// Breaker says when calls are kept away from a failing target.
+	Breaker Breaker
+	// Mode is what becomes of a call whose attempt failed; ModeNone leaves it to Retry and Fallback.
+	Mode FailureMode
+	// Retry says whether and when a failed attempt is followed by another.
+	Retry Retry
+	// Hedge starts a second attempt of a slow idempotent call.
+	Hedge Hedge
+	// Fallback answers calls that failed; nil = the caller gets the error.
+	Fallback *Fallback
 }
 
-// Retry is exponential back-off with jitter. It follows failures that may pass: Unavailable, Timeout and Tripped. A call
-// that is not idempotent is tried again only if the work never began (fault.NotSent). A wait is at least what the failure
-// asks for (fault.RetryAfter), and is not begun if it would pass the deadline. A target that refused for want of room
-// (Exhausted) is not asked again; another instance of it is, without a wait.
+// AdaptiveTimeout bounds an attempt by what attempts have taken: Multiplier times their Quantile, within Min and Max.
+type AdaptiveTimeout struct {
+	// Quantile of the observed times: 0.999 is the p99.9; 0 = off.
+	Quantile float64
+	// Multiplier stretches it (0 = 1.5).
+	Multiplier float64
+	// Min and Max bound the result (0 = 10 ms, and AttemptTimeout or else 30 s).
+	Min, Max time.Duration
+	// MinCalls is how many attempts must have been seen before it applies (0 = 100).
+	MinCalls int
+}
+
+// FailureMode is a strategy for failed calls under the name that the field uses for it. Frameworks differ in what they
+// mean; docs/concepts/resiliency.md says what is meant here.
+type FailureMode string
+
+// The failure modes.
+const (
+	ModeNone FailureMode = ""
+	// Failfast tries once.
+	Failfast FailureMode = "failfast"
+	// Failover tries at once on instances that were not tried, up to Retry.Max of them.
+	Failover FailureMode = "failover"
+	// Failback does not retry: the caller gets the failure with all its details and decides.
+	Failback FailureMode = "failback"
+	// Failcache tries again later, after Retry.Initial each time, up to Retry.Max times within the deadline.
+	Failcache FailureMode = "failcache"
+	// Failsafe answers with the Fallback instead of the failure.
+	Failsafe FailureMode = "failsafe"
+)
+
+// Retry follows failures that may pass. Without On these are Unavailable, Timeout and Tripped. A call that is not
+// idempotent is tried again only if the work never began (fault.NotSent), unless NonIdempotent says otherwise. A wait is
+// at least what the failure asks for (fault.RetryAfter), and is not begun if it would pass the deadline. A target that
+// refused for want of room (Exhausted) is not asked again; another instance of it is, without a wait.
 type Retry struct {
 	// Max is how many attempts may follow the first: 0 none, -1 as many as the deadline allows.
 	Max int
+	// Backoff is how the waits grow.
+	Backoff Backoff
 	// Initial is the first wait (0 = 50 ms), MaxInterval the longest before jitter (0 = 5 s).
 	Initial, MaxInterval time.Duration
-	// Multiplier grows the wait from one retry to the next (0 = 2; 1 = constant).
+	// Multiplier grows an exponential wait from one retry to the next (0 = 2; 1 = constant).
 	Multiplier float64
-	// Jitter spreads each wait by that share up and down: 0.2 makes 100 ms anything from 80 to 120 ms. 0 = none.
+	// Jitter spreads each constant or exponential wait by that share up and down: 0.2 makes 100 ms anything from 80 to
+	// 120 ms. 0 = none.
 	Jitter float64
+	// On narrows or widens what is tried again; the zero Match leaves the rule above.
+	On Match
+	// NonIdempotent also repeats calls that are not marked idempotent after they were sent.
+	NonIdempotent bool
+	// Elsewhere tries only instances that the call has not tried, at once.
+	Elsewhere bool
+	// Budget bounds retries and hedges as a share of traffic.
+	Budget Budget
 }
 
-// Breaker opens after failures in a row, keeps calls away for a while, then lets probes decide.
+// Backoff is a strategy of waits between attempts.
+type Backoff string
+
+// The strategies. Full jitter and decorrelated jitter are those of Brooker, "Exponential Backoff And Jitter" (AWS
+// Architecture Blog, 2015).
+const (
+	Exponential  Backoff = ""             // Initial × Multiplierⁿ, spread by Jitter
+	Constant     Backoff = "constant"     // Initial, spread by Jitter
+	FullJitter   Backoff = "full-jitter"  // anything from 0 to the exponential wait
+	Decorrelated Backoff = "decorrelated" // anything from Initial to three times the wait before
+)
+
+// Match says which failures are meant: those of any of its kinds, gRPC codes or HTTP statuses. The zero Match says
+// nothing.
+type Match struct {
+	Kinds    []fault.Kind
+	Reasons  []fault.Reason
+	Codes    []Range // gRPC codes
+	Statuses []Range // HTTP statuses
+}
+
+// Range is the numbers from First to Last, both included.
+type Range struct{ First, Last int }
+
+// Budget lets at most Share of the calls of the last ten seconds be retries and hedges, and PerSecond more where there
+// is little traffic. The zero Budget is no bound. (Linkerd's and Finagle's retry budgets.)
+type Budget struct{ Share, PerSecond float64 }
+
+// Hedge starts another attempt of an idempotent call that has had no answer for After; the first answer wins and the
+// loser is cancelled (Dean and Barroso, "The Tail at Scale", 2013). The zero Hedge is off.
+type Hedge struct {
+	// After is how long the attempt before it may take.
+	After time.Duration
+	// Max is how many more attempts may run beside the first (0 = 1).
+	Max int
+}
+
+// Breaker opens when calls fail or are slow, keeps calls away for a while, lets probes decide, and may let the traffic
+// come back in steps. Any of Failures, Ratio, SlowRatio and Trip turns it on; it opens when one of them says so.
 type Breaker struct {
-	// Failures in a row that open it; 0 = off.
+	// Failures in a row that open it; 0 = not by this.
 	Failures int
+	// Ratio of failed calls within the window that opens it, 0 to 1; 0 = not by this.
+	Ratio float64
+	// SlowRatio of calls within the window that took SlowAfter or longer; 0 = not by this.
+	SlowRatio float64
+	SlowAfter time.Duration
+	// WindowCalls makes the window the last so many calls, WindowTime the calls of so much time (both 0 = 10 s).
+	WindowCalls int
+	WindowTime  time.Duration
+	// MinCalls is how many calls the window must hold before a ratio counts (0 = 10).
+	MinCalls int
+	// Interval clears all counts while closed, each time it has passed; 0 = never.
+	Interval time.Duration
+	// Trip is an expression over the counts since the last change of state or Interval; nil = none.
+	Trip *Trip
 	// OpenFor is how long it stays open before it lets probes pass (0 = 5 s).
 	OpenFor time.Duration
-	// Probes is how many calls may pass while half-open; when so many succeed the breaker closes (0 = 1).
+	// OpenShare of calls may pass even while it is open: 0.0001 is one in ten thousand.
+	OpenShare float64
+	// Probes is how many calls may pass while half-open; when so many succeed it closes, or begins the ramp (0 = 1).
 	Probes int
+	// RampStep is the share of traffic admitted after the probes, and what is added to it each RampEvery, until all of it
+	// is (both 0 = no ramp: it closes at once). A failure during the ramp counts as while closed, and opens it again.
+	RampStep  float64
+	RampEvery time.Duration
 }
+
+// Trip is an expression that opens a breaker. Two are the same when their texts are.
+type Trip struct {
+	Text string
+	Open func(TripCounts) bool
+}
+
+// TripCounts are what a Trip may look at.
+type TripCounts struct{ Requests, Successes, Failures, ConsecutiveSuccesses, ConsecutiveFailures int64 }
+
+// Queue is who waits before a lane's semaphore.
+type Queue struct {
+	// Full is what becomes of a call that finds MaxQueue calls waiting.
+	Full OnFull
+	// MaxWait bounds the time in the queue; 0 = the call's deadline does.
+	MaxWait time.Duration
+	// PriorityHeader names the header that holds a call's priority, 0 (least) to 9; a call without one has 5. "" = all
+	// calls are alike. Higher ones are served first.
+	PriorityHeader string
+	// Target turns on CoDel: while calls have waited longer than Target for all of Interval (0 = 100 ms), the queue is
+	// served newest first and those who waited longer than Target are shed ("Controlling Queue Delay", Nichols and
+	// Jacobson 2012; adaptive LIFO as in "Fail at Scale", Maurer 2015). 0 = off.
+	Target, Interval time.Duration
+}
+
+// OnFull is what becomes of a call that finds the queue full.
+type OnFull string
+
+// The policies of a full queue.
+const (
+	Refuse     OnFull = ""                     // it is refused at once
+	WaitAnyway OnFull = "wait"                 // it waits until its deadline; only the lane's own bound of 16384 holds
+	ShedOldest OnFull = "shed-oldest"          // whoever waits longest is refused in its place
+	ShedLowest OnFull = "shed-lowest-priority" // whoever has the lowest priority is, the newest among equals
+)
+
+// RateLimit admits so many calls in so much time.
+type RateLimit struct {
+	// Name of the limit, unique within a policy.
+	Name      string
+	Algorithm RateAlgorithm
+	// Limit calls Per time.
+	Limit int
+	Per   time.Duration
+	// Burst is how many calls a token bucket holds, or a leaky bucket takes at once (0 = Limit, and 1).
+	Burst int
+	// MaxWait lets a call wait so long until it conforms, outside the lane and holding no slot; 0 = it is refused.
+	MaxWait time.Duration
+	// By gives each caller, operation or header value a limit of its own.
+	By RateKey
+	// Header names the header of ByHeader.
+	Header string
+	// MaxKeys is how many keys are kept; the least used goes (0 = 1024).
+	MaxKeys int
+	// Global makes the limit one for all sidecars whose lanes have it, shared through the fabric.
+	Global bool
+	// Answer is what refused calls are answered with; nil = the policy's Fallback or the error.
+	Answer *Fallback
+}
+
+// RateAlgorithm is how a rate is measured.
+type RateAlgorithm string
+
+// The algorithms.
+const (
+	TokenBucket    RateAlgorithm = ""                // Burst at once, Limit Per on average
+	LeakyBucket    RateAlgorithm = "leaky-bucket"    // evenly spaced (GCRA, ITU-T I.371)
+	FixedWindow    RateAlgorithm = "fixed-window"    // Limit in each window of Per, aligned to the clock
+	SlidingLog     RateAlgorithm = "sliding-log"     // Limit in any window of Per, exactly
+	SlidingCounter RateAlgorithm = "sliding-counter" // as SlidingLog, from two counters, the older weighted by its overlap
+)
+
+// RateKey is what a rate limit is kept for.
+type RateKey string
+
+// The keys.
+const (
+	ByLane      RateKey = ""
+	ByCaller    RateKey = "caller"
+	ByOperation RateKey = "operation"
+	ByHeader    RateKey = "header"
+)
+
+// Adaptive makes the limit of calls in flight follow the latency that attempts show, between Min and Max.
+type Adaptive struct {
+	Algorithm AdaptiveAlgorithm
+	// Min, Initial and Max of the limit (0 = 4, 20 and MaxInFlight or else 1000).
+	Min, Initial, Max int
+	// Tolerance is how much slower than at rest attempts may become before the limit falls (0 = 1.5).
+	Tolerance float64
+}
+
+// AdaptiveAlgorithm is how the limit follows.
+type AdaptiveAlgorithm string
+
+// The algorithms, after Netflix's concurrency-limits.
+const (
+	NotAdaptive AdaptiveAlgorithm = ""
+	Gradient    AdaptiveAlgorithm = "gradient" // Gradient2: long-term over short-term latency
+	Vegas       AdaptiveAlgorithm = "vegas"    // TCP Vegas: estimated queue from the least latency seen
+)
+
+// Protection sheds calls, those of the lowest priority first, while the sidecar's machine or the lane is overloaded. Each
+// threshold is off when 0.
+type Protection struct {
+	// CPU and Memory are shares of what the machine, or the container, has: 0 to 1.
+	CPU, Memory float64
+	// QueueDelay is how long calls may have waited in the lane's queue.
+	QueueDelay time.Duration
+}
+
+// Fallback answers in place of a failure. Exactly one of a Status, an App and LastGood is set.
+type Fallback struct {
+	// Status, Header and Body are the answer. Header keys are lower case, content-type among them.
+	Status int
+	Header []HeaderField
+	Body   []byte
+	// App is another app id to ask, once and without a fallback of its own.
+	App string
+	// LastGood answers a read with the last good answer to the same request, at most MaxAge old (0 = 1 min), of at most
+	// MaxEntries kept (0 = 256).
+	LastGood   bool
+	MaxAge     time.Duration
+	MaxEntries int
+	// On narrows which failures it answers; the zero Match means every refusal of the lane and every failure of the target.
+	On Match
+}
+
+// HeaderField is one field of a Fallback's answer.
+type HeaderField struct{ Key, Value string }
 
 // Defaults of fields left zero.
 const (
@@ -71,22 +317,22 @@ func (p Policy) Validate() error {
 		"attempt timeout %v is longer than the call timeout %v", p.AttemptTimeout, p.CallTimeout)
 	check(p.MaxInFlight >= 0, "max in flight %d is negative", p.MaxInFlight)
 	check(p.MaxQueue >= 0, "max queue %d is negative", p.MaxQueue)
-	check(p.MaxInFlight > 0 || p.MaxQueue <= 0, "max queue %d has no effect without max in flight", p.MaxQueue)
-	check(p.Retry.Max >= -1, "max retries %d is neither a count nor -1 (until the deadline)", p.Retry.Max)
-	check(p.Retry.Initial >= 0, "initial retry interval %v is negative", p.Retry.Initial)
-	check(p.Retry.MaxInterval >= 0, "max retry interval %v is negative", p.Retry.MaxInterval)
-	check(p.Retry.MaxInterval <= 0 || p.Retry.Initial <= p.Retry.MaxInterval,
-		"initial retry interval %v is longer than the max interval %v", p.Retry.Initial, p.Retry.MaxInterval)
-	check(p.Retry.Multiplier == 0 || p.Retry.Multiplier >= 1, "retry multiplier %v is less than 1", p.Retry.Multiplier)
-	check(p.Retry.Jitter >= 0 && p.Retry.Jitter <= 1, "retry jitter %v is not within 0 and 1", p.Retry.Jitter)
-	check(p.Breaker.Failures >= 0, "breaker failures %d is negative", p.Breaker.Failures)
-	check(p.Breaker.OpenFor >= 0, "breaker open time %v is negative", p.Breaker.OpenFor)
-	check(p.Breaker.Probes >= 0, "breaker probes %d is negative", p.Breaker.Probes)
+	p.Retry.validate(check)
+	p.Breaker.validate(check)
+	p.Queue.validate(p, check)
+	p.Adaptive.validate(check)
+	p.Protection.validate(check)
+	for i := range p.Limits {
+		p.Limits[i].validate(check)
+	}
 	if len(wrong) == 0 {
 		return nil
 	}
 	return fault.E("policy "+p.Name, fault.Invalid, fault.BadManifest, errors.Join(wrong...))
 }
+
+// checker notes what is wrong with a policy.
+type checker func(ok bool, format string, args ...any)
 
 // Deadline is when a call that arrives now must have ended: the nearer of its own deadline and the policy's CallTimeout.
 // The zero time is no deadline. The machine applies it; a driver asks it how long to wait.
@@ -109,31 +355,4 @@ func (p Policy) settled() Policy {
 	p.Retry = p.Retry.settled()
 	p.Breaker = p.Breaker.settled()
 	return p
-}
-
-func (r Retry) settled() Retry {
-	r.Max = max(r.Max, -1)
-	if r.Initial <= 0 {
-		r.Initial = defaultInitial
-	}
-	if r.MaxInterval <= 0 {
-		r.MaxInterval = max(defaultMaxInterval, r.Initial)
-	}
-	r.Initial = min(r.Initial, r.MaxInterval)
-	if r.Multiplier < 1 {
-		r.Multiplier = defaultMultiplier
-	}
-	r.Jitter = min(max(r.Jitter, 0), 1)
-	return r
-}
-
-func (b Breaker) settled() Breaker {
-	b.Failures = max(b.Failures, 0)
-	if b.OpenFor <= 0 {
-		b.OpenFor = defaultOpenFor
-	}
-	if b.Probes <= 0 {
-		b.Probes = defaultProbes
-	}
-	return b
 }

@@ -58,3 +58,29 @@ func (r Retry) delay(t *Turn) time.Duration {
 type noClock struct{}
 
 func (noClock) Now() time.Time { return time.Time{} }
+
+func (r Retry) validate(check checker) {
+	check(r.Max >= -1, "max retries %d is neither a count nor -1 (until the deadline)", r.Max)
+	check(r.Initial >= 0, "initial retry interval %v is negative", r.Initial)
+	check(r.MaxInterval >= 0, "max retry interval %v is negative", r.MaxInterval)
+	check(r.MaxInterval <= 0 || r.Initial <= r.MaxInterval,
+		"initial retry interval %v is longer than the max interval %v", r.Initial, r.MaxInterval)
+	check(r.Multiplier == 0 || r.Multiplier >= 1, "retry multiplier %v is less than 1", r.Multiplier)
+	check(r.Jitter >= 0 && r.Jitter <= 1, "retry jitter %v is not within 0 and 1", r.Jitter)
+}
+
+func (r Retry) settled() Retry {
+	r.Max = max(r.Max, -1)
+	if r.Initial <= 0 {
+		r.Initial = defaultInitial
+	}
+	if r.MaxInterval <= 0 {
+		r.MaxInterval = max(defaultMaxInterval, r.Initial)
+	}
+	r.Initial = min(r.Initial, r.MaxInterval)
+	if r.Multiplier < 1 {
+		r.Multiplier = defaultMultiplier
+	}
+	r.Jitter = min(max(r.Jitter, 0), 1)
+	return r
+}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -196,33 +197,40 @@ func number(t *testing.T, s string) int {
 	return n
 }
 
+// policyKeys are the words by which scripts write policies. Each policy's test adds its own with init-free maps below.
+var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys)
+
+type policyKey = func(t *testing.T, p *Policy, v string)
+
+func mergeKeys(all ...map[string]policyKey) map[string]policyKey {
+	merged := map[string]policyKey{}
+	for _, keys := range all {
+		maps.Copy(merged, keys)
+	}
+	return merged
+}
+
+var coreKeys = map[string]policyKey{
+	"call-timeout":    func(t *testing.T, p *Policy, v string) { p.CallTimeout = duration(t, v) },
+	"attempt-timeout": func(t *testing.T, p *Policy, v string) { p.AttemptTimeout = duration(t, v) },
+	"in-flight":       func(t *testing.T, p *Policy, v string) { p.MaxInFlight = number(t, v) },
+	"queue":           func(t *testing.T, p *Policy, v string) { p.MaxQueue = number(t, v) },
+}
+
+var retryKeys = map[string]policyKey{
+	"retry":        func(t *testing.T, p *Policy, v string) { p.Retry.Max = number(t, v) },
+	"initial":      func(t *testing.T, p *Policy, v string) { p.Retry.Initial = duration(t, v) },
+	"max-interval": func(t *testing.T, p *Policy, v string) { p.Retry.MaxInterval = duration(t, v) },
+}
+
 func policyOf(t *testing.T, words []string) Policy {
 	p := Policy{Name: "script", Retry: Retry{Multiplier: 2}}
 	for key, v := range options(words) {
-		switch key {
-		case "call-timeout":
-			p.CallTimeout = duration(t, v)
-		case "attempt-timeout":
-			p.AttemptTimeout = duration(t, v)
-		case "in-flight":
-			p.MaxInFlight = number(t, v)
-		case "queue":
-			p.MaxQueue = number(t, v)
-		case "retry":
-			p.Retry.Max = number(t, v)
-		case "initial":
-			p.Retry.Initial = duration(t, v)
-		case "max-interval":
-			p.Retry.MaxInterval = duration(t, v)
-		case "failures":
-			p.Breaker.Failures = number(t, v)
-		case "open-for":
-			p.Breaker.OpenFor = duration(t, v)
-		case "probes":
-			p.Breaker.Probes = number(t, v)
-		default:
+		set := policyKeys[key]
+		if set == nil {
 			t.Fatalf("no such policy: %s", key)
 		}
+		set(t, &p, v)
 	}
 	if err := p.Validate(); err != nil {
 		t.Fatal(err)

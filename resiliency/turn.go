@@ -18,7 +18,13 @@ type Call struct {
 	Idempotent bool
 	// Deadline is when the caller stops waiting; zero is never.
 	Deadline time.Time
+	// Header is what rate limits by header and priorities are read from; nil has no fields. It is read when the call enters
+	// for the first time, and must not change until then.
+	Header Header
 }
+
+// Header finds the first value of a key, which is lower case; "" when there is none.
+type Header interface{ Get(key string) string }
 
 // Turn is one call on its way through a machine. Its driver allocates it, begins it and may reuse it; between Enter and
 // the decision that answers, and while it holds a grant, it belongs to the machine.

@@ -1,0 +1,3 @@
+package resiliency
+
+func (a Adaptive) validate(checker) {}

@@ -1,0 +1,3 @@
+package resiliency
+
+var queueKeys = map[string]policyKey{}

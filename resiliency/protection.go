@@ -1,0 +1,3 @@
+package resiliency
+
+func (p Protection) validate(checker) {}

@@ -1,0 +1,3 @@
+package resiliency
+
+func (r RateLimit) validate(checker) {}

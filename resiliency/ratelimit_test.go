@@ -1,0 +1,3 @@
+package resiliency
+
+var limitKeys = map[string]policyKey{}
