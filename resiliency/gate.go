@@ -85,3 +85,9 @@ func (q *fifo) remove(t *Turn) {
 func (q Queue) validate(p Policy, check checker) {
 	check(p.MaxInFlight > 0 || p.MaxQueue <= 0, "max queue %d has no effect without max in flight", p.MaxQueue)
 }
+
+// defaultPriority is that of a call which states none.
+const defaultPriority = 5
+
+// priority of a call with header h, 0 to 9.
+func (q Queue) priority(h Header) uint8 { return defaultPriority }

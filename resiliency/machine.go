@@ -8,14 +8,17 @@ import (
 
 // Machine is the pure state of one lane. It is not safe for concurrent use: one driver owns it.
 type Machine struct {
-	lane     string
-	policy   Policy
-	gate     gate
-	balancer *balancer // nil when the lane does not choose
-	breaker  breaker
-	draining bool
-	counts   Counts
-	out      []Decision // reused by every Step
+	lane      string
+	policy    Policy
+	shield    shield
+	limiter   limiter
+	gate      gate
+	balancer  *balancer // nil when the lane does not choose
+	breaker   breaker
+	admission Admission
+	draining  bool
+	counts    Counts
+	out       []Decision // reused by every Step
 }
 
 // New returns the machine of a lane that has one target, or leaves the choice to the attempt.
@@ -48,6 +51,14 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 		m.setPolicy(e.Policy)
 	case SetEndpoints:
 		m.setEndpoints(e.Endpoints)
+	case SetAdmission:
+		m.admission = e.Admission
+	case ForceBreaker:
+		m.breaker.force(now, e.Breaker)
+	case SetShare:
+		m.limiter.setShare(now, e)
+	case Pressure:
+		m.shield.feel(e)
 	case Drain:
 		m.draining = true
 	case Adopt:
@@ -60,31 +71,59 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 // Idle reports whether no turn runs or waits.
 func (m *Machine) Idle() bool { return m.gate.inFlight == 0 && m.gate.queue.len == 0 }
 
-// enter puts the turn in the queue, or refuses it. A turn that need not wait leaves the queue in the same step.
+// enter takes a turn as far as the queue, or refuses it. A turn that need not wait leaves the queue in the same step.
 func (m *Machine) enter(now time.Time, t *Turn) {
 	if t.place != outside {
 		return
 	}
-	if t.tries == 0 {
+	if t.home == nil {
 		t.deadline = m.policy.Deadline(now, t.Call.Deadline)
+		t.priority = m.policy.Queue.priority(t.Call.Header)
 	}
 	t.home = m
 	switch {
 	case m.spent(now, t):
 		m.refuse(t, m.deadlineSpent(now, t))
-	case m.draining:
+	case m.draining || m.admission == TurnedAway:
 		m.refuse(t, m.laneDraining(t))
-	case m.gate.full():
-		m.refuse(t, m.queueFull(t))
+	case m.shield.sheds(now, t):
+		m.refuse(t, m.overloaded(t))
 	default:
-		t.place = queued
-		m.gate.queue.push(t)
+		m.conform(now, t)
 	}
+}
+
+// conform takes the turn through the rate limits: it waits outside until it conforms to all of them, or is refused.
+func (m *Machine) conform(now time.Time, t *Turn) {
+	if !t.conforms {
+		wait, limit := m.limiter.take(now, t)
+		switch {
+		case limit != nil:
+			m.refuse(t, m.rateLimited(t, limit, wait))
+			return
+		case wait > 0:
+			t.conforms = true
+			m.out = append(m.out, Decision{Turn: t, Verb: Again, After: wait})
+			return
+		}
+	}
+	t.conforms = false
+	m.enqueue(now, t)
+}
+
+// enqueue lets the turn wait for a slot.
+func (m *Machine) enqueue(_ time.Time, t *Turn) {
+	if m.gate.full() {
+		m.refuse(t, m.queueFull(t))
+		return
+	}
+	t.place = queued
+	m.gate.queue.push(t)
 }
 
 // admit lets turns out of the queue while there are slots.
 func (m *Machine) admit(now time.Time) {
-	for m.gate.open() {
+	for m.admission != Held && m.gate.open() {
 		t := m.gate.queue.pop()
 		if t == nil {
 			return
@@ -139,7 +178,7 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 		return
 	}
 	m.gate.observe(took)
-	m.breaker.settle(now, t.era, effectOf(err), err)
+	m.breaker.settle(now, t.era, effectOf(err), took, err)
 	if t.endpoint != nil {
 		t.endpoint.judge(now, err)
 		t.tried = append(t.tried, t.endpoint.ID)
@@ -174,7 +213,7 @@ func (m *Machine) refuse(t *Turn, refusal error) {
 
 func (m *Machine) giveUp(t *Turn, err error) {
 	if t.attempts == 0 {
-		m.counts.Refused++
+		m.counts.refuse(fault.ReasonOf(err))
 	}
 	answer := Explain(m.lane, m.policy.Name, t.Call.Op, t.tries, err)
 	if n := len(t.tried); n > 0 {
@@ -193,7 +232,7 @@ func (m *Machine) leave(now time.Time, t *Turn) {
 		m.gate.queue.remove(t)
 		t.place = outside
 	case inFlight:
-		m.breaker.settle(now, t.era, neither, nil)
+		m.breaker.settle(now, t.era, neither, 0, nil)
 		m.release(t)
 	}
 }
@@ -219,6 +258,8 @@ func (m *Machine) setPolicy(p Policy) {
 	p = p.settled()
 	m.policy = p
 	m.gate.limit, m.gate.room = p.MaxInFlight, p.MaxQueue
+	m.shield.rule = p.Protection
+	m.limiter.setRules(p.Limits)
 	m.breaker.setRule(p.Breaker)
 }
 

@@ -302,7 +302,7 @@ func TestBreakerModel(t *testing.T) {
 				}
 				i := rapid.IntRange(0, len(out)-1).Draw(t, "which")
 				e := rapid.SampledFrom([]effect{neither, good, bad, bad}).Draw(t, "effect")
-				b.settle(now, out[i].real, e, errors.New("it failed"))
+				b.settle(now, out[i].real, e, 0, errors.New("it failed"))
 				ref.settle(now, out[i].model, e)
 				out = slices.Delete(out, i, i+1)
 			},

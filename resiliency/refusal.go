@@ -24,6 +24,16 @@ func (m *Machine) queueFull(t *Turn) error {
 		m.lane, m.gate.inFlight, m.gate.queue.len, m.gate.limit, m.gate.room).After(m.gate.retryAfter())
 }
 
+func (m *Machine) rateLimited(t *Turn, limit *RateLimit, after time.Duration) error {
+	return fault.New(t.Call.Op, fault.RateLimited, "lane %s admits %d calls per %v by its limit %q",
+		m.lane, limit.Limit, limit.Per, limit.Name).After(after).With("limit", limit.Name)
+}
+
+func (m *Machine) overloaded(t *Turn) error {
+	return fault.New(t.Call.Op, fault.Overloaded, "lane %s sheds calls of priority %d: the machine is overloaded",
+		m.lane, t.priority).After(m.gate.retryAfter())
+}
+
 func (m *Machine) noEndpoint(t *Turn) error {
 	return fault.New(t.Call.Op, fault.AppNotFound, "no instance is known to lane %s", m.lane)
 }

@@ -1,11 +1,26 @@
 package resiliency
 
-import "time"
+import (
+	"maps"
+	"time"
+
+	"github.com/sidecast/sidecast/fault"
+)
 
 // Counts are what a lane has done since it was made. They outlive its machine: see Resume.
 type Counts struct {
 	// Admitted calls, Refused ones, attempts that Failed, and attempts beyond the first.
 	Admitted, Refused, Failed, Retried uint64
+	// RefusedFor is Refused by reason.
+	RefusedFor map[fault.Reason]uint64
+}
+
+func (c *Counts) refuse(reason fault.Reason) {
+	c.Refused++
+	if c.RefusedFor == nil {
+		c.RefusedFor = map[fault.Reason]uint64{}
+	}
+	c.RefusedFor[reason]++
 }
 
 // Status is what a lane is doing.
@@ -54,7 +69,11 @@ func (m *Machine) Status(now time.Time) Status {
 }
 
 // Counts returns what the machine has counted.
-func (m *Machine) Counts() Counts { return m.counts }
+func (m *Machine) Counts() Counts {
+	c := m.counts
+	c.RefusedFor = maps.Clone(c.RefusedFor)
+	return c
+}
 
 // Resume goes on counting from c: a machine that takes the place of another begins so.
 func (m *Machine) Resume(c Counts) { m.counts = c }

@@ -37,8 +37,10 @@ type Turn struct {
 	home     *Machine // that knows the turn; nil outside
 	place    place
 	deadline time.Time
-	tries    int // times that it came as far as the choice of an endpoint
-	attempts int // grants
+	priority uint8
+	conforms bool // to the rate limits, and has waited until it did
+	tries    int  // times that it came as far as the choice of an endpoint
+	attempts int  // grants
 	endpoint *endpoint
 	era      uint64 // of the breaker when it let the turn pass
 	tried    []string
@@ -65,7 +67,8 @@ func (t *Turn) Begin(call Call, owner any) {
 
 func (t *Turn) hasTried(id string) bool { return slices.Contains(t.tried, id) }
 
-// Event is something that happened to a lane: one of Enter, Outcome, Leave, SetPolicy, SetEndpoints, Drain and Adopt.
+// Event is something that happened to a lane: one of Enter, Outcome, Leave, SetPolicy, SetEndpoints, SetAdmission,
+// ForceBreaker, SetShare, Pressure, Drain and Adopt.
 type Event interface{ event() }
 
 // Enter asks for a turn: the first time, or again after an Again decision.
@@ -89,6 +92,43 @@ type SetPolicy struct{ Policy Policy }
 // SetEndpoints replaces the endpoints that a balanced machine may choose from.
 type SetEndpoints struct{ Endpoints []Endpoint }
 
+// SetAdmission is how an operator holds calls back, turns them away, and lets them in again.
+type SetAdmission struct{ Admission Admission }
+
+// Admission is what becomes of calls that enter a lane.
+type Admission string
+
+// The admissions.
+const (
+	Admitting  Admission = ""
+	Held       Admission = "paused"  // they wait until their deadlines; those in flight go on
+	TurnedAway Admission = "drained" // they are refused with fault.LaneDraining; those in flight and waiting go on
+)
+
+// ForceBreaker holds a lane's breaker in a state whatever happens, or lets it follow its policy again.
+type ForceBreaker struct{ Breaker Forced }
+
+// Forced is what an operator holds a breaker at.
+type Forced string
+
+// The forced states.
+const (
+	NotForced    Forced = "auto"
+	ForcedOpen   Forced = "open"
+	ForcedClosed Forced = "closed"
+)
+
+// SetShare tells a lane how much of a global rate limit is its own for now.
+type SetShare struct {
+	// Limit is its RateLimit.Name.
+	Limit string
+	// Share of the limit, 0 to 1.
+	Share float64
+}
+
+// Pressure is how loaded the machine, or the container, is: shares from 0 to 1.
+type Pressure struct{ CPU, Memory float64 }
+
 // Drain refuses new calls from now on. Calls that run or wait go on; nothing is tried again.
 type Drain struct{}
 
@@ -100,6 +140,10 @@ func (*Outcome) event()     {}
 func (Leave) event()        {}
 func (SetPolicy) event()    {}
 func (SetEndpoints) event() {}
+func (SetAdmission) event() {}
+func (ForceBreaker) event() {}
+func (SetShare) event()     {}
+func (Pressure) event()     {}
 func (Drain) event()        {}
 func (Adopt) event()        {}
 
