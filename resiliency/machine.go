@@ -15,6 +15,8 @@ type Machine struct {
 	gate      gate
 	balancer  *balancer // nil when the lane does not choose
 	breaker   breaker
+	stopwatch stopwatch
+	budget    budget
 	admission Admission
 	draining  bool
 	counts    Counts
@@ -101,6 +103,9 @@ func (m *Machine) conform(now time.Time, t *Turn) {
 		case limit != nil:
 			m.refuse(t, m.rateLimited(t, limit, wait))
 			return
+		case wait > 0 && t.hedge:
+			m.refuse(t, m.noHedge(t))
+			return
 		case wait > 0:
 			t.conforms = true
 			m.out = append(m.out, Decision{Turn: t, Verb: Again, After: wait})
@@ -112,8 +117,12 @@ func (m *Machine) conform(now time.Time, t *Turn) {
 }
 
 // enqueue lets the turn wait for a slot.
-func (m *Machine) enqueue(_ time.Time, t *Turn) {
-	if m.gate.full() {
+func (m *Machine) enqueue(now time.Time, t *Turn) {
+	switch {
+	case t.hedge && !m.mayHedge(now):
+		m.refuse(t, m.noHedge(t))
+		return
+	case m.gate.full():
 		m.refuse(t, m.queueFull(t))
 		return
 	}
@@ -159,13 +168,19 @@ func (m *Machine) begin(now time.Time, t *Turn) {
 
 func (m *Machine) grant(now time.Time, t *Turn) {
 	t.attempts++
-	if t.attempts == 1 {
+	switch {
+	case t.hedge:
+		m.counts.Hedged++
+	case t.attempts == 1:
 		m.counts.Admitted++
-	} else {
+		m.budget.call(now)
+	default:
 		m.counts.Retried++
 	}
 	m.hold(t)
-	d := Decision{Turn: t, Verb: Go, Attempt: t.attempts, Deadline: sooner(t.deadline, now, m.policy.AttemptTimeout)}
+	within := m.stopwatch.timeout(now, m.policy.AttemptTimeout)
+	d := Decision{Turn: t, Verb: Go, Attempt: t.attempts, Deadline: sooner(t.deadline, now, within)}
+	d.Hedge, d.Hedges = m.hedge(t)
 	if t.endpoint != nil {
 		d.Endpoint = t.endpoint.ID
 	}
@@ -178,14 +193,17 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 		return
 	}
 	m.gate.observe(took)
+	m.stopwatch.observe(now, took, err)
 	m.breaker.settle(now, t.era, effectOf(err), took, err)
 	if t.endpoint != nil {
 		t.endpoint.judge(now, err)
 		t.tried = append(t.tried, t.endpoint.ID)
 	}
 	m.release(t)
-	if err != nil {
+	if effectOf(err) != good {
 		m.counts.Failed++
+	}
+	if err != nil && !t.hedge {
 		m.retry(now, t, err)
 		return
 	}
@@ -195,11 +213,15 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 // retry sends a turn whose try failed with err round again, or gives it up.
 func (m *Machine) retry(now time.Time, t *Turn, err error) {
 	t.last = err
-	if wait, ok := m.policy.Retry.next(now, t, err, m.balancer.untried(t)); ok && !m.draining {
+	wait, again := m.policy.again(now, t, err, m.balancer.untried(t))
+	switch {
+	case !again || m.draining || t.hedge:
+		m.giveUp(t, err)
+	case !m.budget.spend(now):
+		m.giveUp(t, NotRetried(err, m.budgetOver(t)))
+	default:
 		m.out = append(m.out, Decision{Turn: t, Verb: Again, After: wait, Err: err})
-		return
 	}
-	m.giveUp(t, err)
 }
 
 // refuse ends a turn that gets no attempt now. One that failed before is answered with that failure: it is what the
@@ -212,7 +234,7 @@ func (m *Machine) refuse(t *Turn, refusal error) {
 }
 
 func (m *Machine) giveUp(t *Turn, err error) {
-	if t.attempts == 0 {
+	if t.attempts == 0 && !t.hedge {
 		m.counts.refuse(fault.ReasonOf(err))
 	}
 	answer := Explain(m.lane, m.policy.Name, t.Call.Op, t.tries, err)
@@ -261,6 +283,8 @@ func (m *Machine) setPolicy(p Policy) {
 	m.shield.rule = p.Protection
 	m.limiter.setRules(p.Limits)
 	m.breaker.setRule(p.Breaker)
+	m.stopwatch.setRule(p.AdaptiveTimeout)
+	m.budget.rule = p.Retry.Budget
 }
 
 func (m *Machine) setEndpoints(list []Endpoint) {

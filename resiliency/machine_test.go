@@ -407,9 +407,9 @@ func BenchmarkStep(b *testing.B) {
 func TestRetryNeverStopsByItself(t *testing.T) {
 	turn := new(Turn)
 	turn.Begin(Call{Op: "op", Idempotent: true}, nil)
-	rule := Retry{Max: -1, Initial: time.Minute, MaxInterval: time.Hour, Jitter: 0.5}.settled()
+	policy := Policy{Retry: Retry{Max: -1, Initial: time.Minute, MaxInterval: time.Hour, Jitter: 0.5}}.settled()
 	for range 1000 {
-		wait, ok := rule.next(epoch, turn, fault.New("op", fault.InstanceLost, "gone"), false)
+		wait, ok := policy.again(epoch, turn, fault.New("op", fault.InstanceLost, "gone"), false)
 		if !ok || wait <= 0 || wait > 90*time.Minute {
 			t.Fatalf("waits %v, %v", wait, ok)
 		}
@@ -429,6 +429,26 @@ func TestValidate(t *testing.T) {
 		"initial retry":    {Retry: Retry{Initial: 2, MaxInterval: 1}},
 		"multiplier":       {Retry: Retry{Multiplier: 0.5}},
 		"jitter":           {Retry: Retry{Jitter: 1.5}},
+		"random by itself": {Retry: Retry{Jitter: .5, Backoff: FullJitter}},
+		"retry backoff":    {Retry: Retry{Backoff: "fibonacci"}},
+		"no failure has":   {Retry: Retry{On: Match{Kinds: []fault.Kind{fault.None}}}},
+		"errors.md":        {Retry: Retry{On: Match{Reasons: []fault.Reason{"TYPO"}}}},
+		"gRPC codes 4-17":  {Retry: Retry{On: Match{Codes: []Range{{4, 17}}}}},
+		"HTTP statuses 99": {Retry: Retry{On: Match{Statuses: []Range{{99, 99}}}}},
+		"budget share":     {Retry: Retry{Budget: Budget{Share: 2}}},
+		"per second":       {Retry: Retry{Budget: Budget{PerSecond: -1}}},
+		"failure mode \"x": {Mode: "x"},
+		"tries once":       {Mode: Failfast, Retry: Retry{Max: 1}},
+		"but a fallback":   {Mode: Failback, Fallback: &Fallback{App: "b"}},
+		"needs a fallback": {Mode: Failsafe},
+		"hedge delay":      {Hedge: Hedge{After: 2}, AttemptTimeout: 1},
+		"hedges":           {Hedge: Hedge{After: 1, Max: 9}},
+		"quantile":         {AdaptiveTimeout: AdaptiveTimeout{Quantile: 99.9}},
+		"its max":          {AdaptiveTimeout: AdaptiveTimeout{Quantile: .9, Min: 2, Max: 1}},
+		"exactly one":      {Fallback: &Fallback{App: "b", Status: 200}},
+		"status 42":        {Fallback: &Fallback{Status: 42}},
+		"no status":        {Fallback: &Fallback{App: "b", Body: []byte("x")}},
+		"does not keep":    {Fallback: &Fallback{App: "b", MaxAge: 1}},
 		"breaker failures": {Breaker: Breaker{Failures: -1}},
 		"breaker probes":   {Breaker: Breaker{Probes: -1}},
 	} {

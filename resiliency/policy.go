@@ -60,13 +60,15 @@ const (
 	ModeNone FailureMode = ""
 	// Failfast tries once.
 	Failfast FailureMode = "failfast"
-	// Failover tries at once on instances that were not tried, up to Retry.Max of them.
+	// Failover tries at once on instances that were not tried, up to Retry.Max (0 = 2) of them. A lane with one target has
+	// none.
 	Failover FailureMode = "failover"
-	// Failback does not retry: the caller gets the failure with all its details and decides.
+	// Failback tries once and does not answer with a fallback: the caller gets the failure with all its details and decides.
 	Failback FailureMode = "failback"
-	// Failcache tries again later, after Retry.Initial each time, up to Retry.Max times within the deadline.
+	// Failcache tries again later, after Retry.Initial (0 = 1 s) each time, up to Retry.Max (0 = 3) times within the deadline,
+	// also after a refusal for want of room.
 	Failcache FailureMode = "failcache"
-	// Failsafe answers with the Fallback instead of the failure.
+	// Failsafe answers with the Fallback, which it needs, instead of the failure that is left after Retry.
 	Failsafe FailureMode = "failsafe"
 )
 
@@ -108,8 +110,9 @@ const (
 	Decorrelated Backoff = "decorrelated" // anything from Initial to three times the wait before
 )
 
-// Match says which failures are meant: those of any of its kinds, gRPC codes or HTTP statuses. The zero Match says
-// nothing.
+// Match says which failures are meant. Of an HTTP app's answer Statuses decide, of a gRPC or native app's error Codes do,
+// and of every other failure, such as one of the network, Kinds and Reasons; where the part that should decide is empty,
+// Kinds and Reasons do, and where these are empty too, Match says nothing and the rule of whoever asks holds.
 type Match struct {
 	Kinds    []fault.Kind
 	Reasons  []fault.Reason
@@ -287,7 +290,8 @@ type Fallback struct {
 	LastGood   bool
 	MaxAge     time.Duration
 	MaxEntries int
-	// On narrows which failures it answers; the zero Match means every refusal of the lane and every failure of the target.
+	// On narrows which failures it answers; the zero Match means every refusal of the lane and every failure of the target,
+	// but not what a target answers to a caller who is wrong.
 	On Match
 }
 
@@ -317,7 +321,11 @@ func (p Policy) Validate() error {
 		"attempt timeout %v is longer than the call timeout %v", p.AttemptTimeout, p.CallTimeout)
 	check(p.MaxInFlight >= 0, "max in flight %d is negative", p.MaxInFlight)
 	check(p.MaxQueue >= 0, "max queue %d is negative", p.MaxQueue)
+	p.AdaptiveTimeout.validate(check)
+	p.Mode.validate(p, check)
 	p.Retry.validate(check)
+	p.Hedge.validate(p, check)
+	p.Fallback.validate("fallback", check)
 	p.Breaker.validate(check)
 	p.Queue.validate(p, check)
 	p.Adaptive.validate(check)
@@ -352,7 +360,9 @@ func sooner(deadline, now time.Time, limit time.Duration) time.Time {
 // settled returns p with defaults for what is left out and the nearest possible value for what cannot be.
 func (p Policy) settled() Policy {
 	p.MaxInFlight, p.MaxQueue = max(p.MaxInFlight, 0), max(p.MaxQueue, 0)
-	p.Retry = p.Retry.settled()
+	p.AdaptiveTimeout = p.AdaptiveTimeout.settled(p.AttemptTimeout)
+	p.Retry = p.Mode.apply(p.Retry).settled()
+	p.Hedge = p.Hedge.settled()
 	p.Breaker = p.Breaker.settled()
 	return p
 }

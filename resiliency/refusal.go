@@ -25,8 +25,19 @@ func (m *Machine) queueFull(t *Turn) error {
 }
 
 func (m *Machine) rateLimited(t *Turn, limit *RateLimit, after time.Duration) error {
-	return fault.New(t.Call.Op, fault.RateLimited, "lane %s admits %d calls per %v by its limit %q",
-		m.lane, limit.Limit, limit.Per, limit.Name).After(after).With("limit", limit.Name)
+	text := fmt.Sprintf("lane %s admits %d calls per %v by its limit %q", m.lane, limit.Limit, limit.Per, limit.Name)
+	return fault.E(t.Call.Op, fault.None, fault.RateLimited, overLimit{text, limit.Answer}).After(after).With("limit", limit.Name)
+}
+
+// noHedge answers a hedge that there is no room for. Nobody but its driver sees it.
+func (m *Machine) noHedge(t *Turn) error {
+	return fault.New(t.Call.Op, fault.QueueFull, "lane %s has no room for a hedge", m.lane)
+}
+
+func (m *Machine) budgetOver(t *Turn) error {
+	b := m.policy.Retry.Budget
+	return fault.New(t.Call.Op, fault.QueueFull, "the retry budget of lane %s is spent: %g %% of the calls and %g per second",
+		m.lane, b.Share*100, b.PerSecond)
 }
 
 func (m *Machine) overloaded(t *Turn) error {

@@ -1,6 +1,7 @@
 package resiliency
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -8,14 +9,18 @@ import (
 	"github.com/sidecast/sidecast/fault"
 )
 
-// next says how long t waits before it is tried again after err, or that it is not. Elsewhere says that there is an
+// again says how long t waits before it is tried again after err, or that it is not. Elsewhere says that there is an
 // instance which t has not tried: one that refused for want of room is not asked again, that would feed the overload, but
-// another is, at once.
-func (r Retry) next(now time.Time, t *Turn, err error, elsewhere bool) (time.Duration, bool) {
-	if r.Max >= 0 && t.tries > r.Max || !retryable(err, t.Call.Idempotent) {
+// another is, at once. Policies that name such refusals in On, or fail later, know what they do.
+func (p *Policy) again(now time.Time, t *Turn, err error, elsewhere bool) (time.Duration, bool) {
+	r := &p.Retry
+	follows, named := r.follows(err, t.Call.Idempotent)
+	switch {
+	case r.Max >= 0 && t.tries > r.Max || !follows:
 		return 0, false
-	}
-	if fault.KindOf(err) == fault.Exhausted {
+	case r.Elsewhere:
+		return 0, elsewhere
+	case fault.KindOf(err) == fault.Exhausted && !named && p.Mode != Failcache:
 		return 0, elsewhere
 	}
 	wait := max(r.delay(t), fault.RetryAfter(err))
@@ -25,20 +30,31 @@ func (r Retry) next(now time.Time, t *Turn, err error, elsewhere bool) (time.Dur
 	return wait, true
 }
 
-// retryable reports whether trying again may help and can do no harm.
-func retryable(err error, idempotent bool) bool {
-	notSent := fault.NotSent(err)
+// follows reports whether err is of those that are tried again and trying again can do no harm, and whether it is On that
+// says so.
+func (r *Retry) follows(err error, idempotent bool) (follows, named bool) {
+	harmless := idempotent || r.NonIdempotent || fault.NotSent(err)
+	if r.On.given() {
+		if meant, speaks := r.On.speaks(err); speaks {
+			return meant && harmless, meant
+		}
+	}
 	switch fault.KindOf(err) {
 	case fault.Unavailable, fault.Timeout, fault.Tripped:
-		return idempotent || notSent
+		return harmless, false
 	case fault.Exhausted:
-		return notSent
+		return fault.NotSent(err), false
 	}
-	return false
+	return false, false
 }
 
-// delay is the next of the turn's growing waits. They follow the rule in force when the first was needed.
-func (r Retry) delay(t *Turn) time.Duration {
+// delay is the next of the turn's waits. They follow the rule in force when the first was needed.
+func (r *Retry) delay(t *Turn) time.Duration {
+	if r.Backoff == Decorrelated {
+		most := max(3*max(t.wait, r.Initial), r.Initial)
+		t.wait = min(r.Initial+rand.N(most-r.Initial+1), r.MaxInterval)
+		return t.wait
+	}
 	if t.delays.Clock == nil {
 		t.delays = backoff.ExponentialBackOff{
 			InitialInterval:     r.Initial,
@@ -51,7 +67,11 @@ func (r Retry) delay(t *Turn) time.Duration {
 		}
 		t.delays.Reset()
 	}
-	return t.delays.NextBackOff()
+	wait := t.delays.NextBackOff()
+	if r.Backoff == FullJitter {
+		return rand.N(wait + 1)
+	}
+	return wait
 }
 
 // noClock stands in for the clock that backoff reads only to measure elapsed time, which nothing here asks for.
@@ -67,6 +87,15 @@ func (r Retry) validate(check checker) {
 		"initial retry interval %v is longer than the max interval %v", r.Initial, r.MaxInterval)
 	check(r.Multiplier == 0 || r.Multiplier >= 1, "retry multiplier %v is less than 1", r.Multiplier)
 	check(r.Jitter >= 0 && r.Jitter <= 1, "retry jitter %v is not within 0 and 1", r.Jitter)
+	switch r.Backoff {
+	case Exponential, Constant:
+	case FullJitter, Decorrelated:
+		check(r.Jitter == 0, "retry jitter %v has no effect with the backoff %s, which is random by itself", r.Jitter, r.Backoff)
+	default:
+		check(false, "retry backoff %q is none of exponential, constant, full-jitter and decorrelated", string(r.Backoff))
+	}
+	r.On.validate("retry match", check)
+	r.Budget.validate(check)
 }
 
 func (r Retry) settled() Retry {
@@ -78,9 +107,15 @@ func (r Retry) settled() Retry {
 		r.MaxInterval = max(defaultMaxInterval, r.Initial)
 	}
 	r.Initial = min(r.Initial, r.MaxInterval)
-	if r.Multiplier < 1 {
+	switch {
+	case r.Backoff == Constant:
+		r.Multiplier = 1
+	case r.Multiplier < 1:
 		r.Multiplier = defaultMultiplier
 	}
 	r.Jitter = min(max(r.Jitter, 0), 1)
+	if r.Backoff == FullJitter {
+		r.Jitter = 0
+	}
 	return r
 }

@@ -2,11 +2,13 @@ package resiliency
 
 import (
 	"bufio"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -100,7 +102,7 @@ func (s *stage) event(words []string) []string {
 	}
 	now := epoch.Add(since)
 	if words[1] == "status" {
-		return []string{fmt.Sprintf("%+v", s.machine.Status(now))}
+		return []string{told(s.machine.Status(now))}
 	}
 	var answers []string
 	for _, d := range s.machine.Step(now, s.parse(now, words[1:])) {
@@ -109,17 +111,38 @@ func (s *stage) event(words []string) []string {
 	return answers
 }
 
+// told is a status without what is zero.
+func told(s Status) string {
+	var words []string
+	v := reflect.ValueOf(s)
+	for i := range v.NumField() {
+		if !v.Field(i).IsZero() {
+			words = append(words, fmt.Sprintf("%s:%+v", v.Type().Field(i).Name, v.Field(i)))
+		}
+	}
+	return strings.Join(words, " ")
+}
+
 func (s *stage) parse(now time.Time, words []string) Event {
 	args := options(words[1:])
 	switch words[0] {
 	case "enter":
 		return Enter{s.begin(words[1], args)}
+	case "hedge":
+		turn := new(Turn)
+		turn.BeginHedge(Call{Op: "invoke " + words[1], Idempotent: true}, words[1], args["avoid"])
+		s.turns[words[1]] = turn
+		return Enter{turn}
 	case "again":
 		return Enter{s.turns[words[1]]}
 	case "ok":
 		return &Outcome{Turn: s.turns[words[1]], Took: duration(s.t, args["took"])}
 	case "fail":
-		err := fault.New("attempt", fault.Reason(words[2]), "it failed").After(duration(s.t, args["after"]))
+		err := fault.E("attempt", fault.None, fault.Reason(words[2]), errors.New("it failed")).After(duration(s.t, args["after"]))
+		if status, ok := args["status"]; ok {
+			err.Err = httpStatus(number(s.t, status))
+			err.Kind = fault.KindFromHTTP(number(s.t, status))
+		}
 		return &Outcome{Turn: s.turns[words[1]], Err: err, Took: duration(s.t, args["took"])}
 	case "leave":
 		return Leave{s.turns[words[1]]}
@@ -146,6 +169,12 @@ func (s *stage) begin(name string, args map[string]string) *Turn {
 	return turn
 }
 
+// httpStatus is the answer of an HTTP app that counts as a failure.
+type httpStatus int
+
+func (s httpStatus) Error() string   { return fmt.Sprintf("status %d", int(s)) }
+func (s httpStatus) HTTPStatus() int { return int(s) }
+
 func describe(now time.Time, d Decision) string {
 	line := fmt.Sprintf("%s %s", d.Turn.Owner, d.Verb)
 	switch d.Verb {
@@ -156,6 +185,9 @@ func describe(now time.Time, d Decision) string {
 		}
 		if !d.Deadline.IsZero() {
 			line += fmt.Sprintf(" for=%v", d.Deadline.Sub(now))
+		}
+		if d.Hedge != 0 {
+			line += fmt.Sprintf(" hedge=%v", d.Hedge)
 		}
 	case Again:
 		line += fmt.Sprintf(" after=%v", d.After)
@@ -197,7 +229,7 @@ func number(t *testing.T, s string) int {
 	return n
 }
 
-// policyKeys are the words by which scripts write policies. Each policy's test adds its own with init-free maps below.
+// policyKeys are the words by which scripts write policies. Each policy's test adds its own.
 var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys)
 
 type policyKey = func(t *testing.T, p *Policy, v string)
@@ -215,12 +247,6 @@ var coreKeys = map[string]policyKey{
 	"attempt-timeout": func(t *testing.T, p *Policy, v string) { p.AttemptTimeout = duration(t, v) },
 	"in-flight":       func(t *testing.T, p *Policy, v string) { p.MaxInFlight = number(t, v) },
 	"queue":           func(t *testing.T, p *Policy, v string) { p.MaxQueue = number(t, v) },
-}
-
-var retryKeys = map[string]policyKey{
-	"retry":        func(t *testing.T, p *Policy, v string) { p.Retry.Max = number(t, v) },
-	"initial":      func(t *testing.T, p *Policy, v string) { p.Retry.Initial = duration(t, v) },
-	"max-interval": func(t *testing.T, p *Policy, v string) { p.Retry.MaxInterval = duration(t, v) },
 }
 
 func policyOf(t *testing.T, words []string) Policy {

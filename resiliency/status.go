@@ -9,8 +9,8 @@ import (
 
 // Counts are what a lane has done since it was made. They outlive its machine: see Resume.
 type Counts struct {
-	// Admitted calls, Refused ones, attempts that Failed, and attempts beyond the first.
-	Admitted, Refused, Failed, Retried uint64
+	// Admitted calls, Refused ones, attempts that Failed, attempts beyond the first, and Hedged ones beside another.
+	Admitted, Refused, Failed, Retried, Hedged uint64
 	// RefusedFor is Refused by reason.
 	RefusedFor map[fault.Reason]uint64
 }
@@ -37,6 +37,10 @@ type Status struct {
 	Refused  uint64 `json:"refused"`
 	Failed   uint64 `json:"failed"`
 	Retried  uint64 `json:"retried"`
+	// Hedged is attempts that were started beside another.
+	Hedged uint64 `json:"hedged,omitempty"`
+	// AttemptTimeout is what bounds the next attempt; 0 = only the call's deadline.
+	AttemptTimeout time.Duration `json:"attemptTimeoutNanos,omitempty"`
 	// Breaker is `closed`, `open` or `half-open`, BreakerReason the failure that opened it.
 	Breaker       string `json:"breaker"`
 	BreakerReason string `json:"breakerReason,omitempty"`
@@ -58,6 +62,8 @@ func (m *Machine) Status(now time.Time) Status {
 		Refused:        m.counts.Refused,
 		Failed:         m.counts.Failed,
 		Retried:        m.counts.Retried,
+		Hedged:         m.counts.Hedged,
+		AttemptTimeout: m.stopwatch.timeout(now, m.policy.AttemptTimeout),
 		Breaker:        m.breaker.state.String(),
 		BreakerReason:  m.breaker.reason,
 		BreakerOpensIn: m.breaker.opensIn(now),

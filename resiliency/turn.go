@@ -44,7 +44,9 @@ type Turn struct {
 	endpoint *endpoint
 	era      uint64 // of the breaker when it let the turn pass
 	tried    []string
-	last     error // of the latest try
+	last     error         // of the latest try
+	hedge    bool          // of another turn: it takes a free slot or none, and is never tried again
+	wait     time.Duration // the latest of decorrelated waits
 	delays   backoff.ExponentialBackOff
 	next     *Turn // in the queue
 	prev     *Turn
@@ -63,6 +65,16 @@ const (
 func (t *Turn) Begin(call Call, owner any) {
 	clear(t.tried)
 	*t = Turn{Call: call, Owner: owner, tried: t.tried[:0]}
+}
+
+// BeginHedge makes t ready to enter as a hedge: a second attempt of call beside one that is under way at endpoint avoid. It
+// is granted at once or given up, and its outcome is always answered with Done.
+func (t *Turn) BeginHedge(call Call, owner any, avoid string) {
+	t.Begin(call, owner)
+	t.hedge = true
+	if avoid != "" {
+		t.tried = append(t.tried, avoid)
+	}
 }
 
 func (t *Turn) hasTried(id string) bool { return slices.Contains(t.tried, id) }
@@ -155,7 +167,7 @@ const (
 	Go     Verb = iota + 1 // make an attempt and report its Outcome
 	Again                  // wait After, then Enter again
 	GiveUp                 // answer Err
-	Done                   // the success was taken in; nothing is left to do
+	Done                   // the success, or the outcome of a hedge, was taken in; nothing is left to do
 )
 
 // String is the verb as scripts and logs write it.
@@ -170,6 +182,10 @@ type Decision struct {
 	// Endpoint is where a Go goes, "" when the machine does not choose; Attempt counts grants, the first is 1.
 	Endpoint string
 	Attempt  int
+	// Hedge is how long the attempt of a Go may take before the driver starts another beside it, with a turn begun by
+	// BeginHedge, and again after as long, Hedges times at most; 0 is never.
+	Hedge  time.Duration
+	Hedges int
 	// Deadline is when the attempt of a Go must have ended; zero is never.
 	Deadline time.Time
 	// After is how long an Again waits before it enters.
