@@ -45,6 +45,13 @@ func (l *Lane) ticket(call resiliency.Call) *ticket {
 	return t
 }
 
+// hedgeTicket is the ticket of a second attempt beside one at endpoint.
+func (l *Lane) hedgeTicket(call resiliency.Call, endpoint string) *ticket {
+	t := l.tickets.Get().(*ticket)
+	t.turn.BeginHedge(call, t, endpoint)
+	return t
+}
+
 func (l *Lane) free(t *ticket) {
 	t.outcome = resiliency.Outcome{}
 	t.turn.Begin(resiliency.Call{}, nil)

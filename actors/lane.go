@@ -19,6 +19,8 @@ type Grant struct {
 	Endpoint string
 	// Attempt is 1 at first.
 	Attempt int
+
+	racer int // 0 for the attempt that the caller's goroutine makes, n for its nth hedge
 }
 
 // LaneStatus is what a lane is doing.
@@ -53,6 +55,15 @@ type Lane struct {
 // waits for over, so that nobody waits for an actor that will not answer.
 type life struct{ over chan struct{} }
 
+func (l *life) isOver() bool {
+	select {
+	case <-l.over:
+		return true
+	default:
+		return false
+	}
+}
+
 // leastRoom is how many Enter messages may wait in a mailbox at least. An actor that is so far behind will not answer in
 // time; refusing costs less.
 const leastRoom = 16384
@@ -78,15 +89,32 @@ func newLane(s *System, name string, p resiliency.Policy, balanced bool) *Lane {
 // attempts in Meta: the last attempt's failure, or why none was made.
 //
 // The context given to an attempt ends with ctx, with the call's deadline and with the attempt's own. An attempt must
-// return soon after its context ends; Do waits for it.
+// return soon after its context ends; Do waits for it. One attempt runs at a time, whatever the policy says of hedges.
 func (l *Lane) Do(ctx context.Context, call resiliency.Call, attempt func(ctx context.Context, grant Grant) error) error {
+	return l.pass(ctx, &visit{lane: l, call: call, attempt: attempt, racers: 1})
+}
+
+// Do is Lane.Do for attempts that return a value, which may run beside each other if the policy hedges. It returns the
+// value of the attempt that succeeded, or else of the last one.
+func Do[T any](ctx context.Context, l *Lane, call resiliency.Call, attempt func(ctx context.Context, grant Grant) (T, error)) (T, error) {
+	values := make([]T, 1+l.policy.Load().Hedge.Beside())
+	v := visit{lane: l, call: call, racers: len(values)}
+	v.attempt = func(ctx context.Context, grant Grant) (err error) {
+		values[grant.racer], err = attempt(ctx, grant)
+		return err
+	}
+	err := l.pass(ctx, &v)
+	return values[v.answer], err
+}
+
+func (l *Lane) pass(ctx context.Context, v *visit) error {
+	call := &v.call
 	if own, ok := ctx.Deadline(); ok && (call.Deadline.IsZero() || own.Before(call.Deadline)) {
 		call.Deadline = own
 	}
 	call.Deadline = l.policy.Load().Deadline(time.Now(), call.Deadline)
 	ctx, cancel := until(ctx, call.Deadline)
 	defer cancel()
-	v := visit{lane: l, call: call, attempt: attempt}
 	d := v.enter(ctx)
 	for {
 		switch d.Verb {
@@ -101,6 +129,9 @@ func (l *Lane) Do(ctx context.Context, call resiliency.Call, attempt func(ctx co
 		}
 	}
 }
+
+// FallbackFor is what the policy answers in place of err, which Do returned; nil when the caller gets err itself.
+func (l *Lane) FallbackFor(err error) *resiliency.Fallback { return l.policy.Load().FallbackFor(err) }
 
 // SetPolicy replaces the policy. Calls that run or wait go on under the new one.
 func (l *Lane) SetPolicy(p resiliency.Policy) {

@@ -17,8 +17,10 @@ type visit struct {
 	lane     *Lane
 	call     resiliency.Call
 	attempt  func(ctx context.Context, grant Grant) error
+	racers   int     // how many attempts may run at once
 	ticket   *ticket // nil when the lane's actor holds it, or nobody
 	attempts int
+	answer   int   // the Grant.racer of the attempt whose answer counts
 	last     error // of the latest try
 }
 
@@ -44,34 +46,53 @@ func (v *visit) enter(ctx context.Context) resiliency.Decision {
 	if v.ticket == nil {
 		v.ticket = l.ticket(v.call)
 	}
-	l.system.post(l.pid, enter{v.ticket})
-	select {
-	case d := <-v.ticket.reply:
+	if d, heard := l.ask(v.ticket, gone, life); heard {
 		return v.settle(d)
-	case <-gone:
-		v.leave()
-		return v.refused(v.gone(ctx, "a turn"))
-	case <-life.over:
-		v.leave()
+	}
+	v.ticket = nil
+	if life.isOver() {
 		return v.refused(l.absent(v.call.Op))
 	}
+	return v.refused(v.gone(ctx, "a turn"))
+}
+
+// ask enters the ticket and waits for the answer. When gone ends first, or the lane's life does, nothing was heard and the
+// actor has the ticket for good.
+func (l *Lane) ask(t *ticket, gone <-chan struct{}, life *life) (d resiliency.Decision, heard bool) {
+	l.system.post(l.pid, enter{t})
+	select {
+	case d := <-t.reply:
+		return d, true
+	case <-gone:
+	case <-life.over:
+	}
+	l.system.post(l.pid, leave{t})
+	return resiliency.Decision{}, false
 }
 
 // overrunRetryAfter is what a caller is told when a lane's mailbox is full: the actor clears it faster than that.
 const overrunRetryAfter = 100 * time.Millisecond
 
-// try makes the attempt that was granted, reports the outcome and waits for what follows from it. After a success nothing
-// does, and nobody waits.
+// try makes the attempt that was granted, and those beside it, and asks what follows.
 func (v *visit) try(ctx context.Context, grant resiliency.Decision) resiliency.Decision {
-	v.attempts = grant.Attempt
+	v.attempts, v.answer = grant.Attempt, 0
+	if grant.Hedge > 0 && v.racers > 1 {
+		return v.race(ctx, grant)
+	}
 	begun := time.Now()
-	v.last = v.run(ctx, grant, begun)
+	return v.report(v.run(ctx, v.ticket, grant, 0, begun), time.Since(begun))
+}
+
+// report tells the lane the outcome of the attempt and waits for what follows from it. After a success nothing does, and
+// nobody waits.
+func (v *visit) report(err error, took time.Duration) resiliency.Decision {
+	v.last = err
 	t := v.ticket
-	t.outcome = resiliency.Outcome{Turn: &t.turn, Err: v.last, Took: time.Since(begun)}
+	t.outcome = resiliency.Outcome{Turn: &t.turn, Err: err, Took: took}
 	life := v.lane.life.Load()
 	v.lane.system.post(v.lane.pid, outcome{t})
 	switch {
-	case v.last == nil:
+	case err == nil:
 		v.ticket = nil
 		return resiliency.Decision{Verb: resiliency.Done}
 	case life == nil:
@@ -89,7 +110,7 @@ func (v *visit) try(ctx context.Context, grant resiliency.Decision) resiliency.D
 
 // run calls the attempt under the grant's deadline. A panic is its failure; a goroutine that exits inside it still gives
 // its slot back.
-func (v *visit) run(ctx context.Context, grant resiliency.Decision, begun time.Time) (err error) {
+func (v *visit) run(ctx context.Context, t *ticket, grant resiliency.Decision, racer int, begun time.Time) (err error) {
 	within, cancel := until(ctx, grant.Deadline)
 	defer cancel()
 	returned := false
@@ -99,23 +120,23 @@ func (v *visit) run(ctx context.Context, grant resiliency.Decision, begun time.T
 		}
 		cause := recover()
 		if cause == nil {
-			v.leave()
+			v.lane.system.post(v.lane.pid, leave{t})
 			return
 		}
 		v.lane.system.log.Error("attempt panicked", "lane", v.lane.name, "op", v.call.Op, "endpoint", grant.Endpoint,
 			"panic", cause, "stack", string(debug.Stack()))
 		err = fault.New(v.call.Op, fault.Panicked, "the attempt panicked: %v", cause)
 	}()
-	err = v.attempt(within, Grant{Endpoint: grant.Endpoint, Attempt: grant.Attempt})
+	err = v.attempt(within, Grant{Endpoint: grant.Endpoint, Attempt: grant.Attempt, racer: racer})
 	returned = true
 	if err == nil || fault.NotSent(err) {
 		return err
 	}
-	return v.blame(err, ctx, within, time.Since(begun))
+	return v.blame(err, ctx, within, grant.Attempt, time.Since(begun))
 }
 
 // blame gives an attempt that failed because its time was up, or its caller gone, the failure that says so.
-func (v *visit) blame(err error, call, attempt context.Context, took time.Duration) error {
+func (v *visit) blame(err error, call, attempt context.Context, n int, took time.Duration) error {
 	var named *fault.Error
 	isNamed := errors.As(err, &named)
 	kind := fault.KindOf(err)
@@ -126,14 +147,16 @@ func (v *visit) blame(err error, call, attempt context.Context, took time.Durati
 		return f
 	case call.Err() == nil && attempt.Err() != nil && (!isNamed || kind == fault.Timeout || kind == fault.Canceled):
 		return fault.New(v.call.Op, fault.AttemptTimeout, "attempt %d was given up after %v: %w",
-			v.attempts, took.Round(time.Millisecond), err)
+			n, took.Round(time.Millisecond), err)
 	}
 	return err
 }
 
 // rest waits before the next try, holding no slot, and enters again.
 func (v *visit) rest(ctx context.Context, again resiliency.Decision) resiliency.Decision {
-	v.last = again.Err
+	if again.Err != nil {
+		v.last = again.Err
+	}
 	timer := time.NewTimer(again.After)
 	defer timer.Stop()
 	select {

@@ -27,6 +27,9 @@ func (h Hedge) validate(p Policy, check checker) {
 		"hedge delay %v is not shorter than the attempt timeout %v", h.After, p.AttemptTimeout)
 }
 
+// Beside is how many attempts may run beside the first.
+func (h Hedge) Beside() int { return h.settled().Max }
+
 func (h Hedge) settled() Hedge {
 	if h.After <= 0 {
 		return Hedge{}
