@@ -44,6 +44,8 @@ type Lane struct {
 	asking, room atomic.Int64
 	// rebuffed counts the calls refused before they reached the actor.
 	rebuffed atomic.Uint64
+	// answered counts the calls that a fallback answered.
+	answered atomic.Uint64
 
 	drain    sync.Once
 	draining chan struct{} // closed by the first Drain
@@ -133,6 +135,12 @@ func (l *Lane) pass(ctx context.Context, v *visit) error {
 // FallbackFor is what the policy answers in place of err, which Do returned; nil when the caller gets err itself.
 func (l *Lane) FallbackFor(err error) *resiliency.Fallback { return l.policy.Load().FallbackFor(err) }
 
+// Answered counts a call that a fallback answered.
+func (l *Lane) Answered() { l.answered.Add(1) }
+
+// Policy is the one in force. It must not be changed.
+func (l *Lane) Policy() *resiliency.Policy { return l.policy.Load() }
+
 // SetPolicy replaces the policy. Calls that run or wait go on under the new one.
 func (l *Lane) SetPolicy(p resiliency.Policy) {
 	l.adopt(p)
@@ -192,6 +200,7 @@ func (l *Lane) Status(ctx context.Context) LaneStatus {
 		}
 	}
 	status.Refused += l.rebuffed.Load()
+	status.Fallbacks = l.answered.Load()
 	return status
 }
 

@@ -24,6 +24,8 @@ type App struct {
 	lane    *actors.Lane
 	metrics *telemetry.Metrics
 	tracer  *telemetry.Tracer
+
+	fallback invokeFallback
 }
 
 var _ fabric.Handler = (*App)(nil)
@@ -49,16 +51,18 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
 	defer span.End(&err)
-	err = a.lane.Do(ctx, resiliency.Call{Op: req.Method, Caller: req.Caller},
-		func(ctx context.Context, _ actors.Grant) error {
+	resp, err = actors.Do(ctx, a.lane, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
+		func(ctx context.Context, _ actors.Grant) (*call.Response, error) {
 			if err := a.channel.Ready(); err != nil {
-				return err
+				return nil, err
 			}
-			var err error
-			resp, err = a.channel.Invoke(ctx, req)
-			return err
+			resp, err := a.channel.Invoke(ctx, req)
+			if err != nil {
+				return nil, err
+			}
+			return resp, failedStatus("serve", resp)
 		})
-	return resp, err
+	return answered(a.fallback.settle(ctx, a.lane, req, resp, err))
 }
 
 // ServeStream gives the app a stream that came over the fabric.
@@ -66,7 +70,7 @@ func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.Se
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "stream"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
 	defer span.End(&err)
-	return a.lane.Do(ctx, resiliency.Call{Op: req.Method, Caller: req.Caller},
+	return a.lane.Do(ctx, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) error {
 			if err := a.channel.Ready(); err != nil {
 				return err
@@ -91,7 +95,7 @@ func (a *App) deliver(ctx context.Context, event *appchannel.Event) (outcome app
 
 // failedStatus makes a lane see the answer of an HTTP app that failed; the caller still gets the answer itself.
 func failedStatus(op string, resp *call.Response) error {
-	if resp.Status < 500 {
+	if resp.Status < 400 {
 		return nil
 	}
 	return fault.E(op, fault.KindFromHTTP(resp.Status), fault.AppFailed, errStatus(resp.Status))

@@ -53,9 +53,11 @@ type Blocks struct {
 func New(d Deps) *Blocks {
 	app := newApp(d)
 	events := newPubSub(d, app)
+	invocation := newInvocation(d)
+	app.fallback.invoke = invocation.invokeOnce
 	return &Blocks{
 		App:        app,
-		Invocation: newInvocation(d),
+		Invocation: invocation,
 		PubSub:     events,
 		State:      newState(d),
 		Lock:       newLock(d),

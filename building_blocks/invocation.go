@@ -32,7 +32,10 @@ type Invocation struct {
 }
 
 // target is an app that presence has shown.
-type target struct{ calls, streams *actors.Lane }
+type target struct {
+	calls, streams *actors.Lane
+	fallback       invokeFallback
+}
 
 func newInvocation(d Deps) *Invocation {
 	return &Invocation{
@@ -72,6 +75,7 @@ func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
 			calls:   v.system.BalancedLane("app/"+app, targetPolicy),
 			streams: v.system.BalancedLane("app/"+app+"/streams", streamPolicy),
 		}
+		t.fallback.invoke = v.invokeOnce
 		v.targets.Store(app, t)
 	}
 	t.calls.SetEndpoints(endpoints)
@@ -86,34 +90,55 @@ func (v *Invocation) target(app string) *target {
 }
 
 // Invoke sends req to an instance of its app and returns the answer. The answer of an HTTP app comes back whatever its
-// status is.
+// status is, unless the policy has a fallback for it.
 func (v *Invocation) Invoke(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
-	if err := v.admit(req); err != nil {
-		return nil, err
-	}
-	began := time.Now()
 	ctx, span := v.tracer.Start(ctx, "invoke "+req.App+"/"+req.Method, trace.SpanKindClient, &req.Header)
 	defer span.End(&err)
-	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Idempotent: req.Idempotent}
+	t, resp, err := v.invoke(ctx, req)
+	if t != nil {
+		resp, err = t.fallback.settle(ctx, t.calls, req, resp, err)
+	}
+	return answered(resp, err)
+}
 
-	t := v.target(req.App)
-	if t == nil {
+// invokeOnce is Invoke without a fallback.
+func (v *Invocation) invokeOnce(ctx context.Context, req *call.Request) (*call.Response, error) {
+	_, resp, err := v.invoke(ctx, req)
+	return answered(resp, err)
+}
+
+// invoke passes req through the lane of its target, nil when there is none. Of an HTTP answer that counts as a failure
+// both resp and err are set.
+func (v *Invocation) invoke(ctx context.Context, req *call.Request) (t *target, resp *call.Response, err error) {
+	if err := v.admit(req); err != nil {
+		return nil, nil, err
+	}
+	began := time.Now()
+	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Idempotent: req.Idempotent, Header: &req.Header}
+	if t = v.target(req.App); t == nil {
 		if t, err = v.findTarget(ctx, req, what); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "invoke"}, began, &err)
-	err = t.calls.Do(ctx, what, func(ctx context.Context, grant actors.Grant) error {
-		var err error
-		resp, err = v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+	reached := error(nil) // an app that answers, be it with a failure, was reached
+	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "invoke"}, began, &reached)
+	resp, err = actors.Do(ctx, t.calls, what, func(ctx context.Context, grant actors.Grant) (*call.Response, error) {
+		resp, err := v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return failedStatus("invoke", resp)
+		return resp, failedStatus("invoke", resp)
 	})
+	_, reached = answered(resp, err)
+	return t, resp, err
+}
+
+// answered takes back the failure that only the lane had to know: an HTTP app's answer is the caller's, whatever its
+// status.
+func answered(resp *call.Response, err error) (*call.Response, error) {
 	var status errStatus
 	if errors.As(err, &status) && resp != nil && resp.Status == int(status) {
-		return resp, nil // the app did answer; only the lane had to know that it failed
+		return resp, nil
 	}
 	if err != nil {
 		return nil, err
@@ -129,7 +154,7 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 	}
 	ctx, span := v.tracer.Start(ctx, "stream "+req.App+"/"+req.Method, trace.SpanKindClient, &req.Header)
 	defer span.End(&err)
-	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID}
+	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Header: &req.Header}
 	t := v.target(req.App)
 	if t == nil {
 		if t, err = v.findTarget(ctx, req, what); err != nil {
@@ -186,6 +211,9 @@ func (v *Invocation) appNotFound(app string) error {
 
 // errStatus is an HTTP status that counts as a failure.
 type errStatus int
+
+// HTTPStatus is what policies match.
+func (s errStatus) HTTPStatus() int { return int(s) }
 
 func (s errStatus) Error() string {
 	return fmt.Sprintf("the app answered %d %s", int(s), http.StatusText(int(s)))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ type State struct {
 	components *components.Set
 	lanes      *componentLanes
 	metrics    *telemetry.Metrics
+	last       lastGood[[]state.Item]
 }
 
 func newState(d Deps) *State {
@@ -39,18 +41,30 @@ func newState(d Deps) *State {
 
 // do runs work on the named component in its lane.
 func (s *State) do(ctx context.Context, component, op string, idempotent bool,
-	work func(ctx context.Context, use components.Use[state.Store]) error) (err error) {
+	work func(ctx context.Context, use components.Use[state.Store]) error) error {
+	_, _, err := inLane(s, ctx, component, op, idempotent, func(ctx context.Context, use components.Use[state.Store]) (struct{}, error) {
+		return struct{}{}, work(ctx, use)
+	})
+	return err
+}
+
+// inLane runs work that has a value, which may be hedged, and tells the lane, nil when there is no such component.
+func inLane[T any](s *State, ctx context.Context, component, op string, idempotent bool,
+	work func(ctx context.Context, use components.Use[state.Store]) (T, error)) (lane *actors.Lane, value T, err error) {
 	use, err := s.components.State(ctx, component)
 	if err != nil {
-		return err
+		return nil, value, err
 	}
 	defer use.Release()
 	defer s.metrics.Observe(telemetry.Op{Block: "state", Target: use.Name, Name: op}, time.Now(), &err)
-	return s.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op, Idempotent: idempotent},
-		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use) })
+	lane = s.lanes.of(use.Name)
+	value, err = actors.Do(ctx, lane, resiliency.Call{Op: op, Idempotent: idempotent},
+		func(ctx context.Context, _ actors.Grant) (T, error) { return work(ctx, use) })
+	return lane, value, err
 }
 
-// Get returns the items of those keys that exist, in the order of keys.
+// Get returns the items of those keys that exist, in the order of keys. Where the policy falls back on last good answers
+// they may be older ones; their ETags are too, so that a write based on them meets a conflict.
 func (s *State) Get(ctx context.Context, component string, keys []string) (items []state.Item, err error) {
 	if len(keys) > MaxStateKeys {
 		return nil, fault.New("state: get", fault.BadRequest, "%d keys asked for; at most %d are allowed", len(keys), MaxStateKeys)
@@ -60,16 +74,46 @@ func (s *State) Get(ctx context.Context, component string, keys []string) (items
 			return nil, err
 		}
 	}
-	err = s.do(ctx, component, "get", true, func(ctx context.Context, use components.Use[state.Store]) error {
-		var err error
+	lane, items, err := inLane(s, ctx, component, "get", true, func(ctx context.Context, use components.Use[state.Store]) ([]state.Item, error) {
 		prefix := keyPrefix(use.KeyPrefix)
-		items, err = use.Backend.Get(ctx, withPrefix(prefix, keys))
+		items, err := use.Backend.Get(ctx, withPrefix(prefix, keys))
 		for i := range items {
 			items[i].Key = strings.TrimPrefix(items[i].Key, prefix)
 		}
-		return err
+		return items, err
 	})
-	return items, err
+	if lane == nil {
+		return nil, err
+	}
+	return s.lastOr(lane, component, keys, items, err)
+}
+
+// lastOr passes on what came of a Get in lane, or the last good items in its place if the policy says so.
+func (s *State) lastOr(lane *actors.Lane, component string, keys []string, items []state.Item, err error) ([]state.Item, error) {
+	if err == nil {
+		if rule := lane.Policy().Fallback; rule != nil && rule.LastGood && sizeOf(items) <= maxKept {
+			s.last.keep(rule, partsKey(append([]string{component}, keys...)...), items)
+		}
+		return items, nil
+	}
+	rule := lane.FallbackFor(err)
+	if rule == nil || !rule.LastGood {
+		return nil, err
+	}
+	kept, _, ok := s.last.find(rule, partsKey(append([]string{component}, keys...)...))
+	if !ok {
+		return nil, err
+	}
+	lane.Answered()
+	return slices.Clone(kept), nil
+}
+
+func sizeOf(items []state.Item) int {
+	size := 0
+	for i := range items {
+		size += len(items[i].Key) + len(items[i].Value)
+	}
+	return size
 }
 
 // Apply does all ops or none and returns the new ETag for each Set.

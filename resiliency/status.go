@@ -39,6 +39,8 @@ type Status struct {
 	Retried  uint64 `json:"retried"`
 	// Hedged is attempts that were started beside another.
 	Hedged uint64 `json:"hedged,omitempty"`
+	// Fallbacks is calls that a fallback answered.
+	Fallbacks uint64 `json:"fallbacks,omitempty"`
 	// AttemptTimeout is what bounds the next attempt; 0 = only the call's deadline.
 	AttemptTimeout time.Duration `json:"attemptTimeoutNanos,omitempty"`
 	// Breaker is `closed`, `open` or `half-open`, BreakerReason the failure that opened it.

@@ -1,0 +1,177 @@
+package blocks
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// FallbackHeader marks an answer that a fallback gave from the past or from another app: `last-good` or `app`.
+const FallbackHeader = "sidecast-fallback"
+
+// maxKept is the largest answer that is kept as a last good one, in bytes.
+const maxKept = 64 << 10
+
+// invokeFallback answers unary calls in place of a lane that gave up on them.
+type invokeFallback struct {
+	// invoke asks another app, once and without a fallback of its own.
+	invoke func(ctx context.Context, req *call.Request) (*call.Response, error)
+	last   lastGood[*call.Response]
+}
+
+// settle passes on what came of req in lane, or what the lane's fallback answers in its place.
+func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error) {
+	if err == nil {
+		if rule := lane.Policy().Fallback; rule != nil && rule.LastGood && isRead(req) && len(resp.Body) <= maxKept {
+			f.last.keep(rule, requestKey(req), resp)
+		}
+		return resp, nil
+	}
+	rule := lane.FallbackFor(err)
+	switch {
+	case rule == nil:
+		return resp, err
+	case rule.App != "":
+		other := *req
+		other.App = rule.App
+		answer, otherErr := f.invoke(ctx, &other)
+		if otherErr != nil {
+			return resp, alsoFailed(err, "the fallback app "+rule.App, otherErr)
+		}
+		lane.Answered()
+		return marked(answer, "app"), nil
+	case rule.LastGood:
+		kept, age, ok := f.last.find(rule, requestKey(req))
+		if !ok {
+			return resp, err
+		}
+		lane.Answered()
+		answer := marked(kept, "last-good")
+		answer.Header.Set("age", strconv.Itoa(int(age/time.Second)))
+		return answer, nil
+	}
+	lane.Answered()
+	return staticAnswer(rule), nil
+}
+
+// staticAnswer is the answer that a policy writes down.
+func staticAnswer(rule *resiliency.Fallback) *call.Response {
+	answer := &call.Response{Status: rule.Status, Body: rule.Body, Header: make(call.Header, 0, len(rule.Header))}
+	for _, field := range rule.Header {
+		if field.Key == "content-type" {
+			answer.ContentType = field.Value
+			continue
+		}
+		answer.Header.Add(field.Key, field.Value)
+	}
+	return answer
+}
+
+// marked is a copy of an answer that says where it comes from. The body is shared: nobody writes to it.
+func marked(resp *call.Response, from string) *call.Response {
+	own := *resp
+	own.Header = append(make(call.Header, 0, len(resp.Header)+2), resp.Header...)
+	own.Header.Set(FallbackHeader, from)
+	return &own
+}
+
+// alsoFailed is err of a call whose fallback failed with other.
+func alsoFailed(err error, who string, other error) error {
+	e, ok := err.(*fault.Error)
+	if !ok {
+		return err
+	}
+	own := *e
+	own.Err = fmt.Errorf("%w (%s failed too: %w)", e.Err, who, other)
+	return &own
+}
+
+// isRead reports whether the answer to req says something about the answer to the same request later.
+func isRead(req *call.Request) bool {
+	return req.Verb == http.MethodGet || req.Verb == http.MethodHead || req.Idempotent
+}
+
+// key is a request, condensed.
+type key [sha256.Size]byte
+
+// requestKey is the same for requests that ask the same as the same user: all but their traces is in it.
+func requestKey(req *call.Request) key {
+	parts := []string{req.App, req.Method, req.Caller, req.Verb, req.Query, req.ContentType, string(req.Body)}
+	for _, field := range req.Header {
+		switch field.Key {
+		case "traceparent", "tracestate", "baggage", "x-request-id":
+			continue
+		}
+		parts = append(parts, field.Key, field.Value)
+	}
+	return partsKey(parts...)
+}
+
+// partsKey condenses words, each with its length, so that no two lists of them run into one.
+func partsKey(parts ...string) key {
+	h := sha256.New()
+	for _, part := range parts {
+		var size [8]byte
+		binary.LittleEndian.PutUint64(size[:], uint64(len(part)))
+		h.Write(size[:])
+		h.Write([]byte(part))
+	}
+	return key(h.Sum(nil))
+}
+
+// lastGood keeps the last good answers to reads, the least recently used of them least long. The zero value keeps none
+// yet.
+type lastGood[T any] struct {
+	mu      sync.Mutex
+	answers *lru.Cache[key, kept[T]]
+}
+
+type kept[T any] struct {
+	answer T
+	at     time.Time
+}
+
+// room returns the cache with as many places as rule says.
+func (g *lastGood[T]) room(rule *resiliency.Fallback) *lru.Cache[key, kept[T]] {
+	places := rule.MaxEntries
+	if places <= 0 {
+		places = resiliency.DefaultMaxEntries
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.answers == nil {
+		g.answers, _ = lru.New[key, kept[T]](places) // fails only for no places
+	}
+	g.answers.Resize(places)
+	return g.answers
+}
+
+func (g *lastGood[T]) keep(rule *resiliency.Fallback, k key, answer T) {
+	g.room(rule).Add(k, kept[T]{answer, time.Now()})
+}
+
+// find returns the answer kept for k and its age, if it is not too old.
+func (g *lastGood[T]) find(rule *resiliency.Fallback, k key) (answer T, age time.Duration, ok bool) {
+	most := rule.MaxAge
+	if most <= 0 {
+		most = resiliency.DefaultMaxAge
+	}
+	found, ok := g.room(rule).Get(k)
+	age = time.Since(found.at)
+	if !ok || age > most {
+		return answer, 0, false
+	}
+	return found.answer, age, true
+}
