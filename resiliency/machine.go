@@ -56,7 +56,7 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 	case SetAdmission:
 		m.admission = e.Admission
 	case ForceBreaker:
-		m.breaker.force(now, e.Breaker)
+		m.breaker.force(e.Breaker)
 	case SetShare:
 		m.limiter.setShare(now, e)
 	case Pressure:

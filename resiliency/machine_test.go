@@ -267,116 +267,9 @@ func (w *world) replace() {
 	}
 }
 
-// TestBreakerModel holds the breaker to a reference that keeps the whole history of each era and derives its state.
-func TestBreakerModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rule := Breaker{
-			Failures: rapid.IntRange(1, 4).Draw(t, "failures"),
-			Probes:   rapid.IntRange(1, 3).Draw(t, "probes"),
-			OpenFor:  time.Second,
-		}
-		var b breaker
-		b.setRule(rule)
-		now := epoch
-		ref := reference{rule: rule, state: closed}
-		var out []pass
-		t.Repeat(map[string]func(*rapid.T){
-			"": func(t *rapid.T) {
-				if b.state != ref.state {
-					t.Fatalf("breaker is %v, reference %v", b.state, ref.state)
-				}
-			},
-			"time": func(t *rapid.T) { now = now.Add(400 * time.Millisecond) },
-			"call": func(t *rapid.T) {
-				era, ok := b.admit(now)
-				if want := ref.admit(now); ok != want {
-					t.Fatalf("admitted=%v, reference %v", ok, want)
-				}
-				if ok {
-					out = append(out, pass{era, ref.era})
-				}
-			},
-			"settle": func(t *rapid.T) {
-				if len(out) == 0 {
-					t.Skip("none out")
-				}
-				i := rapid.IntRange(0, len(out)-1).Draw(t, "which")
-				e := rapid.SampledFrom([]effect{neither, good, bad, bad}).Draw(t, "effect")
-				b.settle(now, out[i].real, e, 0, errors.New("it failed"))
-				ref.settle(now, out[i].model, e)
-				out = slices.Delete(out, i, i+1)
-			},
-		})
-	})
-}
-
-type pass struct {
-	real  uint64
-	model int
-}
-
-// reference is a breaker told as history: the effects heard in this era, and how many of its passes are out.
-type reference struct {
-	rule    Breaker
-	state   breakerState
-	era     int
-	history []effect
-	out     int
-	opened  time.Time
-}
-
-func (r *reference) become(s breakerState) { r.state, r.era, r.history, r.out = s, r.era+1, nil, 0 }
-
-func (r *reference) admit(now time.Time) bool {
-	if r.state == open && now.Sub(r.opened) >= r.rule.OpenFor {
-		r.become(halfOpen)
-	}
-	ok := r.state == closed || r.state == halfOpen && r.out+r.count(good) < r.rule.Probes
-	if ok {
-		r.out++
-	}
-	return ok
-}
-
-func (r *reference) settle(now time.Time, era int, e effect) {
-	if era != r.era {
-		return
-	}
-	r.out--
-	r.history = append(r.history, e)
-	switch {
-	case r.state == halfOpen && r.count(bad) > 0, r.state == closed && r.inARow() >= r.rule.Failures:
-		r.become(open)
-		r.opened = now
-	case r.state == halfOpen && r.count(good) >= r.rule.Probes:
-		r.become(closed)
-	}
-}
-
-func (r *reference) count(e effect) (n int) {
-	for _, h := range r.history {
-		if h == e {
-			n++
-		}
-	}
-	return n
-}
-
-func (r *reference) inARow() (n int) {
-	for _, h := range r.history {
-		switch h {
-		case bad:
-			n++
-		case good:
-			n = 0
-		}
-	}
-	return n
-}
-
 // TestFastPath: a call that is admitted at once and succeeds costs no allocation.
 func TestFastPath(t *testing.T) {
-	m := NewBalanced("lane", Policy{MaxInFlight: 4, MaxQueue: 4, CallTimeout: time.Second, Breaker: Breaker{Failures: 3}})
+	m := NewBalanced("lane", Policy{MaxInFlight: 4, MaxQueue: 4, CallTimeout: time.Second, Breaker: Breaker{Failures: 3, Ratio: .9, SlowRatio: .9, SlowAfter: time.Second, WindowTime: time.Second}})
 	m.Step(epoch, SetEndpoints{[]Endpoint{{ID: "a"}, {ID: "b"}}})
 	turn := new(Turn)
 	outcome := &Outcome{Turn: turn, Took: time.Millisecond}
@@ -393,7 +286,7 @@ func TestFastPath(t *testing.T) {
 }
 
 func BenchmarkStep(b *testing.B) {
-	m := New("lane", Policy{MaxInFlight: 4, MaxQueue: 4, Breaker: Breaker{Failures: 3}})
+	m := New("lane", Policy{MaxInFlight: 4, MaxQueue: 4, Breaker: Breaker{Failures: 3, Ratio: .9, SlowRatio: .9, SlowAfter: time.Second, WindowTime: time.Second}})
 	turn := new(Turn)
 	outcome := &Outcome{Turn: turn, Took: time.Millisecond}
 	b.ReportAllocs()

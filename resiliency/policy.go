@@ -137,32 +137,41 @@ type Hedge struct {
 }
 
 // Breaker opens when calls fail or are slow, keeps calls away for a while, lets probes decide, and may let the traffic
-// come back in steps. Any of Failures, Ratio, SlowRatio and Trip turns it on; it opens when one of them says so.
+// come back in steps. Any of Failures, Ratio, SlowRatio and Trip turns it on; it opens when one of them says so. What says
+// nothing about the target is not counted: a caller that went away, a call that was refused before it was sent. Neither is
+// a call that began before the breaker last changed its state, or before Interval last cleared its counts.
 type Breaker struct {
 	// Failures in a row that open it; 0 = not by this.
 	Failures int
 	// Ratio of failed calls within the window that opens it, 0 to 1; 0 = not by this.
 	Ratio float64
-	// SlowRatio of calls within the window that took SlowAfter or longer; 0 = not by this.
+	// SlowRatio of calls within the window that took SlowAfter or longer, failed or not; 0 = not by this. A probe that
+	// slow counts as failed.
 	SlowRatio float64
 	SlowAfter time.Duration
-	// WindowCalls makes the window the last so many calls, WindowTime the calls of so much time (both 0 = 10 s).
+	// WindowCalls makes the window the last so many calls, at most 1048576, WindowTime the calls of so much time, to a
+	// tenth of it (both 0 = 10 s). Only one of them may be set.
 	WindowCalls int
 	WindowTime  time.Duration
-	// MinCalls is how many calls the window must hold before a ratio counts (0 = 10).
+	// MinCalls is how many calls the window must hold before a ratio counts (0 = 10, or WindowCalls if that is less).
 	MinCalls int
-	// Interval clears all counts while closed, each time it has passed; 0 = never.
+	// Interval clears all counts while closed or ramping, each time it has passed; 0 = never. (As sony/gobreaker's does.)
 	Interval time.Duration
-	// Trip is an expression over the counts since the last change of state or Interval; nil = none.
+	// Trip is an expression over the counts since the last change of state or Interval, asked when a call failed; nil =
+	// none.
 	Trip *Trip
 	// OpenFor is how long it stays open before it lets probes pass (0 = 5 s).
 	OpenFor time.Duration
-	// OpenShare of calls may pass even while it is open: 0.0001 is one in ten thousand.
+	// OpenShare of calls pass even while it is open: 0.0001 is one in ten thousand, each ten-thousandth. What becomes of
+	// them neither closes the breaker nor keeps it open longer: they show operators whether the target answers.
 	OpenShare float64
-	// Probes is how many calls may pass while half-open; when so many succeed it closes, or begins the ramp (0 = 1).
+	// Probes is how many calls may pass while half-open; when so many succeed it closes, or begins the ramp (0 = 1). One
+	// that fails opens it again.
 	Probes int
 	// RampStep is the share of traffic admitted after the probes, and what is added to it each RampEvery, until all of it
-	// is (both 0 = no ramp: it closes at once). A failure during the ramp counts as while closed, and opens it again.
+	// is (both 0 = no ramp: it closes at once; one of them 0 = 0.1, or 10 s). Of a share of 1/n each nth call passes. A
+	// failure during the ramp counts as while closed, and may open it again; what was counted during the ramp still counts
+	// when it has ended.
 	RampStep  float64
 	RampEvery time.Duration
 }
@@ -173,7 +182,8 @@ type Trip struct {
 	Open func(TripCounts) bool
 }
 
-// TripCounts are what a Trip may look at.
+// TripCounts are what a Trip may look at. Requests are counted when they pass, and so may be more than Successes and
+// Failures together.
 type TripCounts struct{ Requests, Successes, Failures, ConsecutiveSuccesses, ConsecutiveFailures int64 }
 
 // Queue is who waits before a lane's semaphore.
@@ -303,8 +313,6 @@ const (
 	defaultInitial     = 50 * time.Millisecond
 	defaultMaxInterval = 5 * time.Second
 	defaultMultiplier  = 2
-	defaultOpenFor     = 5 * time.Second
-	defaultProbes      = 1
 )
 
 // Validate names everything in p that cannot be. A machine given such a policy all the same takes the nearest that can.

@@ -49,14 +49,14 @@ func (m *Machine) noEndpoint(t *Turn) error {
 	return fault.New(t.Call.Op, fault.AppNotFound, "no instance is known to lane %s", m.lane)
 }
 
-// breakerOpen tells the caller to come back when the first probe may pass, or when those under way should have ended.
+// breakerOpen tells the caller to come back when the breaker may decide otherwise: at the latest when the probes under way
+// should have ended.
 func (m *Machine) breakerOpen(now time.Time, t *Turn) error {
-	after := m.breaker.opensIn(now)
+	after := m.breaker.retryAfter(now)
 	if after == 0 {
 		after = m.gate.retryAfter()
 	}
-	return fault.New(t.Call.Op, fault.BreakerOpen, "the breaker of lane %s is %s; the target last failed with: %s",
-		m.lane, m.breaker.state, m.breaker.reason).After(after)
+	return fault.New(t.Call.Op, fault.BreakerOpen, "the breaker of lane %s %s", m.lane, m.breaker.refusal(now)).After(after)
 }
 
 // NotRetried is the failure of the last attempt, with why no other followed. It keeps the kind and the reason of the

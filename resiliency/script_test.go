@@ -152,6 +152,10 @@ func (s *stage) parse(now time.Time, words []string) Event {
 		return SetEndpoints{endpointsOf(s.t, words[1:])}
 	case "drain":
 		return Drain{}
+	case "force":
+		return ForceBreaker{Forced(words[1])}
+	case "admission":
+		return SetAdmission{map[string]Admission{"admitting": Admitting, "held": Held, "turned-away": TurnedAway}[words[1]]}
 	}
 	s.t.Fatalf("no such event: %v", words)
 	return nil
@@ -219,6 +223,14 @@ func duration(t *testing.T, s string) time.Duration {
 		t.Fatal(err)
 	}
 	return d
+}
+
+func decimal(t *testing.T, s string) float64 {
+	f, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func number(t *testing.T, s string) int {

@@ -43,9 +43,13 @@ type Status struct {
 	Fallbacks uint64 `json:"fallbacks,omitempty"`
 	// AttemptTimeout is what bounds the next attempt; 0 = only the call's deadline.
 	AttemptTimeout time.Duration `json:"attemptTimeoutNanos,omitempty"`
-	// Breaker is `closed`, `open` or `half-open`, BreakerReason the failure that opened it.
+	// Breaker is `closed`, `open`, `half-open` or `ramping`, BreakerReason why it opened. BreakerForced says that an
+	// operator holds it in that state.
 	Breaker       string `json:"breaker"`
 	BreakerReason string `json:"breakerReason,omitempty"`
+	BreakerForced bool   `json:"breakerForced,omitempty"`
+	// BreakerShare of the calls pass it now, 0 to 1; 0 while half-open, when probes are counted.
+	BreakerShare float64 `json:"breakerShare"`
 	// BreakerOpensIn is how long until an open breaker lets a probe pass.
 	BreakerOpensIn time.Duration `json:"breakerOpensInNanos,omitempty"`
 	// Endpoints it may choose from.
@@ -66,10 +70,8 @@ func (m *Machine) Status(now time.Time) Status {
 		Retried:        m.counts.Retried,
 		Hedged:         m.counts.Hedged,
 		AttemptTimeout: m.stopwatch.timeout(now, m.policy.AttemptTimeout),
-		Breaker:        m.breaker.state.String(),
-		BreakerReason:  m.breaker.reason,
-		BreakerOpensIn: m.breaker.opensIn(now),
 	}
+	m.breaker.describe(now, &s)
 	if m.balancer != nil {
 		s.Endpoints = len(m.balancer.endpoints)
 	}
