@@ -248,6 +248,11 @@ func (b *breaker) force(to Forced) {
 	b.turn(closed)
 }
 
+// free reports whether every call passes.
+func (b *breaker) free() bool {
+	return b.forced == ForcedClosed || b.forced == "" && b.state == closed
+}
+
 // opensIn is how long an open breaker still keeps calls away.
 func (b *breaker) opensIn(now time.Time) time.Duration {
 	if b.state != open {

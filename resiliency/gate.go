@@ -6,15 +6,12 @@ import "time"
 type gate struct {
 	limit, room int // most in flight (0 = no limit), most waiting
 	inFlight    int
-	queue       fifo
+	queue       queue
 	service     time.Duration // moving average of the time an attempt takes; 0 before the first
 }
 
 // open reports whether a slot is free.
 func (g *gate) open() bool { return g.limit == 0 || g.inFlight < g.limit }
-
-// full reports whether one more turn could neither run nor wait.
-func (g *gate) full() bool { return !g.open() && g.queue.len >= g.room }
 
 // observe takes in the time of one attempt, with the weight of 1/8 that TCP gives a round trip (RFC 6298).
 func (g *gate) observe(took time.Duration) {
@@ -41,53 +38,3 @@ func (g *gate) retryAfter() time.Duration {
 	ahead := float64(g.queue.len+1) / float64(max(g.limit, 1))
 	return min(max(time.Duration(min(float64(service)*ahead, float64(maxRetryAfter))), minRetryAfter), maxRetryAfter)
 }
-
-// fifo is a queue of turns, linked through the turns themselves so that any can leave it in constant time.
-type fifo struct {
-	first, last *Turn
-	len         int
-}
-
-func (q *fifo) push(t *Turn) {
-	t.prev, t.next = q.last, nil
-	if q.last != nil {
-		q.last.next = t
-	} else {
-		q.first = t
-	}
-	q.last = t
-	q.len++
-}
-
-func (q *fifo) pop() *Turn {
-	t := q.first
-	if t != nil {
-		q.remove(t)
-	}
-	return t
-}
-
-func (q *fifo) remove(t *Turn) {
-	if t.prev != nil {
-		t.prev.next = t.next
-	} else {
-		q.first = t.next
-	}
-	if t.next != nil {
-		t.next.prev = t.prev
-	} else {
-		q.last = t.prev
-	}
-	t.prev, t.next = nil, nil
-	q.len--
-}
-
-func (q Queue) validate(p Policy, check checker) {
-	check(p.MaxInFlight > 0 || p.MaxQueue <= 0, "max queue %d has no effect without max in flight", p.MaxQueue)
-}
-
-// defaultPriority is that of a call which states none.
-const defaultPriority = 5
-
-// priority of a call with header h, 0 to 9.
-func (q Queue) priority(h Header) uint8 { return defaultPriority }

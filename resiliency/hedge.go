@@ -16,7 +16,7 @@ func (m *Machine) hedge(t *Turn) (after time.Duration, most int) {
 
 // mayHedge reports whether there is room for a hedge now: it takes a free slot or none, and is no probe of a breaker.
 func (m *Machine) mayHedge(now time.Time) bool {
-	return m.admission == Admitting && m.gate.open() && m.gate.queue.len == 0 && m.breaker.state == closed && m.budget.spend(now)
+	return m.admission == Admitting && m.gate.open() && m.gate.queue.len == 0 && m.breaker.free() && m.budget.spend(now)
 }
 
 func (h Hedge) validate(p Policy, check checker) {

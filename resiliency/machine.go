@@ -54,15 +54,18 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 	case SetEndpoints:
 		m.setEndpoints(e.Endpoints)
 	case SetAdmission:
-		m.admission = e.Admission
+		m.setAdmission(now, e.Admission)
 	case ForceBreaker:
 		m.breaker.force(e.Breaker)
 	case SetShare:
 		m.limiter.setShare(now, e)
 	case Pressure:
 		m.shield.feel(e)
+	case Overdue:
+		m.overdue(now, e.Turn)
 	case Drain:
 		m.draining = true
+		m.releaseHeld(now)
 	case Adopt:
 		m.adopt(e.Turn)
 	}
@@ -116,28 +119,28 @@ func (m *Machine) conform(now time.Time, t *Turn) {
 	m.enqueue(now, t)
 }
 
-// enqueue lets the turn wait for a slot.
+// enqueue begins the turn if a slot is free, or lets it wait for one.
 func (m *Machine) enqueue(now time.Time, t *Turn) {
+	q := &m.gate.queue
 	switch {
 	case t.hedge && !m.mayHedge(now):
 		m.refuse(t, m.noHedge(t))
-		return
-	case m.gate.full():
+	case q.len == 0 && m.gate.open() && m.admission != Held:
+		m.begin(now, t)
+	case q.len < m.room() || m.makeRoom(now, t):
+		q.push(now, t)
+	default:
 		m.refuse(t, m.queueFull(t))
-		return
 	}
-	t.place = queued
-	m.gate.queue.push(t)
 }
 
 // admit lets turns out of the queue while there are slots.
 func (m *Machine) admit(now time.Time) {
 	for m.admission != Held && m.gate.open() {
-		t := m.gate.queue.pop()
+		t := m.next(now)
 		if t == nil {
 			return
 		}
-		t.place = outside
 		m.begin(now, t)
 	}
 }
@@ -251,8 +254,7 @@ func (m *Machine) leave(now time.Time, t *Turn) {
 	}
 	switch t.place {
 	case queued:
-		m.gate.queue.remove(t)
-		t.place = outside
+		m.unqueue(now, t)
 	case inFlight:
 		m.breaker.settle(now, t.era, neither, 0, nil)
 		m.release(t)
@@ -280,6 +282,7 @@ func (m *Machine) setPolicy(p Policy) {
 	p = p.settled()
 	m.policy = p
 	m.gate.limit, m.gate.room = p.MaxInFlight, p.MaxQueue
+	m.gate.queue.setRule(p.Queue)
 	m.shield.rule = p.Protection
 	m.limiter.setRules(p.Limits)
 	m.breaker.setRule(p.Breaker)

@@ -286,7 +286,7 @@ func TestFastPath(t *testing.T) {
 }
 
 func BenchmarkStep(b *testing.B) {
-	m := New("lane", Policy{MaxInFlight: 4, MaxQueue: 4, Breaker: Breaker{Failures: 3, Ratio: .9, SlowRatio: .9, SlowAfter: time.Second, WindowTime: time.Second}})
+	m := New("lane", Policy{MaxInFlight: 4, MaxQueue: 4, Breaker: Breaker{Failures: 3}})
 	turn := new(Turn)
 	outcome := &Outcome{Turn: turn, Took: time.Millisecond}
 	b.ReportAllocs()

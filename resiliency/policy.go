@@ -190,14 +190,20 @@ type TripCounts struct{ Requests, Successes, Failures, ConsecutiveSuccesses, Con
 type Queue struct {
 	// Full is what becomes of a call that finds MaxQueue calls waiting.
 	Full OnFull
-	// MaxWait bounds the time in the queue; 0 = the call's deadline does.
+	// MaxWait bounds the time in the queue; 0 = the call's deadline does. Who waits so long is shed.
 	MaxWait time.Duration
-	// PriorityHeader names the header that holds a call's priority, 0 (least) to 9; a call without one has 5. "" = all
-	// calls are alike. Higher ones are served first.
+	// PriorityHeader names the header that holds a call's priority, 0 (least) to 9; a call without one, or with one that
+	// is no number, has 5, and numbers beyond are taken for the nearest. "" = all calls are alike. Higher ones are served
+	// first, equal ones in the order they came.
 	PriorityHeader string
 	// Target turns on CoDel: while calls have waited longer than Target for all of Interval (0 = 100 ms), the queue is
 	// served newest first and those who waited longer than Target are shed ("Controlling Queue Delay", Nichols and
 	// Jacobson 2012; adaptive LIFO as in "Fail at Scale", Maurer 2015). 0 = off.
+	//
+	// The lane looks each time a slot is free, at whoever has waited longest. When it has been longer than Target at each
+	// look of an Interval the queue is overloaded: from then on all who have waited longer than Target are shed at each
+	// look, whatever their priority, and of the highest priority the newest is served. When nobody had waited longer than
+	// Target at any look of an Interval it is served in order again.
 	Target, Interval time.Duration
 }
 
@@ -208,8 +214,8 @@ type OnFull string
 const (
 	Refuse     OnFull = ""                     // it is refused at once
 	WaitAnyway OnFull = "wait"                 // it waits until its deadline; only the lane's own bound of 16384 holds
-	ShedOldest OnFull = "shed-oldest"          // whoever waits longest is refused in its place
-	ShedLowest OnFull = "shed-lowest-priority" // whoever has the lowest priority is, the newest among equals
+	ShedOldest OnFull = "shed-oldest"          // whoever waits longest is shed in its place, whatever its priority
+	ShedLowest OnFull = "shed-lowest-priority" // whoever has the lowest priority is, the newest among equals; it may be the one that comes
 )
 
 // RateLimit admits so many calls in so much time.
@@ -372,5 +378,6 @@ func (p Policy) settled() Policy {
 	p.Retry = p.Mode.apply(p.Retry).settled()
 	p.Hedge = p.Hedge.settled()
 	p.Breaker = p.Breaker.settled()
+	p.Queue = p.Queue.settled()
 	return p
 }

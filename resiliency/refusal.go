@@ -19,9 +19,26 @@ func (m *Machine) laneDraining(t *Turn) error {
 	return fault.New(t.Call.Op, fault.LaneDraining, "lane %s is draining and takes no new calls", m.lane)
 }
 
+// queueFull says who waits, and for what.
 func (m *Machine) queueFull(t *Turn) error {
-	return fault.New(t.Call.Op, fault.QueueFull, "lane %s has %d calls in flight and %d waiting; its policy allows %d and %d",
-		m.lane, m.gate.inFlight, m.gate.queue.len, m.gate.limit, m.gate.room).After(m.gate.retryAfter())
+	full := func(format string, args ...any) error {
+		return fault.New(t.Call.Op, fault.QueueFull, "lane %s "+format, append([]any{m.lane}, args...)...).After(m.gate.retryAfter())
+	}
+	waiting := m.gate.queue.len
+	if m.admission == Held {
+		return full("is paused by an operator, and %d calls wait for it to go on; it keeps at most %d", waiting, m.room())
+	}
+	lowest := ""
+	if m.gate.queue.rule.Full == ShedLowest && waiting > 0 {
+		lowest = fmt.Sprintf(", none of a lower priority than %d", t.priority)
+	}
+	return full("has %d calls in flight and %d waiting%s; its policy allows %d and %d",
+		m.gate.inFlight, waiting, lowest, m.gate.limit, m.room())
+}
+
+func (m *Machine) queueShed(now time.Time, t *Turn, why string) error {
+	return fault.New(t.Call.Op, fault.QueueShed, "lane %s let the call go after %v in its queue: %s",
+		m.lane, now.Sub(t.arrived).Round(time.Millisecond), why).After(m.gate.retryAfter())
 }
 
 func (m *Machine) rateLimited(t *Turn, limit *RateLimit, after time.Duration) error {

@@ -150,6 +150,8 @@ func (s *stage) parse(now time.Time, words []string) Event {
 		return SetPolicy{policyOf(s.t, words[1:])}
 	case "endpoints":
 		return SetEndpoints{endpointsOf(s.t, words[1:])}
+	case "overdue":
+		return Overdue{s.turns[words[1]]}
 	case "drain":
 		return Drain{}
 	case "force":
@@ -167,6 +169,9 @@ func (s *stage) begin(name string, args map[string]string) *Turn {
 	if d, ok := args["deadline"]; ok {
 		call.Deadline = epoch.Add(duration(s.t, d))
 	}
+	if v, ok := args["priority"]; ok {
+		call.Header = header{"x-priority": v}
+	}
 	turn := new(Turn)
 	turn.Begin(call, name)
 	s.turns[name] = turn
@@ -178,6 +183,11 @@ type httpStatus int
 
 func (s httpStatus) Error() string   { return fmt.Sprintf("status %d", int(s)) }
 func (s httpStatus) HTTPStatus() int { return int(s) }
+
+// header is one of a call in a test.
+type header map[string]string
+
+func (h header) Get(key string) string { return h[key] }
 
 func describe(now time.Time, d Decision) string {
 	line := fmt.Sprintf("%s %s", d.Turn.Owner, d.Verb)

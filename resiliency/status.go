@@ -13,6 +13,8 @@ type Counts struct {
 	Admitted, Refused, Failed, Retried, Hedged uint64
 	// RefusedFor is Refused by reason.
 	RefusedFor map[fault.Reason]uint64
+	// Waited is how long turns were in the queue, whatever became of them. Those that found a free slot are not in it.
+	Waited Histogram
 }
 
 func (c *Counts) refuse(reason fault.Reason) {
@@ -43,6 +45,10 @@ type Status struct {
 	Fallbacks uint64 `json:"fallbacks,omitempty"`
 	// AttemptTimeout is what bounds the next attempt; 0 = only the call's deadline.
 	AttemptTimeout time.Duration `json:"attemptTimeoutNanos,omitempty"`
+	// Waited is how long calls were in the queue that had to wait.
+	Waited Histogram `json:"waited"`
+	// Admission is `paused` or `drained` when an operator holds calls back or turns them away.
+	Admission Admission `json:"admission,omitempty"`
 	// Breaker is `closed`, `open`, `half-open` or `ramping`, BreakerReason why it opened. BreakerForced says that an
 	// operator holds it in that state.
 	Breaker       string `json:"breaker"`
@@ -63,13 +69,15 @@ func (m *Machine) Status(now time.Time) Status {
 		InFlight:       m.gate.inFlight,
 		InFlightLimit:  m.gate.limit,
 		Queued:         m.gate.queue.len,
-		QueueLimit:     m.gate.room,
+		QueueLimit:     m.room(),
 		Admitted:       m.counts.Admitted,
 		Refused:        m.counts.Refused,
 		Failed:         m.counts.Failed,
 		Retried:        m.counts.Retried,
 		Hedged:         m.counts.Hedged,
 		AttemptTimeout: m.stopwatch.timeout(now, m.policy.AttemptTimeout),
+		Waited:         m.counts.Waited,
+		Admission:      m.admission,
 	}
 	m.breaker.describe(now, &s)
 	if m.balancer != nil {

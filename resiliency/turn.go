@@ -48,7 +48,8 @@ type Turn struct {
 	hedge    bool          // of another turn: it takes a free slot or none, and is never tried again
 	wait     time.Duration // the latest of decorrelated waits
 	delays   backoff.ExponentialBackOff
-	next     *Turn // in the queue
+	arrived  time.Time // in the queue
+	next     *Turn     // in the queue
 	prev     *Turn
 }
 
@@ -79,8 +80,8 @@ func (t *Turn) BeginHedge(call Call, owner any, avoid string) {
 
 func (t *Turn) hasTried(id string) bool { return slices.Contains(t.tried, id) }
 
-// Event is something that happened to a lane: one of Enter, Outcome, Leave, SetPolicy, SetEndpoints, SetAdmission,
-// ForceBreaker, SetShare, Pressure, Drain and Adopt.
+// Event is something that happened to a lane: one of Enter, Outcome, Leave, Overdue, SetPolicy, SetEndpoints,
+// SetAdmission, ForceBreaker, SetShare, Pressure, Drain and Adopt.
 type Event interface{ event() }
 
 // Enter asks for a turn: the first time, or again after an Again decision.
@@ -98,6 +99,11 @@ type Outcome struct {
 // says nothing about the target. It is not answered.
 type Leave struct{ Turn *Turn }
 
+// Overdue says that a turn has waited for the policy's Queue.MaxWait since it entered. If it still waits it is shed, and
+// that is the answer to its Enter; one that is out of the queue is left alone. A lane that is held sheds nobody, and begins
+// to count when it is let go: the driver says it again after another MaxWait.
+type Overdue struct{ Turn *Turn }
+
 // SetPolicy replaces the policy. Calls that run or wait stay; a breaker whose rule is unchanged keeps its state.
 type SetPolicy struct{ Policy Policy }
 
@@ -113,7 +119,7 @@ type Admission string
 // The admissions.
 const (
 	Admitting  Admission = ""
-	Held       Admission = "paused"  // they wait until their deadlines; those in flight go on
+	Held       Admission = "paused"  // they wait until their deadlines, however many; those in flight go on
 	TurnedAway Admission = "drained" // they are refused with fault.LaneDraining; those in flight and waiting go on
 )
 
@@ -150,6 +156,7 @@ type Adopt struct{ Turn *Turn }
 func (Enter) event()        {}
 func (*Outcome) event()     {}
 func (Leave) event()        {}
+func (Overdue) event()      {}
 func (SetPolicy) event()    {}
 func (SetEndpoints) event() {}
 func (SetAdmission) event() {}
