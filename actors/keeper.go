@@ -15,8 +15,11 @@ type (
 	enter            struct{ *ticket }
 	outcome          struct{ *ticket }
 	leave            struct{ *ticket }
+	overdue          struct{ *ticket }
 	policyChanged    struct{ late }
 	endpointsChanged struct{ late }
+	admissionChanged struct{ late }
+	breakerForced    struct{ late }
 	drain            struct{ late }
 	question         struct{ reply chan<- LaneStatus }
 )
@@ -34,6 +37,7 @@ type ticket struct {
 	turn    resiliency.Turn
 	outcome resiliency.Outcome       // of the attempt that the outcome message reports
 	reply   chan resiliency.Decision // room for one: a ticket has one open question at a time
+	hurried bool                     // the actor was told that it is overdue. It belongs to the caller
 
 	running    bool // in the actor's roster
 	next, prev *ticket
@@ -52,7 +56,11 @@ func (l *Lane) hedgeTicket(call resiliency.Call, endpoint string) *ticket {
 	return t
 }
 
+// free gives t to the next call, unless a message about it may still be in the mailbox.
 func (l *Lane) free(t *ticket) {
+	if t.hurried {
+		return
+	}
 	t.outcome = resiliency.Outcome{}
 	t.turn.Begin(resiliency.Call{}, nil)
 	l.tickets.Put(t)
@@ -78,10 +86,16 @@ func (k *keeper) Receive(ctx actor.Context) {
 		k.outcome(m.ticket)
 	case leave:
 		k.leave(m.ticket)
+	case overdue:
+		k.step(resiliency.Overdue{Turn: &m.turn})
 	case policyChanged:
 		k.step(resiliency.SetPolicy{Policy: *k.lane.policy.Load()})
 	case endpointsChanged:
 		k.step(resiliency.SetEndpoints{Endpoints: *k.lane.endpoints.Load()})
+	case admissionChanged:
+		k.step(resiliency.SetAdmission{Admission: *k.lane.admission.Load()})
+	case breakerForced:
+		k.step(resiliency.ForceBreaker{Breaker: *k.lane.forced.Load()})
 	case drain:
 		k.drain()
 	case question:
@@ -118,6 +132,8 @@ func (k *keeper) start() {
 	for t := k.running; t != nil; t = t.next {
 		machine.Step(now, resiliency.Adopt{Turn: &t.turn})
 	}
+	machine.Step(now, resiliency.SetAdmission{Admission: *k.lane.admission.Load()})
+	machine.Step(now, resiliency.ForceBreaker{Breaker: *k.lane.forced.Load()})
 	if k.lane.isDraining() {
 		k.drain()
 	}

@@ -37,6 +37,8 @@ type Lane struct {
 
 	policy    atomic.Pointer[resiliency.Policy]
 	endpoints atomic.Pointer[[]resiliency.Endpoint]
+	admission atomic.Pointer[resiliency.Admission]
+	forced    atomic.Pointer[resiliency.Forced]
 
 	// life is that of the actor now running, nil while it is down and after it stopped.
 	life atomic.Pointer[life]
@@ -82,6 +84,8 @@ func newLane(s *System, name string, p resiliency.Policy, balanced bool) *Lane {
 	l.tickets.New = func() any { return &ticket{reply: make(chan resiliency.Decision, 1)} }
 	l.adopt(p)
 	l.endpoints.Store(new([]resiliency.Endpoint))
+	l.admission.Store(new(resiliency.Admission))
+	l.forced.Store(new(resiliency.Forced))
 	l.rise()
 	return l
 }
@@ -163,6 +167,19 @@ func (l *Lane) SetEndpoints(e []resiliency.Endpoint) {
 	l.system.post(l.pid, endpointsChanged{})
 }
 
+// SetAdmission holds calls back, turns them away, or lets them in again. It outlives policies and restarts of the lane.
+func (l *Lane) SetAdmission(a resiliency.Admission) {
+	l.admission.Store(&a)
+	l.system.post(l.pid, admissionChanged{})
+}
+
+// ForceBreaker holds the breaker open or closed whatever happens, or with resiliency.NotForced lets it follow the policy
+// again, closed at first. It outlives policies and restarts of the lane.
+func (l *Lane) ForceBreaker(to resiliency.Forced) {
+	l.forced.Store(&to)
+	l.system.post(l.pid, breakerForced{})
+}
+
 // Drain refuses new calls with fault.LaneDraining from now on and waits until those that run or wait are done. They are
 // not tried again. A drained lane stays so.
 func (l *Lane) Drain(ctx context.Context) error {
@@ -189,7 +206,7 @@ func (l *Lane) Close(ctx context.Context) error {
 
 // Status tells what the lane is doing; of a lane that is down, what is known without asking it.
 func (l *Lane) Status(ctx context.Context) LaneStatus {
-	status := LaneStatus{Policy: l.policy.Load().Name}
+	status := LaneStatus{Policy: l.policy.Load().Name, Admission: *l.admission.Load()}
 	if life := l.life.Load(); life != nil {
 		reply := make(chan LaneStatus, 1)
 		l.system.post(l.pid, question{reply})

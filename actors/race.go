@@ -86,7 +86,7 @@ func (r *race) hedge(n int) {
 		return
 	}
 	t := l.hedgeTicket(v.call, r.grant.Endpoint)
-	d, heard := l.ask(t, r.ctx.Done(), life)
+	d, heard := l.ask(t, r.ctx.Done(), life, 0)
 	if !heard {
 		return
 	}

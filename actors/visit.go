@@ -46,7 +46,7 @@ func (v *visit) enter(ctx context.Context) resiliency.Decision {
 	if v.ticket == nil {
 		v.ticket = l.ticket(v.call)
 	}
-	if d, heard := l.ask(v.ticket, gone, life); heard {
+	if d, heard := l.ask(v.ticket, gone, life, l.policy.Load().Queue.MaxWait); heard {
 		return v.settle(d)
 	}
 	v.ticket = nil
@@ -57,18 +57,40 @@ func (v *visit) enter(ctx context.Context) resiliency.Decision {
 }
 
 // ask enters the ticket and waits for the answer. When gone ends first, or the lane's life does, nothing was heard and the
-// actor has the ticket for good.
-func (l *Lane) ask(t *ticket, gone <-chan struct{}, life *life) (d resiliency.Decision, heard bool) {
+// actor has the ticket for good. After maxWait, if there is one, it tells the lane, which then answers.
+func (l *Lane) ask(t *ticket, gone <-chan struct{}, life *life, maxWait time.Duration) (d resiliency.Decision, heard bool) {
 	l.system.post(l.pid, enter{t})
-	select {
-	case d := <-t.reply:
-		return d, true
-	case <-gone:
-	case <-life.over:
+	var impatient <-chan time.Time
+	var timer *time.Timer
+	if maxWait > 0 {
+		timer = time.NewTimer(maxWait)
+		defer timer.Stop()
+		impatient = timer.C
 	}
-	l.system.post(l.pid, leave{t})
-	return resiliency.Decision{}, false
+	for {
+		select {
+		case d := <-t.reply:
+			return d, true
+		case <-impatient:
+			if longer := l.policy.Load().Queue.MaxWait; longer > maxWait {
+				timer.Reset(longer - maxWait)
+				maxWait = longer
+				continue
+			}
+			t.hurried = true
+			l.system.post(l.pid, overdue{t})
+			timer.Reset(max(maxWait, leastHurry))
+			continue
+		case <-gone:
+		case <-life.over:
+		}
+		l.system.post(l.pid, leave{t})
+		return resiliency.Decision{}, false
+	}
 }
+
+// leastHurry is how often at most a lane that an operator holds is told that a call has waited too long.
+const leastHurry = 100 * time.Millisecond
 
 // overrunRetryAfter is what a caller is told when a lane's mailbox is full: the actor clears it faster than that.
 const overrunRetryAfter = 100 * time.Millisecond
