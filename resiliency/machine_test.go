@@ -23,7 +23,14 @@ type world struct {
 	endpoints []Endpoint
 	balanced  bool
 	draining  bool
+	admission Admission
+	forced    Forced
 	now       time.Time
+
+	priorities map[*Turn]int // as the policy in force at their first Enter tells
+	newcomer   *Turn         // of an Enter under way
+	overload   *overload     // nil = unknown
+	arrived    map[*Turn]time.Time
 
 	waiting []*Turn // entered, not answered, in order of arrival
 	running []*Turn // granted, not reported
@@ -68,13 +75,11 @@ func (w *world) answer(d Decision) {
 	if i < 0 {
 		w.t.Fatalf("%v was answered %v but did not ask", d.Turn.Owner, d.Verb)
 	}
+	w.checkQueue(d)
 	w.waiting = slices.Delete(w.waiting, i, i+1)
 	w.answers++
 	switch d.Verb {
 	case Go:
-		if i != 0 {
-			w.t.Fatalf("%v overtook %d others", d.Turn.Owner, i)
-		}
 		w.granted(d)
 	case Again:
 		w.resting = append(w.resting, d.Turn)
@@ -116,7 +121,10 @@ func (w *world) check() {
 	if w.entered != w.answers+w.left+len(w.waiting) {
 		w.t.Fatalf("%d entered, %d answered, %d left, %d wait", w.entered, w.answers, w.left, len(w.waiting))
 	}
-	if len(w.waiting) > 0 && (w.policy.MaxInFlight == 0 || len(w.running) < w.policy.MaxInFlight) {
+	if len(w.waiting) > 0 && w.draining && w.admission == Held {
+		w.t.Fatal("a drained lane holds turns")
+	}
+	if len(w.waiting) > 0 && w.admission != Held && (w.policy.MaxInFlight == 0 || len(w.running) < w.policy.MaxInFlight) {
 		w.t.Fatal("a turn waits beside a free slot")
 	}
 }
@@ -124,7 +132,10 @@ func (w *world) check() {
 func (w *world) enter(t *Turn) {
 	w.waiting = append(w.waiting, t)
 	w.entered++
+	w.arrived[t] = w.now
+	w.newcomer = t
 	w.step(Enter{t}, nil)
+	w.newcomer = nil
 }
 
 func (w *world) report(i int, err error) {
@@ -141,7 +152,8 @@ func drawPolicy(t *rapid.T) Policy {
 		CallTimeout:    rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "call timeout"),
 		AttemptTimeout: rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond}).Draw(t, "attempt timeout"),
 		Retry:          Retry{Max: rapid.IntRange(-1, 2).Draw(t, "retries"), Jitter: 0.5},
-		Breaker:        Breaker{Failures: rapid.IntRange(0, 3).Draw(t, "failures"), Probes: rapid.IntRange(0, 2).Draw(t, "probes"), OpenFor: time.Second},
+		Breaker:        drawBreaker(t),
+		Queue:          drawQueue(t),
 	}
 }
 
@@ -159,7 +171,8 @@ func drawError(t *rapid.T) error {
 // semaphore is never exceeded, order is kept, each question is answered exactly once, no slot is lost.
 func TestMachineModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := &world{t: t, policy: drawPolicy(t), now: epoch, balanced: rapid.Bool().Draw(t, "balanced")}
+		w := &world{t: t, policy: drawPolicy(t), now: epoch, balanced: rapid.Bool().Draw(t, "balanced"),
+			priorities: map[*Turn]int{}, arrived: map[*Turn]time.Time{}}
 		w.replace()
 		serial := 0
 		pick := func(turns []*Turn) int { return rapid.IntRange(0, len(turns)-1).Draw(t, "which") }
@@ -171,6 +184,7 @@ func TestMachineModel(t *testing.T) {
 					call.Deadline = w.now.Add(rapid.SampledFrom([]time.Duration{-1, 0, time.Second}).Draw(t, "deadline"))
 				}
 				turn := new(Turn)
+				w.priorities[turn] = w.drawPriority(t, &call)
 				turn.Begin(call, serial)
 				w.enter(turn)
 			},
@@ -212,8 +226,17 @@ func TestMachineModel(t *testing.T) {
 			"policy":    func(t *rapid.T) { w.policy = drawPolicy(t); w.step(SetPolicy{w.policy}, nil) },
 			"endpoints": func(t *rapid.T) { w.setEndpoints(t) },
 			"replace":   func(t *rapid.T) { w.replace() },
-			"drain":     func(t *rapid.T) { w.drain(t) },
+			"admission": func(t *rapid.T) { w.admit(t) },
+			"crowd":     w.crowd,
+			"overdue":   func(t *rapid.T) { w.overdue(t) },
+			"force": func(t *rapid.T) {
+				w.forced = rapid.SampledFrom([]Forced{NotForced, NotForced, ForcedOpen, ForcedClosed}).Draw(t, "to")
+				w.step(ForceBreaker{w.forced}, nil)
+			},
+			"drain": func(t *rapid.T) { w.drain(t) },
 		})
+		w.admission = Admitting
+		w.step(SetAdmission{Admitting}, nil)
 		for len(w.running) > 0 {
 			w.report(0, nil)
 		}
@@ -259,6 +282,8 @@ func (w *world) replace() {
 		w.running = append(w.running, turn)
 		w.step(Adopt{turn}, nil)
 	}
+	w.step(SetAdmission{w.admission}, nil)
+	w.step(ForceBreaker{w.forced}, nil)
 	if w.draining {
 		w.step(Drain{}, nil)
 	}

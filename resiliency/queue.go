@@ -41,7 +41,7 @@ func (m *Machine) next(now time.Time) *Turn {
 	q := &m.gate.queue
 	q.look(now)
 	for t := q.stale(now); t != nil; t = q.stale(now) {
-		m.shed(now, t, fmt.Sprintf("the lane is overloaded, and calls may wait %v then", q.rule.Target))
+		m.shed(now, t, fmt.Sprintf("it is overloaded, and its policy lets calls wait %v then", q.rule.Target))
 	}
 	for t := q.next(); t != nil; t = q.next() {
 		if q.rule.MaxWait <= 0 || q.waited(now, t) < q.rule.MaxWait {
@@ -65,7 +65,7 @@ func (m *Machine) overdue(now time.Time, t *Turn) {
 }
 
 func (m *Machine) shedOverdue(now time.Time, t *Turn) {
-	m.shed(now, t, fmt.Sprintf("calls may wait %v", m.gate.queue.rule.MaxWait))
+	m.shed(now, t, fmt.Sprintf("its policy lets calls wait %v", m.gate.queue.rule.MaxWait))
 }
 
 func (m *Machine) shed(now time.Time, t *Turn, why string) {
