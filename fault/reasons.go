@@ -125,7 +125,7 @@ var reasonTable = []Entry{
 	{QueueShed, Exhausted, true, "The call waited in the lane's queue for longer than its policy lets calls wait, or gave its place to another.", "Wait for the given retry-after; the target has more work than it can do."},
 	{RateLimited, Exhausted, true, "The call is over a rate limit of the lane's policy.", "Wait for the given retry-after, or raise the limit that the message names."},
 	{Overloaded, Exhausted, true, "The machine, or the lane, is overloaded and sheds calls of this priority.", "Wait for the given retry-after; `sidecast tree` shows what is overloaded."},
-	{BreakerOpen, Tripped, true, "Too many calls in a row failed; the breaker keeps calls away until the target had time to recover.", "Fix the target. `sidecast tree` shows the last failure and when the next probe goes."},
+	{BreakerOpen, Tripped, true, "Too many calls failed or were slow, or an operator holds the breaker open; it keeps calls away until the target had time to recover, and then lets them come back.", "Fix the target. `sidecast tree` shows why the breaker opened and when the next probe goes."},
 	{BudgetSpent, Timeout, true, "The deadline had passed, or would have, before the call could start.", "Give the call more time or find which hop spent it."},
 	{AttemptTimeout, Timeout, false, "One attempt took longer than the policy's attempt timeout.", "Raise the attempt timeout or find what is slow in the target."},
 	{LaneRestarted, Unavailable, true, "The lane failed and is being restarted by its supervisor.", "Try again; the log holds the panic."},

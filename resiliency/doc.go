@@ -18,9 +18,13 @@
 //	  - deadline: a call's deadline is the nearer of its own and the policy's CallTimeout. A call whose deadline is spent
 //	    is refused when it arrives and again when it leaves the queue.
 //	  - rate limit: has its place here; no policy yet.
-//	  - semaphore and queue: MaxInFlight calls run, MaxQueue wait first come first served, more are refused at once.
+//	  - semaphore and queue: MaxInFlight calls run, MaxQueue wait. Higher priorities are served first, equal ones first
+//	    come first served, or newest first while CoDel finds the queue overloaded. Who finds it full is refused, waits
+//	    anyway, or takes the place of another, who is shed; so is who waited longer than MaxWait. While an operator holds
+//	    the lane all wait.
 //	  - endpoint: a balanced lane chooses one. None known is a failure of this try, not of the call.
-//	  - breaker: too many failures in a row keep calls away from the target.
+//	  - breaker: too many failed or slow calls keep calls away from the target; then probes decide, and the traffic comes
+//	    back at once or in steps. An operator may hold it open or closed.
 //	  - attempt: done by the driver, until the nearer of the call's deadline and AttemptTimeout.
 //	  - outcome: gives back the slot, teaches breaker, endpoint and service time.
 //	  - retry or fallback: a retry waits outside, holding no slot, and enters again at the top. No fallback yet.
@@ -32,5 +36,5 @@
 // total: no event in any order makes it fail, and an event about a turn it does not know changes nothing.
 //
 // It does not promise fairness between callers, nor to wake anybody: it decides only when it is stepped, so the driver
-// ends the wait of a queued turn whose deadline comes with Leave.
+// ends the wait of a queued turn whose deadline comes with Leave, and of one that waited for MaxWait with Overdue.
 package resiliency
