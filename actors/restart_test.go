@@ -190,8 +190,9 @@ func TestOtherLanesDoNotNotice(t *testing.T) {
 	})
 }
 
-// TestNoReplyIsLost: under panics in the lane and in attempts, callers who leave, policies and endpoints that change, every
-// call is answered, the semaphore holds, and afterwards every slot is free.
+// TestNoReplyIsLost: under panics in the lane and in attempts, callers who leave or wait too long, policies and endpoints
+// that change, operators who hold the lane or its breaker, every call is answered, the semaphore holds, and afterwards
+// every slot is free.
 func TestNoReplyIsLost(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		limit := rapid.IntRange(1, 4).Draw(rt, "limit")
@@ -207,6 +208,11 @@ func TestNoReplyIsLost(t *testing.T) {
 			MaxQueue:    rapid.IntRange(0, 8).Draw(rt, "queue"),
 			Retry:       resiliency.Retry{Max: rapid.IntRange(-1, 2).Draw(rt, "retries"), Initial: 100 * time.Microsecond, Jitter: 0.5},
 			CallTimeout: 200 * time.Millisecond,
+			Queue: resiliency.Queue{
+				Full:    rapid.SampledFrom([]resiliency.OnFull{resiliency.Refuse, resiliency.WaitAnyway, resiliency.ShedOldest}).Draw(rt, "full"),
+				MaxWait: rapid.SampledFrom([]time.Duration{0, 20 * time.Microsecond, 20 * time.Millisecond}).Draw(rt, "max wait"),
+				Target:  rapid.SampledFrom([]time.Duration{0, 10 * time.Microsecond}).Draw(rt, "target"),
+			},
 		}
 		s := NewSystem(Options{RestartAfter: 100 * time.Microsecond, RestartAtMost: time.Millisecond})
 		s.trap = c.trap
@@ -271,8 +277,12 @@ func (c *chaos) run(t *rapid.T, policy resiliency.Policy) {
 			policy.Name = string(rune('a' + i))
 			c.lane.SetPolicy(policy)
 			c.lane.SetEndpoints([]resiliency.Endpoint{{ID: policy.Name}, {ID: "b"}})
+			c.lane.SetAdmission([]resiliency.Admission{resiliency.Held, resiliency.TurnedAway, resiliency.Admitting}[i%3])
+			c.lane.ForceBreaker([]resiliency.Forced{resiliency.ForcedOpen, resiliency.NotForced, resiliency.ForcedClosed}[i%3])
 			c.lane.Status(context.Background())
 		}
+		c.lane.SetAdmission(resiliency.Admitting)
+		c.lane.ForceBreaker(resiliency.NotForced)
 	})
 	answered := make(chan struct{})
 	go func() { group.Wait(); close(answered) }()
