@@ -26,7 +26,7 @@ type Machine struct {
 // New returns the machine of a lane that has one target, or leaves the choice to the attempt.
 func New(lane string, p Policy) *Machine {
 	m := &Machine{lane: lane}
-	m.setPolicy(p)
+	m.setPolicy(time.Time{}, p)
 	return m
 }
 
@@ -50,7 +50,7 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 	case Leave:
 		m.leave(now, e.Turn)
 	case SetPolicy:
-		m.setPolicy(e.Policy)
+		m.setPolicy(now, e.Policy)
 	case SetEndpoints:
 		m.setEndpoints(e.Endpoints)
 	case SetAdmission:
@@ -105,9 +105,6 @@ func (m *Machine) conform(now time.Time, t *Turn) {
 		switch {
 		case limit != nil:
 			m.refuse(t, m.rateLimited(t, limit, wait))
-			return
-		case wait > 0 && t.hedge:
-			m.refuse(t, m.noHedge(t))
 			return
 		case wait > 0:
 			t.conforms = true
@@ -278,13 +275,13 @@ func (m *Machine) release(t *Turn) {
 	}
 }
 
-func (m *Machine) setPolicy(p Policy) {
+func (m *Machine) setPolicy(now time.Time, p Policy) {
 	p = p.settled()
 	m.policy = p
 	m.gate.limit, m.gate.room = p.MaxInFlight, p.MaxQueue
 	m.gate.queue.setRule(p.Queue)
 	m.shield.rule = p.Protection
-	m.limiter.setRules(p.Limits)
+	m.limiter.setRules(now, p.Limits)
 	m.breaker.setRule(p.Breaker)
 	m.stopwatch.setRule(p.AdaptiveTimeout)
 	m.budget.rule = p.Retry.Budget

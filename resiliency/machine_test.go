@@ -154,6 +154,7 @@ func drawPolicy(t *rapid.T) Policy {
 		Retry:          Retry{Max: rapid.IntRange(-1, 2).Draw(t, "retries"), Jitter: 0.5},
 		Breaker:        drawBreaker(t),
 		Queue:          drawQueue(t),
+		Limits:         drawLimits(t),
 	}
 }
 

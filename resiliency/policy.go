@@ -218,25 +218,34 @@ const (
 	ShedLowest OnFull = "shed-lowest-priority" // whoever has the lowest priority is, the newest among equals; it may be the one that comes
 )
 
-// RateLimit admits so many calls in so much time.
+// RateLimit admits so many calls in so much time. A call passes all limits of a policy or takes from none of them. Each
+// try counts: a retry must pass them again.
 type RateLimit struct {
 	// Name of the limit, unique within a policy.
 	Name      string
 	Algorithm RateAlgorithm
-	// Limit calls Per time.
+	// Limit calls Per time: at least 1, and at most a million a second.
 	Limit int
 	Per   time.Duration
 	// Burst is how many calls a token bucket holds, or a leaky bucket takes at once (0 = Limit, and 1).
 	Burst int
-	// MaxWait lets a call wait so long until it conforms, outside the lane and holding no slot; 0 = it is refused.
+	// MaxWait lets a call wait so long until it conforms, outside the lane and holding no slot; 0 = it is refused. It takes
+	// its place when it begins to wait, and has used it even if it goes away. It is refused at once if its deadline would
+	// have passed by then. Where several limits let calls wait, each counts a call when the call conforms to it, and the
+	// call goes on when it conforms to all.
 	MaxWait time.Duration
-	// By gives each caller, operation or header value a limit of its own.
+	// By gives each caller, operation or header value a limit of its own. Calls without one share the limit of the empty
+	// value.
 	By RateKey
 	// Header names the header of ByHeader.
 	Header string
-	// MaxKeys is how many keys are kept; the least used goes (0 = 1024).
+	// MaxKeys is how many keys are kept (0 = 1024, at most 65536). A new one that passes takes the place of the one least
+	// recently seen, which comes back as if new: a limit by a key that callers may invent bounds each of them only while
+	// there are no more than this, and wants one by lane beside it.
 	MaxKeys int
-	// Global makes the limit one for all sidecars whose lanes have it, shared through the fabric.
+	// Global makes the limit one for all sidecars whose lanes have it: each has a share of Limit and Burst that follows its
+	// demand. Limits that count in windows give each whole calls, rounded down; a share of less than one call is one call
+	// in so many windows. A bucket holds at least one.
 	Global bool
 	// Answer is what refused calls are answered with; nil = the policy's Fallback or the error.
 	Answer *Fallback
@@ -245,13 +254,24 @@ type RateLimit struct {
 // RateAlgorithm is how a rate is measured.
 type RateAlgorithm string
 
-// The algorithms.
+// The algorithms, and what they admit at most.
 const (
-	TokenBucket    RateAlgorithm = ""                // Burst at once, Limit Per on average
-	LeakyBucket    RateAlgorithm = "leaky-bucket"    // evenly spaced (GCRA, ITU-T I.371)
-	FixedWindow    RateAlgorithm = "fixed-window"    // Limit in each window of Per, aligned to the clock
-	SlidingLog     RateAlgorithm = "sliding-log"     // Limit in any window of Per, exactly
-	SlidingCounter RateAlgorithm = "sliding-counter" // as SlidingLog, from two counters, the older weighted by its overlap
+	// TokenBucket: in any time t no more than Burst + t·Limit/Per.
+	TokenBucket RateAlgorithm = ""
+	// LeakyBucket spaces calls by Per/Limit, in whole nanoseconds rounded up, but for Burst at once (the generic cell rate
+	// algorithm, ITU-T I.371 annex A). With the same Burst it admits what a token bucket does.
+	LeakyBucket RateAlgorithm = "leaky-bucket"
+	// FixedWindow: Limit in each window of Per of the clock, counted from 1970 UTC. A window that is not the clock's may
+	// see twice as many, at the end of one and the beginning of the next.
+	FixedWindow RateAlgorithm = "fixed-window"
+	// SlidingLog: Limit in any window of Per, exactly. It keeps the time of each call, and so is bounded: at most 100000
+	// calls in a window for one key, and 10 million times for all.
+	SlidingLog RateAlgorithm = "sliding-log"
+	// SlidingCounter estimates SlidingLog from the counts of two windows that follow each other, as if the calls of the
+	// older one had come evenly: that one counts by the part of it which is less than Per ago. It holds the estimate to
+	// Limit, so each of its own windows admits at most Limit; where the calls did not come evenly any other window may see
+	// more, but always less than twice Limit.
+	SlidingCounter RateAlgorithm = "sliding-counter"
 )
 
 // RateKey is what a rate limit is kept for.
@@ -344,9 +364,7 @@ func (p Policy) Validate() error {
 	p.Queue.validate(p, check)
 	p.Adaptive.validate(check)
 	p.Protection.validate(check)
-	for i := range p.Limits {
-		p.Limits[i].validate(check)
-	}
+	validateLimits(p.Limits, check)
 	if len(wrong) == 0 {
 		return nil
 	}
@@ -379,5 +397,6 @@ func (p Policy) settled() Policy {
 	p.Hedge = p.Hedge.settled()
 	p.Breaker = p.Breaker.settled()
 	p.Queue = p.Queue.settled()
+	p.Limits = settledLimits(p.Limits)
 	return p
 }

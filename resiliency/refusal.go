@@ -42,7 +42,7 @@ func (m *Machine) queueShed(now time.Time, t *Turn, why string) error {
 }
 
 func (m *Machine) rateLimited(t *Turn, limit *RateLimit, after time.Duration) error {
-	text := fmt.Sprintf("lane %s admits %d calls per %v by its limit %q", m.lane, limit.Limit, limit.Per, limit.Name)
+	text := fmt.Sprintf("lane %s admits %s by its limit %q", m.lane, limit, limit.Name)
 	return fault.E(t.Call.Op, fault.None, fault.RateLimited, overLimit{text, limit.Answer}).After(after).With("limit", limit.Name)
 }
 

@@ -101,8 +101,15 @@ func (s *stage) event(words []string) []string {
 		s.t.Fatalf("%v: %v", words, err)
 	}
 	now := epoch.Add(since)
-	if words[1] == "status" {
-		return []string{told(s.machine.Status(now))}
+	switch words[1] {
+	case "status":
+		status := s.machine.Status(now)
+		status.Limits = nil // they have an event of their own
+		return []string{told(status)}
+	case "limits":
+		return limitsOf(s.machine.Status(now))
+	case "demands":
+		return []string{fmt.Sprintf("%+v", s.machine.Demands())}
 	}
 	var answers []string
 	for _, d := range s.machine.Step(now, s.parse(now, words[1:])) {
@@ -152,6 +159,8 @@ func (s *stage) parse(now time.Time, words []string) Event {
 		return SetEndpoints{endpointsOf(s.t, words[1:])}
 	case "overdue":
 		return Overdue{s.turns[words[1]]}
+	case "share":
+		return shareOf(s.t, words[1:])
 	case "drain":
 		return Drain{}
 	case "force":
@@ -172,6 +181,7 @@ func (s *stage) begin(name string, args map[string]string) *Turn {
 	if v, ok := args["priority"]; ok {
 		call.Header = header{"x-priority": v}
 	}
+	limitedBy(&call, args)
 	turn := new(Turn)
 	turn.Begin(call, name)
 	s.turns[name] = turn
@@ -224,7 +234,7 @@ func options(words []string) map[string]string {
 	return args
 }
 
-func duration(t *testing.T, s string) time.Duration {
+func duration(t testing.TB, s string) time.Duration {
 	if s == "" {
 		return 0
 	}
@@ -243,7 +253,7 @@ func decimal(t *testing.T, s string) float64 {
 	return f
 }
 
-func number(t *testing.T, s string) int {
+func number(t testing.TB, s string) int {
 	n, err := strconv.Atoi(s)
 	if err != nil {
 		t.Fatal(err)

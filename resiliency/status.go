@@ -60,6 +60,8 @@ type Status struct {
 	BreakerOpensIn time.Duration `json:"breakerOpensInNanos,omitempty"`
 	// Endpoints it may choose from.
 	Endpoints int `json:"endpoints"`
+	// Limits are its rate limits.
+	Limits []LimitStatus `json:"limits,omitempty"`
 }
 
 // Status describes the machine at now.
@@ -78,6 +80,7 @@ func (m *Machine) Status(now time.Time) Status {
 		AttemptTimeout: m.stopwatch.timeout(now, m.policy.AttemptTimeout),
 		Waited:         m.counts.Waited,
 		Admission:      m.admission,
+		Limits:         m.limiter.status(now),
 	}
 	m.breaker.describe(now, &s)
 	if m.balancer != nil {

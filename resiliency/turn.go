@@ -18,8 +18,8 @@ type Call struct {
 	Idempotent bool
 	// Deadline is when the caller stops waiting; zero is never.
 	Deadline time.Time
-	// Header is what rate limits by header and priorities are read from; nil has no fields. It is read when the call enters
-	// for the first time, and must not change until then.
+	// Header is what rate limits by header and priorities are read from; nil has no fields. It is read each time that the
+	// call enters, and must not change until the call has ended.
 	Header Header
 }
 
@@ -142,6 +142,8 @@ type SetShare struct {
 	Limit string
 	// Share of the limit, 0 to 1.
 	Share float64
+	// Local says that it is a guess, held on to while the fabric is away.
+	Local bool
 }
 
 // Pressure is how loaded the machine, or the container, is: shares from 0 to 1.
@@ -197,6 +199,7 @@ type Decision struct {
 	Deadline time.Time
 	// After is how long an Again waits before it enters.
 	After time.Duration
-	// Err is what a GiveUp answers: always a fault. Of an Again it is the failure that it follows.
+	// Err is what a GiveUp answers: always a fault. Of an Again it is the failure that it follows, nil where the call only
+	// waits until it conforms to the rate limits.
 	Err error
 }
