@@ -20,6 +20,8 @@ type (
 	endpointsChanged struct{ late }
 	admissionChanged struct{ late }
 	breakerForced    struct{ late }
+	sharesChanged    struct{ late }
+	demandQuestion   struct{ reply chan<- []resiliency.Demand }
 	drain            struct{ late }
 	question         struct{ reply chan<- LaneStatus }
 )
@@ -27,9 +29,10 @@ type (
 // late is part of messages that may come after their receiver stopped: that is no news.
 type late struct{}
 
-func (late) IgnoreDeadLetterLogging()     {}
-func (question) IgnoreDeadLetterLogging() {}
-func (*ticket) IgnoreDeadLetterLogging()  {}
+func (late) IgnoreDeadLetterLogging()           {}
+func (question) IgnoreDeadLetterLogging()       {}
+func (demandQuestion) IgnoreDeadLetterLogging() {}
+func (*ticket) IgnoreDeadLetterLogging()        {}
 
 // ticket is a call as caller and actor pass it to and fro. It belongs to whoever got it last: the actor with each message,
 // the caller with each reply. It is freed by the one who has it at the end.
@@ -90,12 +93,17 @@ func (k *keeper) Receive(ctx actor.Context) {
 		k.step(resiliency.Overdue{Turn: &m.turn})
 	case policyChanged:
 		k.step(resiliency.SetPolicy{Policy: *k.lane.policy.Load()})
+		k.share()
 	case endpointsChanged:
 		k.step(resiliency.SetEndpoints{Endpoints: *k.lane.endpoints.Load()})
 	case admissionChanged:
 		k.step(resiliency.SetAdmission{Admission: *k.lane.admission.Load()})
 	case breakerForced:
 		k.step(resiliency.ForceBreaker{Breaker: *k.lane.forced.Load()})
+	case sharesChanged:
+		k.share()
+	case demandQuestion:
+		m.reply <- k.machine.Demands()
 	case drain:
 		k.drain()
 	case question:
@@ -134,6 +142,7 @@ func (k *keeper) start() {
 	}
 	machine.Step(now, resiliency.SetAdmission{Admission: *k.lane.admission.Load()})
 	machine.Step(now, resiliency.ForceBreaker{Breaker: *k.lane.forced.Load()})
+	k.share()
 	if k.lane.isDraining() {
 		k.drain()
 	}

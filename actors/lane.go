@@ -39,6 +39,7 @@ type Lane struct {
 	endpoints atomic.Pointer[[]resiliency.Endpoint]
 	admission atomic.Pointer[resiliency.Admission]
 	forced    atomic.Pointer[resiliency.Forced]
+	shares    shares
 
 	// life is that of the actor now running, nil while it is down and after it stopped.
 	life atomic.Pointer[life]
@@ -153,6 +154,7 @@ func (l *Lane) SetPolicy(p resiliency.Policy) {
 
 func (l *Lane) adopt(p resiliency.Policy) {
 	l.policy.Store(&p)
+	l.begin(p.Limits)
 	l.room.Store(int64(max(leastRoom, p.MaxInFlight+p.MaxQueue)))
 }
 

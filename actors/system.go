@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
@@ -31,6 +32,8 @@ type System struct {
 	supervisor *actor.PID
 	ended      chan struct{} // closed when every actor has stopped
 	closed     chan struct{} // closed when Close begins
+
+	firstShare atomic.Pointer[FirstShare]
 
 	mu      sync.RWMutex
 	lanes   map[string]*Lane

@@ -179,13 +179,17 @@ func (v *visit) rest(ctx context.Context, again resiliency.Decision) resiliency.
 	if again.Err != nil {
 		v.last = again.Err
 	}
+	waitingFor := "the next attempt"
+	if v.last == nil {
+		waitingFor = "its rate limits"
+	}
 	timer := time.NewTimer(again.After)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 		return v.enter(ctx)
 	case <-ctx.Done():
-		return v.refused(v.gone(ctx, "the next attempt"))
+		return v.refused(v.gone(ctx, waitingFor))
 	case <-v.lane.draining:
 		return v.refused(v.lane.absent(v.call.Op))
 	}

@@ -119,6 +119,7 @@ type Fabric struct {
 	inbound  inbound
 
 	badFrames atomic.Uint64
+	denied    atomic.Pointer[string] // the subject that the server last refused
 	clock     atomic.Int64 // pulses since Open; the age of an exchange is counted in them
 
 	stop    context.CancelFunc
@@ -274,6 +275,9 @@ func (f *Fabric) restored() {
 func (f *Fabric) refused(err error) {
 	if to, ok := deniedSubject(err); ok {
 		f.outbound.failSubject(to, fault.E("", fault.Denied, fault.FabricConfig, err))
+		if was := f.denied.Swap(&to); was != nil && *was == to {
+			return // what is said again and again, such as a broadcast, is refused as often
+		}
 	}
 	f.log.Error("the fabric refused something", "error", err)
 }

@@ -10,6 +10,9 @@ type Demand struct {
 	// Limit is its RateLimit.Name, Calls how many in Per all sidecars together may admit.
 	Limit string
 	Calls int
+	Per   time.Duration
+	// Whole says that only whole calls of a share are of use in one Per: it counts in windows.
+	Whole bool
 	// Offered is the calls that came, admitted or not, since the last time this was asked.
 	Offered uint64
 }
@@ -19,7 +22,7 @@ func (m *Machine) Demands() []Demand {
 	var all []Demand
 	for _, l := range m.limiter.limits {
 		if l.rule.Global {
-			all = append(all, Demand{Limit: l.rule.Name, Calls: l.rule.Limit, Offered: l.offered})
+			all = append(all, Demand{Limit: l.rule.Name, Calls: l.rule.Limit, Per: l.rule.Per, Whole: !l.rule.isBucket(), Offered: l.offered})
 		}
 		l.offered = 0
 	}

@@ -108,7 +108,7 @@ func (m *Machine) conform(now time.Time, t *Turn) {
 			return
 		case wait > 0:
 			t.conforms = true
-			m.out = append(m.out, Decision{Turn: t, Verb: Again, After: wait})
+			m.out = append(m.out, Decision{Turn: t, Verb: Again, After: wait, Err: t.last})
 			return
 		}
 	}

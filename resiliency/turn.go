@@ -199,7 +199,7 @@ type Decision struct {
 	Deadline time.Time
 	// After is how long an Again waits before it enters.
 	After time.Duration
-	// Err is what a GiveUp answers: always a fault. Of an Again it is the failure that it follows, nil where the call only
-	// waits until it conforms to the rate limits.
+	// Err is what a GiveUp answers: always a fault. Of an Again it is the failure that it follows, nil when nothing failed
+	// and the call waits until it conforms to the rate limits.
 	Err error
 }
