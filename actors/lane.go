@@ -146,6 +146,9 @@ func (l *Lane) Answered() { l.answered.Add(1) }
 // Policy is the one in force. It must not be changed.
 func (l *Lane) Policy() *resiliency.Policy { return l.policy.Load() }
 
+// Name is what the lane was made with.
+func (l *Lane) Name() string { return l.name }
+
 // SetPolicy replaces the policy. Calls that run or wait go on under the new one.
 func (l *Lane) SetPolicy(p resiliency.Policy) {
 	l.adopt(p)

@@ -23,6 +23,7 @@ var arrows = map[string][]string{
 	"actors":              {"fault", "resiliency"},
 	"fabric":              {"fault", "call", "fabric"},
 	"fabric/subject":      {},
+	"quota":               {"actors", "fabric"},
 	"state":               {"fault", "state"},
 	"pubsub":              {"fault", "pubsub"},
 	"lock":                {"fault", "lock"},

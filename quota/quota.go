@@ -1,0 +1,185 @@
+// Package quota makes global rate limits: one limit for all sidecars of a namespace whose lanes have it, shared through
+// the fabric without a place that counts calls.
+//
+//	q := quota.New(quota.Options{System: system, Fabric: f, Log: log})
+//	defer q.Close(ctx)
+//
+// Once a second each member broadcasts on sc.<namespace>.quota.<app>.<instance> how many calls each of its global limits
+// was offered, hears what the others say, and computes the same division of the same facts as they do: everyone gets what
+// it needs as far as no other is made to have less than its fair part, and what is left in proportion. Lanes are told
+// their shares and do the rest. Only sidecars that have such a limit take part; for the others nothing runs.
+//
+// Two lanes share a limit when their names and the limits' are the same, so name a target and a limit alike everywhere.
+// The lanes that guard a sidecar's own app, `app` and `sub/…`, are shared among the instances of that app.
+//
+// Promised: while membership is steady and messages arrive, shares sum to no more than 1 when demand is steady too, and to
+// no more than 1.05 while it moves. A member that is alone in its demand has at least 95 % of the limit, or of its whole
+// calls. One that was idle has 5 % divided by the number of members to begin with, and its part within four seconds; where
+// calls are counted in windows, with the next window after that.
+//
+// Not promised: exactness while members come and go. A newcomer takes one part in as many as presence knows until the
+// others have heard of it, so for two seconds all may admit that much more, and its burst besides; while the fabric is away each keeps an equal part
+// among those it last knew, says so once in its log and in its status, and members that join meanwhile come on top.
+package quota
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/fabric"
+)
+
+// topic is where members talk.
+const topic = "quota"
+
+// Options of a Quota; all are needed.
+type Options struct {
+	System *actors.System
+	Fabric *fabric.Fabric
+	Log    *slog.Logger
+}
+
+// Quota is this sidecar's membership in all global limits that its lanes have.
+type Quota struct {
+	system *actors.System
+	fabric *fabric.Fabric
+	log    *slog.Logger
+	self   fabric.Target
+	worker *actors.Worker
+	woken  chan struct{} // a lane may have got a global limit
+}
+
+// New begins. Lanes that get a global limit from now on start with a newcomer's share.
+func New(o Options) *Quota {
+	q := &Quota{system: o.System, fabric: o.Fabric, log: o.Log, self: o.Fabric.Self(), woken: make(chan struct{}, 1)}
+	q.system.Share(func(lane, _ string) float64 {
+		q.wake()
+		return q.firstShare(lane)
+	})
+	q.worker = q.system.Worker("quota", q.run)
+	return q
+}
+
+// Close leaves all limits and waits until nothing of q is running any more. Lanes keep the shares that they have.
+func (q *Quota) Close(ctx context.Context) error { return q.worker.Stop(ctx) }
+
+func (q *Quota) wake() {
+	select {
+	case q.woken <- struct{}{}:
+	default:
+	}
+}
+
+// guardsOwnApp reports whether what a lane guards is this sidecar's app.
+func guardsOwnApp(lane string) bool { return lane == "app" || strings.HasPrefix(lane, "sub/") }
+
+// firstShare is a newcomer's: one part in as many as may have the limit.
+func (q *Quota) firstShare(lane string) float64 {
+	app := ""
+	if guardsOwnApp(lane) {
+		app = q.self.App
+	}
+	return 1 / float64(max(len(q.fabric.Instances(app)), 1))
+}
+
+// id names a limit to all members.
+func (q *Quota) id(lane, limit string) string {
+	if guardsOwnApp(lane) {
+		lane += "@" + q.self.App
+	}
+	return lane + "#" + limit
+}
+
+// run takes part while there is something to share, and sleeps otherwise.
+func (q *Quota) run(ctx context.Context) error {
+	for {
+		if len(q.system.Sharing()) > 0 {
+			if err := q.takePart(ctx); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.woken:
+		}
+	}
+}
+
+// takePart is membership from the first global limit to the last.
+func (q *Quota) takePart(ctx context.Context) error {
+	heard := make(chan *nats.Msg, 4096)
+	stop, err := q.fabric.Listen(topic, heard)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	defer func() { _ = q.fabric.Broadcast(topic, []byte(`{"left":true}`)) }() // silence says it otherwise
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	last := time.Now()
+	books := newLedger(q.self, last)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-heard:
+			if from, ok := fabric.Speaker(m); ok {
+				books.hear(time.Now(), from, m.Data)
+			}
+		case now := <-tick.C:
+			lanes := q.system.Sharing()
+			if len(lanes) == 0 {
+				return nil
+			}
+			q.turn(ctx, books, lanes, now, now.Sub(last))
+			last = now
+		}
+	}
+}
+
+// turn does what there is to do each second.
+func (q *Quota) turn(ctx context.Context, books *ledger, lanes []*actors.Lane, now time.Time, since time.Duration) {
+	type held struct {
+		lane  *actors.Lane
+		limit string
+		id    string
+	}
+	var all []held
+	var offers []offer
+	for _, lane := range lanes {
+		for _, d := range lane.Demands(ctx) {
+			h := held{lane, d.Limit, q.id(lane.Name(), d.Limit)}
+			all = append(all, h)
+			offers = append(offers, offer{
+				id: h.id, calls: d.Calls, per: d.Per, whole: d.Whole, offered: d.Offered, first: q.firstShare(lane.Name()),
+			})
+		}
+	}
+	for _, payload := range books.tick(now, since, offers) {
+		_ = q.fabric.Broadcast(topic, payload) // judge finds out
+	}
+	if books.judge(now, q.fabric.Connected()) {
+		q.tell(books.local)
+	}
+	portions := books.portions(now)
+	for _, h := range all {
+		if p, ok := portions[h.id]; ok {
+			h.lane.SetShare(h.limit, p.share, p.local)
+		}
+	}
+}
+
+func (q *Quota) tell(local bool) {
+	if local {
+		q.log.Warn("global rate limits are not shared: the fabric does not carry their demand; each keeps an equal part among those it last knew",
+			"subject", "sc.<namespace>."+topic+".>")
+		return
+	}
+	q.log.Info("global rate limits are shared again")
+}
