@@ -32,6 +32,7 @@ type world struct {
 	overload   *overload     // nil = unknown
 	arrived    map[*Turn]time.Time
 
+	hedges  map[*Turn]bool
 	waiting []*Turn // entered, not answered, in order of arrival
 	running []*Turn // granted, not reported
 	resting []*Turn // told to come again
@@ -56,8 +57,39 @@ func (w *world) step(event Event, reported *Turn) {
 	w.check()
 }
 
-// verdict is the answer to an outcome.
+// hedge enters a turn that is granted at once, within the semaphore, or given up; whoever waits is not overtaken.
+func (w *world) hedge() {
+	turn := new(Turn)
+	turn.BeginHedge(Call{Op: "op", Idempotent: true}, "hedge", "a")
+	waiting := len(w.waiting)
+	w.waiting = append(w.waiting, turn)
+	w.entered++
+	decisions := slices.Clone(w.machine.Step(w.now, Enter{turn}))
+	w.waiting = w.waiting[:waiting]
+	w.answers++
+	if len(decisions) != 1 || decisions[0].Turn != turn {
+		w.t.Fatalf("a hedge was answered with %v", decisions)
+	}
+	switch d := decisions[0]; d.Verb {
+	case Go:
+		if waiting > 0 || w.admission != Admitting || w.draining {
+			w.t.Fatalf("a hedge was let in before %d turns (admission %q)", waiting, w.admission)
+		}
+		w.hedges[turn] = true
+		w.granted(d)
+	case GiveUp:
+		w.givenUp(d)
+	default:
+		w.t.Fatalf("a hedge was answered %v", d.Verb)
+	}
+	w.check()
+}
+
+// verdict is the answer to an outcome. That of a hedge is always Done.
 func (w *world) verdict(d Decision) {
+	if w.hedges[d.Turn] && d.Verb != Done {
+		w.t.Fatalf("the outcome of a hedge was answered %v", d.Verb)
+	}
 	switch d.Verb {
 	case Again:
 		w.resting = append(w.resting, d.Turn)
@@ -151,7 +183,9 @@ func drawPolicy(t *rapid.T) Policy {
 		MaxQueue:       rapid.IntRange(0, 4).Draw(t, "queue"),
 		CallTimeout:    rapid.SampledFrom([]time.Duration{0, time.Second}).Draw(t, "call timeout"),
 		AttemptTimeout: rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond}).Draw(t, "attempt timeout"),
-		Retry:          Retry{Max: rapid.IntRange(-1, 2).Draw(t, "retries"), Jitter: 0.5},
+		Retry:          Retry{Max: rapid.IntRange(-1, 2).Draw(t, "retries"), Jitter: 0.5, Budget: rapid.SampledFrom([]Budget{{}, {Share: .3}}).Draw(t, "budget")},
+		Hedge:          rapid.SampledFrom([]Hedge{{}, {After: time.Millisecond}}).Draw(t, "hedge"),
+		Mode:           rapid.SampledFrom([]FailureMode{ModeNone, ModeNone, Failfast, Failover, Failback, Failcache}).Draw(t, "mode"),
 		Breaker:        drawBreaker(t),
 		Queue:          drawQueue(t),
 		Limits:         drawLimits(t),
@@ -173,7 +207,7 @@ func drawError(t *rapid.T) error {
 func TestMachineModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &world{t: t, policy: drawPolicy(t), now: epoch, balanced: rapid.Bool().Draw(t, "balanced"),
-			priorities: map[*Turn]int{}, arrived: map[*Turn]time.Time{}}
+			priorities: map[*Turn]int{}, arrived: map[*Turn]time.Time{}, hedges: map[*Turn]bool{}}
 		w.replace()
 		serial := 0
 		pick := func(turns []*Turn) int { return rapid.IntRange(0, len(turns)-1).Draw(t, "which") }
@@ -198,6 +232,7 @@ func TestMachineModel(t *testing.T) {
 				w.resting = slices.Delete(w.resting, i, i+1)
 				w.enter(turn)
 			},
+			"hedge": func(t *rapid.T) { w.hedge() },
 			"outcome": func(t *rapid.T) {
 				if len(w.running) == 0 {
 					t.Skip("nobody")
