@@ -13,6 +13,7 @@ import (
 var benchPolicy = resiliency.Policy{
 	Name: "bench", CallTimeout: time.Minute, MaxInFlight: 64, MaxQueue: 64,
 	Retry: resiliency.Retry{Max: 3}, Breaker: resiliency.Breaker{Failures: 5},
+	Limits: []resiliency.RateLimit{{Name: "bench", Limit: 1_000_000, Per: time.Second, Burst: 1_000_000}},
 }
 
 // BenchmarkLane is what a lane adds to a call that succeeds at once, from a caller whose context has a deadline, as those

@@ -145,7 +145,7 @@ func (l *ledger) judge(now time.Time, connected bool) (changed bool) {
 		return true
 	}
 	for _, a := range l.accounts {
-		a.first = 1 / float64(max(len(a.facts), 1))
+		a.first = a.equal(l.self)
 		a.joined, a.latest = now, [2]float64{a.first, a.first}
 		for member, f := range a.facts {
 			a.facts[member] = fact{f.demand, now}
@@ -159,7 +159,7 @@ func (l *ledger) portions(now time.Time) map[string]portion {
 	all := make(map[string]portion, len(l.accounts))
 	for id, a := range l.accounts {
 		if l.local {
-			all[id] = portion{a.equal(), true}
+			all[id] = portion{a.equal(l.self), true}
 			continue
 		}
 		all[id] = portion{share: a.divide(now, l.self)}
@@ -167,12 +167,17 @@ func (l *ledger) portions(now time.Time) map[string]portion {
 	return all
 }
 
-// equal is one of as many parts as there are members.
-func (a *account) equal() float64 {
-	if len(a.facts) == 0 {
+// equal is one of as many parts as there are members, this sidecar among them; a newcomer's share while it has heard
+// nobody, not even itself.
+func (a *account) equal(self fabric.Target) float64 {
+	n := len(a.facts)
+	if n == 0 {
 		return a.first
 	}
-	return 1 / float64(len(a.facts))
+	if _, told := a.facts[self]; !told {
+		n++
+	}
+	return 1 / float64(n)
 }
 
 // divide splits the limit by what all said. A share grows only when three splits in a row say so: by then those it is

@@ -1,8 +1,7 @@
 // Package quota makes global rate limits: one limit for all sidecars of a namespace whose lanes have it, shared through
 // the fabric without a place that counts calls.
 //
-//	q := quota.New(quota.Options{System: system, Fabric: f, Log: log})
-//	defer q.Close(ctx)
+//	quota.Start(quota.Options{System: system, Fabric: f, Log: log})
 //
 // Once a second each member broadcasts on sc.<namespace>.quota.<app>.<instance> how many calls each of its global limits
 // was offered, hears what the others say, and computes the same division of the same facts as they do: everyone gets what
@@ -25,6 +24,7 @@ package quota
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,58 +37,55 @@ import (
 // topic is where members talk.
 const topic = "quota"
 
-// Options of a Quota; all are needed.
+// Options of Start; all are needed.
 type Options struct {
 	System *actors.System
 	Fabric *fabric.Fabric
 	Log    *slog.Logger
 }
 
-// Quota is this sidecar's membership in all global limits that its lanes have.
-type Quota struct {
+// quota is this sidecar's membership in all global limits that its lanes have.
+type quota struct {
 	system *actors.System
 	fabric *fabric.Fabric
 	log    *slog.Logger
 	self   fabric.Target
-	worker *actors.Worker
 	woken  chan struct{} // a lane may have got a global limit
 }
 
-// New begins. Lanes that get a global limit from now on start with a newcomer's share.
-func New(o Options) *Quota {
-	q := &Quota{system: o.System, fabric: o.Fabric, log: o.Log, self: o.Fabric.Self(), woken: make(chan struct{}, 1)}
+// Start makes this sidecar a member of all global limits that its lanes have and will have, until the system is closed,
+// which waits for it. Lanes that get one from now on begin with a newcomer's share.
+func Start(o Options) {
+	q := &quota{system: o.System, fabric: o.Fabric, log: o.Log, self: o.Fabric.Self(), woken: make(chan struct{}, 1)}
 	q.system.Share(func(lane, _ string) float64 {
-		q.wake()
+		select {
+		case q.woken <- struct{}{}:
+		default:
+		}
 		return q.firstShare(lane)
 	})
-	q.worker = q.system.Worker("quota", q.run)
-	return q
-}
-
-// Close leaves all limits and waits until nothing of q is running any more. Lanes keep the shares that they have.
-func (q *Quota) Close(ctx context.Context) error { return q.worker.Stop(ctx) }
-
-func (q *Quota) wake() {
-	select {
-	case q.woken <- struct{}{}:
-	default:
-	}
+	q.system.Worker("quota", q.run)
 }
 
 // guardsOwnApp reports whether what a lane guards is this sidecar's app.
 func guardsOwnApp(lane string) bool { return lane == "app" || strings.HasPrefix(lane, "sub/") }
 
 // firstShare is a newcomer's: one part in as many as may have the limit.
-func (q *Quota) firstShare(lane string) float64 {
+func (q *quota) firstShare(lane string) float64 {
 	app := ""
 	if guardsOwnApp(lane) {
 		app = q.self.App
 	}
-	return 1 / float64(max(len(q.fabric.Instances(app)), 1))
+	members := q.fabric.Instances(app)
+	n := len(members)
+	if !slices.ContainsFunc(members, func(i fabric.Instance) bool { return i.App == q.self.App && i.ID == q.self.Instance }) {
+		n++ // it has not announced itself yet
+	}
+	return 1 / float64(n)
 }
 
 // id names a limit to all members.
-func (q *Quota) id(lane, limit string) string {
+func (q *quota) id(lane, limit string) string {
 	if guardsOwnApp(lane) {
 		lane += "@" + q.self.App
 	}
@@ -96,7 +93,7 @@ func (q *Quota) id(lane, limit string) string {
 }
 
 // run takes part while there is something to share, and sleeps otherwise.
-func (q *Quota) run(ctx context.Context) error {
+func (q *quota) run(ctx context.Context) error {
 	for {
 		if len(q.system.Sharing()) > 0 {
 			if err := q.takePart(ctx); err != nil {
@@ -112,7 +109,7 @@ func (q *Quota) run(ctx context.Context) error {
 }
 
 // takePart is membership from the first global limit to the last.
-func (q *Quota) takePart(ctx context.Context) error {
+func (q *quota) takePart(ctx context.Context) error {
 	heard := make(chan *nats.Msg, 4096)
 	stop, err := q.fabric.Listen(topic, heard)
 	if err != nil {
@@ -120,6 +117,7 @@ func (q *Quota) takePart(ctx context.Context) error {
 	}
 	defer stop()
 	defer func() { _ = q.fabric.Broadcast(topic, []byte(`{"left":true}`)) }() // silence says it otherwise
+	q.begin(ctx)
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	last := time.Now()
@@ -143,8 +141,20 @@ func (q *Quota) takePart(ctx context.Context) error {
 	}
 }
 
+// begin makes every lane a newcomer, now that those who are there have had time to say so.
+func (q *quota) begin(ctx context.Context) {
+	q.fabric.Settle(ctx)
+	for _, lane := range q.system.Sharing() {
+		for _, limit := range lane.Policy().Limits {
+			if limit.Global {
+				lane.SetShare(limit.Name, q.firstShare(lane.Name()), false)
+			}
+		}
+	}
+}
+
 // turn does what there is to do each second.
-func (q *Quota) turn(ctx context.Context, books *ledger, lanes []*actors.Lane, now time.Time, since time.Duration) {
+func (q *quota) turn(ctx context.Context, books *ledger, lanes []*actors.Lane, now time.Time, since time.Duration) {
 	type held struct {
 		lane  *actors.Lane
 		limit string
@@ -175,7 +185,7 @@ func (q *Quota) turn(ctx context.Context, books *ledger, lanes []*actors.Lane, n
 	}
 }
 
-func (q *Quota) tell(local bool) {
+func (q *quota) tell(local bool) {
 	if local {
 		q.log.Warn("global rate limits are not shared: the fabric does not carry their demand; each keeps an equal part among those it last knew",
 			"subject", "sc.<namespace>."+topic+".>")

@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // member is a sidecar without an app: a fabric, actors and a quota.
 type member struct {
 	system *actors.System
-	quota  *Quota
+	fabric *fabric.Fabric
 	lane   *actors.Lane
 	log    *lines
 
@@ -59,17 +59,18 @@ var shared = resiliency.Policy{Name: "shared", Limits: []resiliency.RateLimit{
 func join(t *testing.T, url, name string) *member {
 	t.Helper()
 	m := &member{log: new(lines)}
-	f, err := fabric.Open(t.Context(), fabric.Config{Namespace: "test", AppID: name, Instance: name + "-1", URL: url})
+	var err error
+	m.fabric, err = fabric.Open(t.Context(), fabric.Config{Namespace: "test", AppID: name, Instance: name + "-1", URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.Announce(fabric.Instance{Ready: true})
+	m.fabric.Announce(fabric.Instance{Ready: true})
 	m.system = actors.NewSystem(actors.Options{})
-	m.quota = New(Options{System: m.system, Fabric: f, Log: slog.New(slog.NewTextHandler(m.log, nil))})
+	Start(Options{System: m.system, Fabric: m.fabric, Log: slog.New(slog.NewTextHandler(m.log, nil))})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		for _, end := range []func(context.Context) error{m.quota.Close, m.system.Close, f.Close} {
+		for _, end := range []func(context.Context) error{m.system.Close, m.fabric.Close} {
 			if err := end(ctx); err != nil {
 				t.Errorf("closing %s: %v", name, err)
 			}
@@ -121,7 +122,12 @@ func eventually(t *testing.T, what string, holds func() bool, say func() string)
 
 func serve(t *testing.T, port int) *server.Server {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true})
+	return serveWith(t, &server.Options{Host: "127.0.0.1", Port: port, NoSigs: true, NoLog: true})
+}
+
+func serveWith(t *testing.T, o *server.Options) *server.Server {
+	t.Helper()
+	s, err := server.NewServer(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +162,7 @@ func TestThreeMembers(t *testing.T) {
 	members := []*member{join(t, s.ClientURL(), "a"), join(t, s.ClientURL(), "b"), join(t, s.ClientURL(), "c")}
 	eventually(t, "all know each other", func() bool {
 		for _, m := range members {
-			if len(m.quota.fabric.Instances("")) != 3 {
+			if len(m.fabric.Instances("")) != 3 {
 				return false
 			}
 		}
@@ -239,6 +245,26 @@ func TestLoneMemberAndLostFabric(t *testing.T) {
 		m.lane.SetPolicy(resiliency.Policy{})
 	}
 	eventually(t, "who has no limit any more leaves", func() bool { return members[0].limit(t).Share == 1 }, say)
+}
+
+// TestForbiddenMember: a sidecar that may not speak on the subject knows that the others do not hear it.
+func TestForbiddenMember(t *testing.T) {
+	mute := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"sc.test." + topic + ".>"}}}
+	s := serveWith(t, &server.Options{Host: "127.0.0.1", Port: -1, NoSigs: true, NoLog: true, Users: []*server.User{
+		{Username: "free", Password: "pw"}, {Username: "mute", Password: "pw", Permissions: mute},
+	}})
+	t.Cleanup(func() { stop(s) })
+	url := func(user string) string { return "nats://" + user + ":pw@" + s.Addr().String() }
+	members := []*member{join(t, url("free"), "free"), join(t, url("mute"), "mute")}
+	for _, m := range members {
+		m.lane = m.system.Lane("app/orders", shared)
+	}
+	eventually(t, "it says that its share is its own", func() bool {
+		return members[1].limit(t).State == "local share (fabric lost)" && members[0].limit(t).State == "shared"
+	}, told(t, members))
+	if share := members[1].limit(t).Share; share > .5 {
+		t.Errorf("unheard, it takes %v", share)
+	}
 }
 
 // TestIdleQuota: without a global limit nothing is subscribed to and nothing said.

@@ -17,7 +17,9 @@
 //
 //	  - deadline: a call's deadline is the nearer of its own and the policy's CallTimeout. A call whose deadline is spent
 //	    is refused when it arrives and again when it leaves the queue.
-//	  - rate limit: has its place here; no policy yet.
+//	  - rate limit: a call passes all of the policy's limits or takes from none. Who does not conform waits outside until it
+//	    does, where a limit lets it, or is refused and told when it would. A sidecar's share of a global limit is told by
+//	    the driver (SetShare), which asks for the demand (Demands).
 //	  - semaphore and queue: MaxInFlight calls run, MaxQueue wait. Higher priorities are served first, equal ones first
 //	    come first served, or newest first while CoDel finds the queue overloaded. Who finds it full is refused, waits
 //	    anyway, or takes the place of another, who is shed; so is who waited longer than MaxWait. While an operator holds

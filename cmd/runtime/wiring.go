@@ -25,6 +25,7 @@ import (
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/quota"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -150,7 +151,12 @@ func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fab
 // fabricTimeout bounds how long a sidecar looks for its fabric at the start.
 const fabricTimeout = 15 * time.Second
 
-func newSystem(log *slog.Logger) *actors.System { return actors.NewSystem(actors.Options{Log: log}) }
+// newSystem makes the actors and has their lanes share global rate limits from the first call on.
+func newSystem(f *fabric.Fabric, log *slog.Logger) *actors.System {
+	system := actors.NewSystem(actors.Options{Log: log})
+	quota.Start(quota.Options{System: system, Fabric: f, Log: log})
+	return system
+}
 
 func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, log *slog.Logger) (*components.Set, *components.Documents, error) {
 	docs, err := components.Load(context.Background(), c.Resources, standard.All())
