@@ -20,6 +20,9 @@ const (
 	// can hold the pipe any longer.
 	lastWords  = 200 * time.Millisecond
 	groupCheck = 10 * time.Millisecond
+	// lastBreath is how long a killed group may take to vanish. The system frees what its processes held first, which takes
+	// a busy machine a while; a process that waits for a dead disk ends with neither.
+	lastBreath = 10 * time.Second
 )
 
 // spec is a process to start.
@@ -127,20 +130,31 @@ func (p *process) wait(term, kill <-chan struct{}) Exit {
 			term, asked = nil, true
 			p.group.terminate()
 		case <-kill:
-			kill, hurry = nil, nil
-			p.group.kill()
-			if leader == nil {
-				return p.exit()
-			}
+			return p.kill()
 		case <-hurry:
-			p.group.kill()
-			return p.exit()
+			return p.kill()
 		case <-tick:
 			if p.group.empty() {
 				return p.exit()
 			}
 		}
 	}
+}
+
+// kill kills the group and waits until it is gone: a killed process goes on for as long as the system takes to end it.
+func (p *process) kill() Exit {
+	p.group.kill()
+	<-p.ended
+	ticker := time.NewTicker(groupCheck)
+	defer ticker.Stop()
+	for deadline := time.After(lastBreath); !p.group.empty(); {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			return p.exit()
+		}
+	}
+	return p.exit()
 }
 
 // finish reads what output is left and lets go of the system's resources.
