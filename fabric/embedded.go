@@ -19,9 +19,11 @@ import (
 const (
 	// electEvery is how often a guest that lost its host looks for another, or becomes it.
 	electEvery = 25 * time.Millisecond
-	// diskEvery is how often a host looks at its disk, healthEvery how often at its server's health.
+	// diskEvery is how often a host looks at its disk, healthEvery how often at its server's health; both also when the
+	// server tells of an error, health not more often than healthLeast.
 	diskEvery   = 500 * time.Millisecond
 	healthEvery = 5 * time.Second
+	healthLeast = time.Second
 	// restartAfter is the least time between two restarts of a server that cannot heal by itself.
 	restartAfter = 10 * time.Second
 )
@@ -39,10 +41,10 @@ type embedded struct {
 	mu     sync.Mutex // held to write server, and by the dialer to read it
 	server *hosted    // nil for a guest
 
-	key       nkeys.KeyPair
-	locked    bool // this process holds the lock
-	startedAt time.Time
-	hosting   atomic.Bool
+	key         nkeys.KeyPair
+	locked      bool // this process holds the lock
+	restartedAt time.Time
+	hosting     atomic.Bool
 }
 
 func newEmbedded(c Config, log *slog.Logger) (*embedded, error) {
@@ -193,7 +195,6 @@ func (e *embedded) start(first bool) error {
 	e.mu.Lock()
 	e.server = server
 	e.mu.Unlock()
-	e.startedAt = time.Now()
 	e.hosting.Store(true)
 	return nil
 }
@@ -256,23 +257,45 @@ func (e *embedded) keep(ctx context.Context, l *link) {
 	disk, health := time.NewTicker(diskEvery), time.NewTicker(healthEvery)
 	defer disk.Stop()
 	defer health.Stop()
-	roomy := true
+	var checked time.Time
 	for {
+		var trouble <-chan struct{}
+		if e.server != nil {
+			trouble = e.server.log.trouble
+		}
+		thorough := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-e.kicked:
 			e.takeOver(ctx, l)
+			continue
 		case <-disk.C:
-			roomy = e.server == nil || e.server.guardDisk()
+		case <-trouble:
+			thorough = time.Since(checked) >= healthLeast
 		case <-health.C:
-			if e.server == nil || !roomy || time.Since(e.startedAt) < restartAfter {
-				continue
-			}
-			if sick := e.server.sick(); sick != "" {
-				e.restart(sick)
-			}
+			thorough = true
 		}
+		if thorough {
+			checked = time.Now()
+		}
+		e.look(thorough)
+	}
+}
+
+// look guards the disk of the server here, if there is one. A server that cannot write though there is room, since a write
+// failed while there was none, is restarted: look finds it when it is told to be thorough, and when the room has come.
+func (e *embedded) look(thorough bool) {
+	if e.server == nil {
+		return
+	}
+	was := e.server.full
+	roomy := e.server.guardDisk()
+	if !roomy || !thorough && !was || time.Since(e.restartedAt) < restartAfter {
+		return
+	}
+	if sick := e.server.sick(); sick != "" {
+		e.restart(sick)
 	}
 }
 
@@ -298,6 +321,7 @@ func (e *embedded) takeOver(ctx context.Context, l *link) {
 // restart heals a server that stopped writing, once there is room for it.
 func (e *embedded) restart(reason string) {
 	e.log.Warn("restarting the embedded fabric: it stopped writing", "reason", reason)
+	e.restartedAt = time.Now()
 	e.stop()
 	if err := e.start(false); err != nil {
 		e.log.Error("the embedded fabric could not be restarted; trying on", "error", err)

@@ -70,7 +70,7 @@ func startServer(c Config, h home, key nkeys.KeyPair, port int, log *slog.Logger
 	if err != nil {
 		return nil, fault.New(op, fault.FabricConfig, "%w", err)
 	}
-	hs := &hosted{nats: s, log: &serverLog{log: log}, dir: h.dir}
+	hs := &hosted{nats: s, log: &serverLog{log: log, trouble: make(chan struct{}, 1)}, dir: h.dir}
 	s.SetLoggerV2(hs.log, log.Enabled(context.Background(), slog.LevelDebug), false, false)
 	s.Start()
 	if fatal := hs.log.fatal.Load(); fatal != nil {
@@ -109,8 +109,9 @@ const (
 )
 
 // guardDisk makes JetStream refuse writes while the disk is nearly full, whoever filled it, and accept them again when
-// there is room. So publishers get an error at once: a write that fails in the server would get no answer, and would
-// stop its stream. It returns whether there is room.
+// there is room. So publishers get an error at once: a write that fails in the server gets no answer, and stops its
+// stream. Those whose write failed before the guard looked find the limit when they ask why nobody answers. It returns
+// whether there is room.
 func (h *hosted) guardDisk() bool {
 	usage, err := disk.Usage(h.dir)
 	if err != nil {
@@ -171,8 +172,9 @@ func whoListens(port int, ours string, bind error) error {
 
 // serverLog gives the server's words to slog. What it tells about its ordinary life is for debugging.
 type serverLog struct {
-	log   *slog.Logger
-	fatal atomic.Pointer[string]
+	log     *slog.Logger
+	fatal   atomic.Pointer[string]
+	trouble chan struct{} // holds one word of an error: nothing else tells of a write that failed at once
 }
 
 func (l *serverLog) say(level slog.Level, format string, v ...any) {
@@ -185,7 +187,11 @@ func (l *serverLog) Noticef(format string, v ...any) { l.say(slog.LevelDebug, fo
 func (l *serverLog) Debugf(format string, v ...any)  { l.say(slog.LevelDebug-4, format, v...) }
 func (l *serverLog) Tracef(format string, v ...any)  { l.say(slog.LevelDebug-8, format, v...) }
 func (l *serverLog) Warnf(format string, v ...any)   { l.say(slog.LevelWarn, format, v...) }
-func (l *serverLog) Errorf(format string, v ...any)  { l.say(slog.LevelError, format, v...) }
+
+func (l *serverLog) Errorf(format string, v ...any) {
+	l.say(slog.LevelError, format, v...)
+	wake(l.trouble)
+}
 
 // Fatalf is what the server calls before it would end the process. Here it ends only the start.
 func (l *serverLog) Fatalf(format string, v ...any) {

@@ -178,6 +178,9 @@ func (b *bucket) write(ctx context.Context, op, key string, s state, expected ui
 	case err == nil:
 	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return 0, errChanged
+	case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) && b.full(ctx):
+		return 0, &doubtful{fault.New(op, fault.JetStreamExhausted, "the fabric did not confirm the write, and stores nothing now: "+
+			"its disk is full, or the storage of its account used up: %w", err).After(time.Second)}
 	default:
 		return 0, refused(op, ctx, err)
 	}
@@ -186,6 +189,15 @@ func (b *bucket) write(ctx context.Context, op, key string, s state, expected ui
 		return 0, nil
 	}
 	return ack.Sequence, nil
+}
+
+// full says that the limits of the account let nothing be stored: its storage is used up, or the host of an embedded
+// fabric has closed it because its disk is full. To the writes that failed as it filled up a server answers nothing.
+func (b *bucket) full(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	info, err := b.js.AccountInfo(ctx)
+	return err == nil && info.Limits.MaxStore >= 0 && info.Store >= uint64(info.Limits.MaxStore)
 }
 
 // sweep removes the mark of a freed lock where marks do not vanish by themselves. Should it fail, the lock is free all

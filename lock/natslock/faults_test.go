@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -307,6 +308,28 @@ func TestUnansweredAcquireIsUndone(t *testing.T) {
 		defer l.mu.Unlock()
 		return len(l.doubts) == 0
 	})
+}
+
+// A server whose disk fills up answers nothing to a write that failed. The error says why.
+func TestSilentFullServer(t *testing.T) {
+	s := serve(t, t.TempDir(), -1)
+	conn := connect(t, s.ClientURL())
+	l := opened(t, conn)
+	if err := l.bucket.js.DeleteStream(t.Context(), l.bucket.config.Name); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Subscribe(l.bucket.keys+">", func(*nats.Msg) {}); err != nil { // takes writes and says nothing
+		t.Fatal(err)
+	}
+	none := server.JetStreamAccountLimits{MaxMemory: -1, MaxStreams: -1, MaxConsumers: -1, MaxAckPending: -1, MemoryMaxStreamBytes: -1, StoreMaxStreamBytes: -1}
+	if err := s.GlobalAccount().UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{"": none}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := l.bucket.write(t.Context(), "acquire", "door", state{}, 0)
+	want(t, err, fault.JetStreamExhausted)
+	if !unsure(err) {
+		t.Error("a write that was not answered is taken to have failed")
+	}
 }
 
 // A connection that is cut while many wait and hold.

@@ -83,6 +83,7 @@ type broker struct {
 	nc        *nats.Conn
 	js        jetstream.JetStream
 	acks      acks
+	suspicion suspicion
 	schedules atomic.Bool   // the server can delay
 	ready     atomic.Bool   // the stream exists
 	ids       atomic.Uint64 // of delayed messages, after instance

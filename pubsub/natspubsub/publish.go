@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	publishWindow = 256              // messages of one batch on their way at once
-	publishWait   = 30 * time.Second // for an answer, where the caller's deadline is not sooner
+	publishWindow = 256                    // messages of one batch on their way at once
+	publishWait   = 30 * time.Second       // for an answer, where the caller's deadline is not sooner
+	silence       = 500 * time.Millisecond // without an answer that makes a publisher ask why
 )
 
 // Publish sends the messages of a window without waiting and then awaits all answers. Within a batch, and within a
@@ -54,7 +55,7 @@ func (b *broker) publishWindow(ctx context.Context, op, topic string, messages [
 			w.answer(i, jsFault(ctx, op, err))
 		}
 	}
-	w.wait(ctx)
+	b.await(ctx, w)
 	b.acks.forget(first, len(messages))
 	for i, err := range w.results(errs) {
 		if errors.Is(err, nats.ErrNoResponders) {
@@ -64,6 +65,62 @@ func (b *broker) publishWindow(ctx context.Context, op, topic string, messages [
 			refused[k] = true
 		}
 	}
+}
+
+// await waits for the answers to w. A server whose disk has filled up answers nothing to the writes that failed, so one
+// that is silent is asked whether it takes any.
+func (b *broker) await(ctx context.Context, w *window) {
+	timer := time.NewTimer(publishWait)
+	defer timer.Stop()
+	silent := time.NewTimer(silence)
+	defer silent.Stop()
+	for {
+		select {
+		case <-w.done:
+			return
+		case <-silent.C:
+			if err := b.full(ctx, w.op); err != nil {
+				w.fail(err)
+				return
+			}
+			silent.Reset(silence)
+		case <-ctx.Done():
+			w.fail(fault.FromContext(w.op, ctx, "JetStream to confirm that the message is stored"))
+			return
+		case <-timer.C:
+			w.fail(fault.New(w.op, fault.DeadlineExceeded, "JetStream did not confirm within %s that the message is stored", publishWait))
+			return
+		}
+	}
+}
+
+// suspicion is what a silent JetStream was last found to be. Many who wonder share one question.
+type suspicion struct {
+	mu    sync.Mutex // held while asking
+	asked time.Time
+	full  bool
+}
+
+// full is an error when the limits of the account let nothing be stored: its storage is used up, or the host of an
+// embedded fabric has closed it because its disk is full. It is nil, too, while another publisher asks.
+func (b *broker) full(ctx context.Context, op string) error {
+	s := &b.suspicion
+	if !s.mu.TryLock() {
+		return nil
+	}
+	defer s.mu.Unlock()
+	if time.Since(s.asked) >= silence/2 {
+		ask, done := context.WithTimeout(ctx, silence)
+		info, err := b.js.AccountInfo(ask)
+		done()
+		s.full = err == nil && info.Limits.MaxStore >= 0 && info.Store >= uint64(info.Limits.MaxStore)
+		s.asked = time.Now()
+	}
+	if !s.full {
+		return nil
+	}
+	return fault.New(op, fault.JetStreamExhausted, "JetStream did not confirm that the message is stored, and stores nothing now: "+
+		"its disk is full, or the storage of its account used up").After(time.Second)
 }
 
 // publishable refuses what can be known to fail before it is sent.
@@ -126,18 +183,6 @@ func (w *window) answer(i int, err error) {
 func (w *window) fail(err error) {
 	for i := range w.errs {
 		w.answer(i, err)
-	}
-}
-
-func (w *window) wait(ctx context.Context) {
-	timer := time.NewTimer(publishWait)
-	defer timer.Stop()
-	select {
-	case <-w.done:
-	case <-ctx.Done():
-		w.fail(fault.FromContext(w.op, ctx, "JetStream to confirm that the message is stored"))
-	case <-timer.C:
-		w.fail(fault.New(w.op, fault.DeadlineExceeded, "JetStream did not confirm within %s that the message is stored", publishWait))
 	}
 }
 

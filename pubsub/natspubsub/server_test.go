@@ -3,8 +3,12 @@ package natspubsub
 import (
 	"context"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
@@ -45,6 +49,48 @@ func TestFullStreamRefusesAndDropsNothing(t *testing.T) {
 	}
 	if _, err := open(ctx, host, Config{MaxAge: time.Hour, Partitions: 4}); fault.ReasonOf(err) != fault.BadManifest {
 		t.Errorf("another number of partitions: %v", err)
+	}
+}
+
+// A server whose disk fills up answers nothing to a write that failed. Publishers find out why, and do not wait on.
+func TestSilentFullServer(t *testing.T) {
+	t.Parallel()
+	s := startServer(t, t.TempDir(), -1)
+	nc := connect(t, s.ClientURL())
+	b := openOn(t, hostOn(nc, "silent"), nil).(*broker)
+	ctx := t.Context()
+	defer b.Close(context.Background())
+	if err := b.js.DeleteStream(ctx, b.names.stream); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nc.Subscribe(b.names.root+".>", func(*nats.Msg) {}); err != nil { // takes the messages and says nothing
+		t.Fatal(err)
+	}
+	limits := server.JetStreamAccountLimits{MaxMemory: -1, MaxStore: 0, MaxStreams: -1, MaxConsumers: -1, MaxAckPending: -1, MemoryMaxStreamBytes: -1, StoreMaxStreamBytes: -1}
+	if err := s.GlobalAccount().UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{"": limits}); err != nil {
+		t.Fatal(err)
+	}
+	var publishers sync.WaitGroup
+	for p := range 4 {
+		publishers.Go(func() {
+			for _, err := range b.Publish(ctx, "t", []pubsub.Message{{ID: fmt.Sprint(p, "a")}, {ID: fmt.Sprint(p, "b"), Key: "k"}}) {
+				if fault.ReasonOf(err) != fault.JetStreamExhausted || fault.RetryAfter(err) == 0 {
+					t.Errorf("a publish that is not answered: %v", err)
+				}
+			}
+		})
+	}
+	publishers.Wait()
+
+	// One that merely is slow is waited for.
+	limits.MaxStore = -1
+	if err := s.GlobalAccount().UpdateJetStreamLimits(map[string]server.JetStreamAccountLimits{"": limits}); err != nil {
+		t.Fatal(err)
+	}
+	patient, cancel := context.WithTimeout(ctx, 3*silence)
+	defer cancel()
+	if err := b.Publish(patient, "t", []pubsub.Message{{ID: "late"}})[0]; fault.KindOf(err) != fault.Timeout {
+		t.Errorf("a publish to a slow server: %v", err)
 	}
 }
 

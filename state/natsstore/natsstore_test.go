@@ -155,6 +155,37 @@ func TestAFullBucket(t *testing.T) {
 	}
 }
 
+// A server whose disk fills up answers nothing to a write that failed. The store finds out why, and does not wait on.
+func TestASilentServerThatIsFull(t *testing.T) {
+	conn := connect(t, start(t, t.TempDir(), 1))
+	s := openOn(t, conn, 1, "").(*watchedStore)
+	defer s.Close(context.Background())
+	if err := s.js.DeleteStream(t.Context(), s.keys.stream()); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if s.js, err = jetstream.NewWithAPIPrefix(conn, "full"); err != nil { // what it says of itself, the test says
+		t.Fatal(err)
+	}
+	for subject, answer := range map[string]string{
+		s.keys.root + ">": "",
+		"full.INFO":       `{"type":"io.nats.jetstream.api.v1.account_info_response","storage":1,"limits":{"max_storage":0}}`,
+	} {
+		if _, err := conn.Subscribe(subject, func(m *nats.Msg) {
+			if answer != "" {
+				_ = m.Respond([]byte(answer))
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, ops := range [][]state.Op{{{Kind: state.Set, Key: "k"}}, {{Kind: state.Set, Key: "k"}, {Kind: state.Set, Key: "l"}}} {
+		if _, err := s.Apply(t.Context(), ops); fault.ReasonOf(err) != fault.JetStreamExhausted || fault.RetryAfter(err) == 0 {
+			t.Errorf("Apply of %d = %v", len(ops), err)
+		}
+	}
+}
+
 func TestABucketOfAnotherMaking(t *testing.T) {
 	conn := connect(t, start(t, t.TempDir(), 1))
 	js, err := jetstream.New(conn)

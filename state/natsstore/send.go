@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -15,6 +16,9 @@ import (
 
 // headerRoom is what the headers of a message may take of the server's max_payload.
 const headerRoom = 1 << 10
+
+// silence is how long a write is not answered until the store asks why.
+const silence = 500 * time.Millisecond
 
 // ack is the server's answer to a publish.
 type ack struct {
@@ -96,7 +100,7 @@ func (s *store) batch(steps []step) (msgs []*nats.Msg, place []int) {
 // begin sends the first message of a batch and waits until the server has room for the batch: the only answer that comes
 // before the last.
 func (s *store) begin(ctx context.Context, msg *nats.Msg) error {
-	answer, err := s.conn.RequestMsgWithContext(ctx, msg)
+	answer, err := s.request(ctx, msg)
 	if err != nil || len(answer.Data) == 0 {
 		return err
 	}
@@ -109,7 +113,7 @@ func (s *store) begin(ctx context.Context, msg *nats.Msg) error {
 
 // publish sends a message and waits for the server's answer. It tries once.
 func (s *store) publish(ctx context.Context, msg *nats.Msg) (a ack, err error) {
-	answer, err := s.conn.RequestMsgWithContext(ctx, msg)
+	answer, err := s.request(ctx, msg)
 	if err != nil {
 		return a, err
 	}
@@ -125,12 +129,56 @@ func (s *store) publish(ctx context.Context, msg *nats.Msg) (a ack, err error) {
 	return a, nil
 }
 
+// request sends a message and waits for its answer, but not for one that will not come: a server whose disk has filled up
+// answers nothing to the writes that failed.
+func (s *store) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	doubted := make(chan struct{})
+	doubt := time.AfterFunc(silence, func() {
+		defer close(doubted)
+		for ctx.Err() == nil {
+			if s.full(ctx) {
+				cancel(errFull)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(silence):
+			}
+		}
+	})
+	answer, err := s.conn.RequestMsgWithContext(ctx, msg)
+	cause := context.Cause(ctx)
+	cancel(nil)
+	if !doubt.Stop() {
+		<-doubted
+	}
+	if err != nil && cause == errFull {
+		return nil, errFull
+	}
+	return answer, err
+}
+
+// errFull ends the wait for an answer of a server that stores nothing.
+var errFull = errors.New("JetStream did not confirm the write, and stores nothing now: its disk is full, or the storage of its account used up")
+
+// full says that the limits of the account let nothing be stored: its storage is used up, or the host of an embedded
+// fabric has closed it because its disk is full.
+func (s *store) full(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	info, err := s.js.AccountInfo(ctx)
+	return err == nil && info.Limits.MaxStore >= 0 && info.Store >= uint64(info.Limits.MaxStore)
+}
+
 // failed makes a fault of what the server or the client library said.
 func (s *store) failed(ctx context.Context, op, key string, err error) *fault.Error {
 	var api *jetstream.APIError
 	switch {
 	case s.life != nil && s.life.Err() != nil:
 		return fault.New(op, fault.BackendDown, "the store was closed before JetStream answered").With("key", key)
+	case err == errFull:
+		return fault.New(op, fault.JetStreamExhausted, "on %q: %w", key, err).With("key", key).After(time.Second)
 	case ctx.Err() != nil:
 		return fault.FromContext(op, ctx, "JetStream")
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout), errors.Is(err, context.Canceled):

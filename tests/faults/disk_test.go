@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -57,6 +59,42 @@ func fill(t *testing.T, dir string) (free func()) {
 	}
 }
 
+// filledUnderPublishers fills the disk while messages are published. In the moment in which the disk fills up the server
+// answers nothing to a write that fails: each publisher is told all the same, and not by the end of its time.
+func filledUnderPublishers(t *testing.T, dir string, publish func(id string) error) (free func()) {
+	var publishers sync.WaitGroup
+	var refused atomic.Int64
+	stop := make(chan struct{})
+	for p := range 4 {
+		publishers.Go(func() {
+			for n := 0; ; n++ {
+				err := publish(fmt.Sprintf("while/%d/%d", p, n))
+				switch kind := fault.KindOf(err); {
+				case kind == fault.Exhausted:
+					refused.Add(1)
+				case kind == fault.Timeout || kind == fault.Canceled || kind == fault.Internal:
+					t.Errorf("a publish while the disk fills: %v (%v)", err, kind)
+				}
+				select {
+				case <-stop:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+	}
+	free = fill(t, dir)
+	machine.Until(t, "publishers are refused", func() error {
+		if n := refused.Load(); n < 8 {
+			return fmt.Errorf("%d so far", n)
+		}
+		return nil
+	})
+	close(stop)
+	publishers.Wait()
+	return free
+}
+
 func TestFullDisk(t *testing.T) {
 	m := machine.New(t)
 	m.Dir = smallDisk(t, "384m")
@@ -77,9 +115,7 @@ func TestFullDisk(t *testing.T) {
 		return err
 	}
 	publish := func(id string) error {
-		bounded, done := context.WithTimeout(ctx, 3*time.Second) // the server may not say that the disk has just filled up
-		defer done()
-		_, err := c.Publish(bounded, "jobs", []byte(id))
+		_, err := c.Publish(ctx, "jobs", []byte(id)) // no deadline of its own: the answer may not take the lane's
 		if err == nil {
 			events.note(events.stored, id)
 		}
@@ -93,19 +129,19 @@ func TestFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	free := fill(t, m.Dir)
+	free := filledUnderPublishers(t, m.Dir, publish)
 	for what, write := range map[string]func(string) error{"state": set, "publish": publish} {
 		n := 0
 		machine.Until(t, what+" is refused", func() error {
 			n++
-			err := write(fmt.Sprintf("during/%d", n))
-			if err == nil {
+			switch err := write(fmt.Sprintf("during/%d", n)); {
+			case err == nil:
 				return fmt.Errorf("write %d was accepted", n)
-			}
-			if fault.KindOf(err) != fault.Exhausted {
+			case fault.KindOf(err) == fault.Exhausted:
+				return nil
+			default:
 				return err
 			}
-			return nil
 		})
 		for range 5 {
 			n++
