@@ -150,6 +150,9 @@ func (s *stream) readAll(ctx context.Context, limit int64) (*call.Response, erro
 	if s.headSize > limit {
 		return nil, tooLarge(s.headSize)
 	}
+	if err := call.TakeRoom(ctx, s.headSize); err != nil {
+		return nil, err // the peer waits for credit meanwhile, and is told when the stream closes
+	}
 	body := make([]byte, 0, s.headSize)
 	for {
 		chunk, err := s.Recv(ctx)

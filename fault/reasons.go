@@ -39,6 +39,7 @@ const (
 	FabricDown         Reason = "FABRIC_DOWN"
 	FabricConfig       Reason = "FABRIC_CONFIG"
 	FabricBusy         Reason = "FABRIC_BUSY"
+	BodiesFull         Reason = "BODIES_FULL"
 	StreamBroken       Reason = "STREAM_BROKEN"
 	JetStreamRefused   Reason = "JETSTREAM_REFUSED"
 	JetStreamExhausted Reason = "JETSTREAM_EXHAUSTED"
@@ -137,6 +138,7 @@ var reasonTable = []Entry{
 	{FabricDown, Unavailable, true, "The NATS fabric cannot be reached.", "Check the server of --fabric, or whether another sidecar of this machine holds the embedded one."},
 	{FabricConfig, Invalid, true, "The fabric's address, credentials or port cannot work.", "Correct what the message names."},
 	{FabricBusy, Exhausted, true, "The sidecar already works on as many inbound calls as it may.", "Wait for the given retry-after."},
+	{BodiesFull, Exhausted, true, "The large requests that the sidecar works on take all the memory there is for them.", "Wait for the given retry-after; send fewer large bodies at once, or stream them with InvokeStream."},
 	{StreamBroken, Unavailable, false, "A stream lost frames or its peer and was reset.", "Open the stream again."},
 	{JetStreamRefused, Unavailable, false, "JetStream did not accept the operation.", "The message holds the server's own answer."},
 	{JetStreamExhausted, Exhausted, true, "JetStream reached a limit of its account, stream or disk.", "Free space, or raise the limit the message names."},

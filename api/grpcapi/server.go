@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/fault"
@@ -53,6 +54,8 @@ type Options struct {
 	Token string
 	// MaxBody is the largest body in bytes.
 	MaxBody int64
+	// Bodies is shared with the other front doors; nil means a budget of this one's own.
+	Bodies *bodies.Budget
 	// Reflection lets tools such as grpcurl ask for the schema; meant for loopback.
 	Reflection bool
 	Log        *slog.Logger
@@ -69,13 +72,18 @@ type Server struct {
 func New(o Options) *Server {
 	drained, drain := context.WithCancel(context.Background())
 	s := &Server{health: health.NewServer(), draining: drain}
-	gate := gate{log: o.Log, drained: drained, maxBody: int(o.MaxBody)}
+	gate := &gate{log: o.Log, drained: drained, maxBody: int(o.MaxBody), bodies: o.Bodies}
+	maxRead := 2*o.MaxBody + envelopeRoom // so that a body over the limit gets an answer that explains it
+	if gate.bodies == nil {
+		gate.bodies = bodies.NewBudget(maxRead)
+	}
 	if o.Token != "" {
 		sum := sha256.Sum256([]byte(o.Token))
 		gate.token = sum[:]
 	}
 	s.grpc = grpc.NewServer(
-		grpc.MaxRecvMsgSize(2*int(o.MaxBody)+envelopeRoom), // so that a body over the limit gets an answer that explains it
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.MaxRecvMsgSize(int(maxRead)),
 		grpc.MaxSendMsgSize(int(o.MaxBody)+envelopeRoom),
 		grpc.MaxConcurrentStreams(1<<14),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -87,9 +95,9 @@ func New(o Options) *Server {
 		grpc.UnaryInterceptor(gate.unary),
 		grpc.StreamInterceptor(gate.stream),
 	)
-	sidecastv1.RegisterInvocationServer(s.grpc, &invocationServer{invocation: o.Blocks.Invocation})
-	sidecastv1.RegisterPubSubServer(s.grpc, &pubsubServer{pubsub: o.Blocks.PubSub})
-	sidecastv1.RegisterStateServer(s.grpc, &stateServer{state: o.Blocks.State})
+	s.grpc.RegisterService(bounded(&sidecastv1.Invocation_ServiceDesc, gate), &invocationServer{invocation: o.Blocks.Invocation})
+	s.grpc.RegisterService(bounded(&sidecastv1.PubSub_ServiceDesc, gate), &pubsubServer{pubsub: o.Blocks.PubSub})
+	s.grpc.RegisterService(bounded(&sidecastv1.State_ServiceDesc, gate), &stateServer{state: o.Blocks.State})
 	sidecastv1.RegisterLockServer(s.grpc, &lockServer{lock: o.Blocks.Lock})
 	sidecastv1.RegisterRuntimeServer(s.grpc, &runtimeServer{runtime: o.Blocks.Runtime})
 	sidecastv1.RegisterAppServer(s.grpc, &appServer{hub: o.Hub})
@@ -140,6 +148,7 @@ type gate struct {
 	token   []byte // SHA-256 of it, so that the comparison tells not even its length
 	drained context.Context
 	maxBody int
+	bodies  *bodies.Budget
 	log     *slog.Logger
 }
 
@@ -148,10 +157,6 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		return nil, faultgrpc.Err(err)
 	}
 	defer g.contain(info.FullMethod, &err)
-	if body, ok := req.(interface{ GetData() []byte }); ok && len(body.GetData()) > g.maxBody {
-		return nil, faultgrpc.Err(fault.New(info.FullMethod, fault.BodyTooLarge,
-			"the body has %d bytes; this sidecar takes %d", len(body.GetData()), g.maxBody))
-	}
 	resp, err = handle(ctx, req)
 	if err != nil {
 		return nil, faultgrpc.Err(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/api/admin"
+	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/api/grpcapi"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
@@ -39,7 +40,7 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.StopTimeout(c.GracePeriod+5*time.Second),
 		fx.Supply(c, log, shutdownFunc(shutdown)),
 		fx.Provide(newSelf, newListeners, newTracer, telemetry.NewMetrics, newFabric, newSystem, newComponents,
-			newChannel, newBlocks, newGRPC, newAdmin, newDrainer),
+			newChannel, newBlocks, newBodies, newGRPC, newAdmin, newDrainer),
 		fx.Invoke(serveAPI, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register),
 	)
 }
@@ -202,9 +203,12 @@ func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.Sys
 	})
 }
 
-func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, log *slog.Logger) *grpcapi.Server {
+// newBodies is what the front doors share: memory is bounded in sum, whichever door the bodies come through.
+func newBodies(c *config) *bodies.Budget { return bodies.NewBudget(c.maxBody) }
+
+func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Budget, log *slog.Logger) *grpcapi.Server {
 	return grpcapi.New(grpcapi.Options{
-		Blocks: b, Hub: hub, Token: c.token, MaxBody: c.maxBody, Reflection: c.loopback(), Log: log,
+		Blocks: b, Hub: hub, Token: c.token, MaxBody: c.maxBody, Bodies: budget, Reflection: c.loopback(), Log: log,
 	})
 }
 

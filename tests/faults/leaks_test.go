@@ -5,9 +5,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/sidecast/sidecast/fault"
 	sidecast "github.com/sidecast/sidecast/sdk/go"
 	"github.com/sidecast/sidecast/tests/machine"
 )
@@ -102,6 +105,57 @@ func TestNothingIsLeftOfClientsThatCameAndWent(t *testing.T) {
 		return nil
 	})
 	t.Logf("before %v, after %v", before, sizes())
+}
+
+// Many large bodies at once take no more memory than there is for them: the callers are served one after the other, or
+// told to come back.
+func TestMemoryOfManyLargeBodies(t *testing.T) {
+	m := machine.New(t)
+	target, s := m.Sidecar("target"), m.Sidecar("caller")
+	target.Serve(handlers("target")...)
+	meet(t, s, "target", 1)
+	c := s.Client()
+	body := bytes.Repeat([]byte("0123456789abcdef"), 4<<20) // 64 MiB
+	var served, refused atomic.Int64
+	var calls sync.WaitGroup
+	for range 24 {
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), long)
+			defer cancel()
+			switch answer, err := c.Invoke(ctx, "target", "echo", body); {
+			case err == nil && bytes.Equal(answer.Data, body):
+				served.Add(1)
+			case err == nil:
+				t.Error("the body came back changed")
+			case fault.KindOf(err) == fault.Exhausted && fault.RetryAfter(err) > 0:
+				refused.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { calls.Wait(); close(done) }()
+	largest := map[string]int{}
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		case <-time.After(20 * time.Millisecond):
+		}
+		for _, side := range []*machine.Sidecar{target, s} {
+			largest[side.App] = max(largest[side.App], resident(t, side))
+		}
+	}
+	t.Logf("%d served, %d refused, at most %v MiB", served.Load(), refused.Load(), largest)
+	if served.Load() == 0 {
+		t.Error("nobody was served")
+	}
+	for name, most := range largest {
+		if most > 2048 { // two dozen bodies and their answers are 3072 before anything is copied
+			t.Errorf("%s took %d MiB", name, most)
+		}
+	}
 }
 
 // Large bodies pass, and the memory they took is not kept.

@@ -1,0 +1,197 @@
+// Package bodies bounds the memory that the bodies of calls take at the front doors, in sum, whatever is offered.
+//
+// A request is large or small only once it has been read, so no more than a few are read at a time, and those that turn
+// out to be large take their share of a budget before they go on, or are refused. Answers have a budget of their own: a call that holds its
+// request never waits for a share that other requests hold.
+//
+// It promises no fairness between callers and counts no small bodies: lanes bound how many of those there are.
+//
+//	share := budget.Open()
+//	defer share.Close()
+//	err := share.Read(ctx, op, func() (int, error) { return size, stream.RecvMsg(m) })
+//	answer, err := call(share.Context(ctx), m)
+package bodies
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+const (
+	// large is the size in bytes from which a body is counted.
+	large = 64 << 10
+	// budget is what all large requests hold together, and all large answers.
+	budget = 128 << 20
+	// reading is what the requests being read may hold together, if each is as large as can be.
+	reading = 256 << 20
+	// fewest and most bound how many are read at a time.
+	fewest, most = 2, 64
+	// parking is how many large requests that have been read may wait for room in the budget.
+	parking = 2
+	// stall is how long those in line trust that the ones being read go on: a caller that has stopped in the middle of its
+	// request must not hold up all others. patience is how long they wait in all.
+	stall, patience = time.Second, 5 * time.Second
+	// retryAfter is how long a refused caller is asked to wait.
+	retryAfter = 500 * time.Millisecond
+)
+
+// Budget is what the front doors of a sidecar share.
+type Budget struct {
+	readers, late     chan struct{} // hold one for each request being read
+	parked            chan struct{} // holds one for each that has been read and waits for room
+	requests, answers *semaphore.Weighted
+	size              int64
+}
+
+// NewBudget returns a budget for requests of up to maxRead bytes.
+func NewBudget(maxRead int64) *Budget { return newBudget(maxRead, budget) }
+
+func newBudget(maxRead, size int64) *Budget {
+	n := min(max(reading/max(maxRead, 1), fewest), most)
+	return &Budget{
+		readers: make(chan struct{}, n), late: make(chan struct{}, n), parked: make(chan struct{}, parking),
+		requests: semaphore.NewWeighted(size), answers: semaphore.NewWeighted(size), size: size,
+	}
+}
+
+// Share is what one call holds.
+type Share struct {
+	b        *Budget
+	requests int64
+
+	mu      sync.Mutex // attempts may race
+	answers int64
+	closed  bool
+}
+
+// Open begins a call.
+func (b *Budget) Open() *Share { return &Share{b: b} }
+
+// Close gives back what the call holds: its request and its answer are no longer used.
+func (s *Share) Close() {
+	if s.requests > 0 {
+		s.b.requests.Release(s.requests)
+		s.requests = 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	if s.answers > 0 {
+		s.b.answers.Release(s.answers)
+		s.answers = 0
+	}
+}
+
+// Read calls read, which reads a whole request and returns its size, when it is the caller's turn, and takes the share of
+// that request. It fails with fault.BodiesFull when the requests before it leave no room in time, and as read fails.
+func (s *Share) Read(ctx context.Context, op string, read func() (int, error)) error {
+	size, err := s.b.read(ctx, op, read)
+	if err != nil || size < large {
+		return err
+	}
+	weight := min(int64(size), s.b.size) // one always fits
+	if !s.b.requests.TryAcquire(weight) {
+		if err := s.b.park(ctx, op, weight); err != nil {
+			return err
+		}
+	}
+	s.requests += weight
+	return nil
+}
+
+func (b *Budget) read(ctx context.Context, op string, read func() (int, error)) (int, error) {
+	slot, err := b.enter(ctx, op)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { <-slot }()
+	return read()
+}
+
+// park waits for room, which takes memory, but nobody's turn to read: small requests go on.
+func (b *Budget) park(ctx context.Context, op string, weight int64) error {
+	select {
+	case b.parked <- struct{}{}:
+		defer func() { <-b.parked }()
+	default:
+		return full(ctx, op)
+	}
+	bounded, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if b.requests.Acquire(bounded, weight) != nil {
+		return full(ctx, op)
+	}
+	return nil
+}
+
+// enter waits for a turn to read. The turn ends when its slot is received from.
+func (b *Budget) enter(ctx context.Context, op string) (slot chan struct{}, err error) {
+	select {
+	case b.readers <- struct{}{}:
+		return b.readers, nil
+	default:
+	}
+	timer := time.NewTimer(stall)
+	defer timer.Stop()
+	select {
+	case b.readers <- struct{}{}:
+		return b.readers, nil
+	case <-ctx.Done():
+		return nil, full(ctx, op)
+	case <-timer.C:
+	}
+	timer.Reset(patience - stall)
+	select {
+	case b.readers <- struct{}{}:
+		return b.readers, nil
+	case b.late <- struct{}{}:
+		return b.late, nil
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	return nil, full(ctx, op)
+}
+
+func full(ctx context.Context, op string) error {
+	if ctx.Err() != nil {
+		return fault.FromContext(op, ctx, "room for the body among those of other calls")
+	}
+	return fault.New(op, fault.BodiesFull, "the bodies of other calls take all the room there is for them").After(retryAfter)
+}
+
+// Context returns ctx with the share as the room that the call's answer takes.
+func (s *Share) Context(ctx context.Context) context.Context { return call.WithRoom(ctx, s) }
+
+// Take implements call.Room. It waits for as long as ctx allows, but not while the answer of another attempt of the same
+// call is held: two such calls could wait for each other.
+func (s *Share) Take(ctx context.Context, bytes int64) error {
+	const op = "take an answer"
+	if bytes < large {
+		return nil
+	}
+	weight := min(bytes, s.b.size) // one always fits
+	s.mu.Lock()
+	again := s.answers > 0
+	s.mu.Unlock()
+	switch {
+	case again && !s.b.answers.TryAcquire(weight):
+		return fault.E(op, fault.Exhausted, fault.AnswerTooLarge, errors.New("the answers of other calls leave no room for that of a further attempt"))
+	case !again && s.b.answers.Acquire(ctx, weight) != nil:
+		return fault.FromContext(op, ctx, "room for a body of this size among those of other calls")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		s.b.answers.Release(weight)
+		return fault.New(op, fault.CallCanceled, "the call has ended")
+	}
+	s.answers += weight
+	return nil
+}

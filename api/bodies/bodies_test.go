@@ -1,0 +1,217 @@
+package bodies
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const mega = 1 << 20
+
+// Whatever is offered, no more is held than the budget, no more is read than may be, and every call gets its turn or a
+// refusal that says when to come back.
+func TestOfferedTooMuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(reading/4, 10*mega)
+		var reading, held, most, served, refused atomic.Int64
+		var calls sync.WaitGroup
+		for range 200 {
+			calls.Go(func() {
+				share := b.Open()
+				defer share.Close()
+				err := share.Read(t.Context(), "call", func() (int, error) {
+					if n := reading.Add(1); n > 4 {
+						t.Errorf("%d are read at once", n)
+					}
+					time.Sleep(time.Millisecond)
+					reading.Add(-1)
+					return 3 * mega, nil
+				})
+				if err != nil {
+					if fault.ReasonOf(err) != fault.BodiesFull || fault.KindOf(err) != fault.Exhausted || fault.RetryAfter(err) == 0 {
+						t.Errorf("refused with %v", err)
+					}
+					refused.Add(1)
+					return
+				}
+				now := held.Add(3)
+				for seen := most.Load(); now > seen && !most.CompareAndSwap(seen, now); seen = most.Load() {
+				}
+				time.Sleep(200 * time.Millisecond)
+				held.Add(-3)
+				served.Add(1)
+			})
+		}
+		calls.Wait()
+		if most.Load() != 9 {
+			t.Errorf("%d MiB of 10 were held at once", most.Load())
+		}
+		if served.Load() < 3 || refused.Load() == 0 || served.Load()+refused.Load() != 200 {
+			t.Errorf("%d served, %d refused of 200", served.Load(), refused.Load())
+		}
+	})
+}
+
+// Small requests pass while large ones wait for room.
+func TestSmallOnesPassLargeOnes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(reading/2, mega)
+		holder := b.Open()
+		if err := holder.Read(t.Context(), "large", func() (int, error) { return mega, nil }); err != nil {
+			t.Fatal(err)
+		}
+		var waiting sync.WaitGroup
+		for range parking {
+			waiting.Go(func() {
+				share := b.Open()
+				defer share.Close()
+				if err := share.Read(t.Context(), "large", func() (int, error) { return mega, nil }); err != nil {
+					t.Errorf("one that waits: %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		began := time.Now()
+		share := b.Open()
+		if err := share.Read(t.Context(), "small", func() (int, error) { return large - 1, nil }); err != nil {
+			t.Errorf("a small one: %v", err)
+		}
+		if err := share.Read(t.Context(), "large", func() (int, error) { return large, nil }); fault.ReasonOf(err) != fault.BodiesFull {
+			t.Errorf("one more that would have to wait: %v", err)
+		}
+		if time.Since(began) > 0 { // on the bubble's clock
+			t.Error("they were made to wait")
+		}
+		holder.Close()
+		waiting.Wait()
+	})
+}
+
+// Callers that stop in the middle of their requests do not keep others out.
+func TestStalledReaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(reading/4, 10*mega)
+		release := make(chan struct{})
+		var stalled sync.WaitGroup
+		for range 4 {
+			stalled.Go(func() {
+				share := b.Open()
+				defer share.Close()
+				err := share.Read(t.Context(), "stalled", func() (int, error) { <-release; return 0, errors.New("cut") })
+				if err == nil || fault.ReasonOf(err) == fault.BodiesFull {
+					t.Errorf("reading failed with %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		var others sync.WaitGroup
+		for range 20 {
+			others.Go(func() {
+				share := b.Open()
+				defer share.Close()
+				if err := share.Read(t.Context(), "other", func() (int, error) { return 1, nil }); err != nil {
+					t.Errorf("kept out: %v", err)
+				}
+			})
+		}
+		others.Wait()
+		gone, leave := context.WithCancel(t.Context())
+		leave()
+		share := b.Open()
+		if err := share.Read(gone, "gone", func() (int, error) { t.Error("was read"); return 0, nil }); fault.KindOf(err) != fault.Canceled {
+			t.Errorf("a caller that has gone: %v", err)
+		}
+		close(release)
+		stalled.Wait()
+		if len(b.readers)+len(b.late) > 0 {
+			t.Error("a turn was not given back")
+		}
+	})
+}
+
+func TestOneAlwaysFits(t *testing.T) {
+	b := newBudget(1, mega)
+	for range 3 {
+		share := b.Open()
+		if err := share.Read(t.Context(), "huge", func() (int, error) { return 5 * mega, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := call.TakeRoom(share.Context(t.Context()), 5*mega); err != nil {
+			t.Fatal(err)
+		}
+		share.Close()
+	}
+}
+
+// Answers wait for each other, not for requests; a further attempt of the same call is refused rather than made to wait
+// for what its own call holds; and one that comes when the call has ended holds nothing.
+func TestAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(1, 2*mega)
+		first, second := b.Open(), b.Open()
+		if err := first.Read(t.Context(), "first", func() (int, error) { return 2 * mega, nil }); err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Take(t.Context(), 2*mega); err != nil {
+			t.Fatal(err)
+		}
+		if err := first.Take(t.Context(), 2*mega); fault.KindOf(err) != fault.Exhausted || fault.NotSent(err) {
+			t.Errorf("a second answer: %v", err)
+		}
+		bounded, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := second.Take(bounded, mega); fault.KindOf(err) != fault.Timeout {
+			t.Errorf("without room: %v", err)
+		}
+		if err := second.Take(t.Context(), large-1); err != nil {
+			t.Errorf("a small one: %v", err)
+		}
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			if err := second.Take(t.Context(), mega); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		first.Close()
+		waiting.Wait()
+		if err := first.Take(t.Context(), mega); fault.KindOf(err) != fault.Canceled {
+			t.Errorf("after the end: %v", err)
+		}
+		second.Close()
+		if !b.answers.TryAcquire(2*mega) || !b.requests.TryAcquire(2*mega) {
+			t.Error("room was not given back")
+		}
+	})
+}
+
+func TestWithoutARoomThereIsNoBound(t *testing.T) {
+	if err := call.TakeRoom(t.Context(), 1<<50); err != nil {
+		t.Error(err)
+	}
+}
+
+func BenchmarkShare(b *testing.B) {
+	budget := NewBudget(64 << 20)
+	ctx := b.Context()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			share := budget.Open()
+			_ = share.Read(ctx, "call", func() (int, error) { return 1024, nil })
+			_ = share.Context(ctx)
+			share.Close()
+		}
+	})
+}

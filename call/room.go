@@ -1,0 +1,25 @@
+package call
+
+import "context"
+
+// Room is the memory that a call's answer may take. Whoever reads a large answer asks for room before it does; whoever
+// made the room gets it back when the answer is no longer used.
+type Room interface {
+	// Take waits until there is room for that many bytes, as long as ctx allows. Its error is a fault.
+	Take(ctx context.Context, bytes int64) error
+}
+
+type roomKey struct{}
+
+// WithRoom returns ctx with the room of its call.
+func WithRoom(ctx context.Context, r Room) context.Context {
+	return context.WithValue(ctx, roomKey{}, r)
+}
+
+// TakeRoom asks the room of ctx for bytes. Without a room there is no bound.
+func TakeRoom(ctx context.Context, bytes int64) error {
+	if r, ok := ctx.Value(roomKey{}).(Room); ok {
+		return r.Take(ctx, bytes)
+	}
+	return nil
+}
