@@ -36,6 +36,7 @@ const patience = 20 * time.Second
 type sidecar struct {
 	t       *testing.T
 	server  *Server
+	set     *components.Set
 	address string
 	conn    *grpc.ClientConn
 }
@@ -73,7 +74,7 @@ func start(t *testing.T, dir, app, instance string) *sidecar {
 		t.Fatal(err)
 	}
 	s := &sidecar{
-		t: t, server: New(Options{Blocks: b, Hub: hub, MaxBody: 8 << 20, Log: log}), address: listener.Addr().String(),
+		t: t, set: set, server: New(Options{Blocks: b, Hub: hub, MaxBody: 8 << 20, Log: log}), address: listener.Addr().String(),
 	}
 	serving := make(chan error, 1)
 	go func() { serving <- s.server.Serve(listener) }()
