@@ -109,10 +109,13 @@ func (e *embedded) connect(ctx context.Context, l *link) error {
 	if deadline, bounded := ctx.Deadline(); bounded {
 		timeout = max(min(timeout, time.Until(deadline)), time.Millisecond)
 	}
+	// A server that is alive holds up those who send faster than others read, on a busy machine for seconds. One that hangs is
+	// found out by the flush that it holds up.
+	const flush = 15 * time.Second
 	return l.dial("nats://127.0.0.1:1", append(l.options(e.config.AppID+"/"+e.config.Instance),
 		nats.SetCustomDialer(e), nats.Nkey(public, key.Sign),
 		nats.Timeout(timeout), nats.ReconnectWait(electEvery), nats.ReconnectJitter(electEvery, 0),
-		nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.FlusherTimeout(5*time.Second),
+		nats.PingInterval(2*time.Second), nats.MaxPingsOutstanding(2), nats.FlusherTimeout(flush),
 		nats.IgnoreDiscoveredServers()))
 }
 
