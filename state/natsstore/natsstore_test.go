@@ -33,8 +33,11 @@ func openOn(t testing.TB, conn *nats.Conn, replicas int, bucket string) state.St
 }
 
 func bucketOf(s state.Store) string {
-	if w, ok := s.(*watchedStore); ok {
-		return w.keys.bucket
+	switch s := s.(type) {
+	case electing:
+		return s.keys.bucket
+	case *watchedStore:
+		return s.keys.bucket
 	}
 	return s.(*store).keys.bucket
 }
@@ -59,7 +62,40 @@ func TestConformanceReplicated(t *testing.T) {
 	if testing.Short() {
 		t.Skip("three servers take a while")
 	}
-	conformance(t, 3, func(t *testing.T, conn *nats.Conn, bucket string) state.Store { return openOn(t, conn, 3, bucket) }, statetest.Traits{})
+	conformance(t, 3, func(t *testing.T, conn *nats.Conn, bucket string) state.Store {
+		return electing{openOn(t, conn, 3, bucket).(*watchedStore)}
+	}, statetest.Traits{})
+}
+
+// electing is a store of a cluster as its lane uses it. Servers that get no time to run on a busy machine elect new
+// leaders; until there is one nobody answers, the store says that nothing was sent, and a lane tries again.
+type electing struct{ *watchedStore }
+
+func (s electing) again(ctx context.Context, try func() error) error {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if err := try(); !fault.NotSent(err) || fault.KindOf(err) != fault.Unavailable || s.life.Err() != nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
+func (s electing) Get(ctx context.Context, keys []string) (items []state.Item, err error) {
+	err = s.again(ctx, func() (err error) { items, err = s.watchedStore.Get(ctx, keys); return err })
+	return items, err
+}
+
+func (s electing) Apply(ctx context.Context, ops []state.Op) (etags []string, err error) {
+	err = s.again(ctx, func() (err error) { etags, err = s.watchedStore.Apply(ctx, ops); return err })
+	return etags, err
+}
+
+func (s electing) Scan(ctx context.Context, prefix, after string, limit int, keysOnly bool) (items []state.Item, err error) {
+	err = s.again(ctx, func() (err error) { items, err = s.watchedStore.Scan(ctx, prefix, after, limit, keysOnly); return err })
+	return items, err
+}
+
+func (s electing) Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(state.Event) error) error {
+	return s.again(ctx, func() error { return s.watchedStore.Watch(ctx, prefix, onlyChanges, fn) })
 }
 
 // TestConformanceOldServer checks what is left of the store on NATS 2.10: single ops, no watch.
@@ -301,7 +337,11 @@ func TestTheBucketIsDeletedUnderTheStore(t *testing.T) {
 			return nil
 		})
 	}()
-	<-current
+	select {
+	case <-current:
+	case err := <-ended:
+		t.Fatalf("the watch does not begin: %v", err)
+	}
 	if err := s.js.DeleteStream(t.Context(), s.keys.stream()); err != nil {
 		t.Fatal(err)
 	}
@@ -309,6 +349,36 @@ func TestTheBucketIsDeletedUnderTheStore(t *testing.T) {
 		t.Errorf("Apply = %v", err)
 	}
 	if err := <-ended; fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("Watch = %v", err)
+	}
+}
+
+// A watch that the server has no room for tells so; it does not try for ever in silence.
+func TestAWatchThatCannotBegin(t *testing.T) {
+	conn := connect(t, start(t, t.TempDir(), 1))
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := newKeyspace("crowded")
+	if err != nil {
+		t.Fatal(err)
+	}
+	crowded := jetstream.StreamConfig{Name: keys.stream(), Subjects: []string{keys.root + ">"}, MaxMsgsPerSubject: 1, AllowRollup: true, MaxConsumers: 1}
+	stream, err := js.CreateStream(t.Context(), crowded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "theirs"}); err != nil {
+		t.Fatal(err)
+	}
+	s := openOn(t, conn, 1, "crowded").(*watchedStore)
+	defer s.Close(context.Background())
+	w := &watch{store: s.store, op: "watch", patience: 200 * time.Millisecond, fn: func(e state.Event) error {
+		t.Errorf("saw %v", e)
+		return nil
+	}}
+	if err := w.run(t.Context()); fault.ReasonOf(err) != fault.BackendDown || !strings.Contains(err.Error(), "maximum consumers") {
 		t.Errorf("Watch = %v", err)
 	}
 }

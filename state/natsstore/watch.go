@@ -37,7 +37,7 @@ func (s *watchedStore) Watch(ctx context.Context, prefix string, onlyChanges boo
 	if err != nil {
 		return s.failed(ctx, op, prefix, err)
 	}
-	w := &watch{store: s.store, op: op, prefix: prefix, fn: fn, until: info.State.LastSeq}
+	w := &watch{store: s.store, op: op, prefix: prefix, fn: fn, until: info.State.LastSeq, patience: patience}
 	if onlyChanges {
 		w.seen = w.until
 		if w.err = w.current(); w.err != nil {
@@ -54,17 +54,21 @@ type watch struct {
 	op, prefix string
 	fn         func(state.Event) error
 
+	patience time.Duration // how long it tries in vain to go on with the snapshot; later there is no bound
+
 	until uint64 // the last revision of the snapshot
 	seen  uint64 // the last revision seen
 	told  bool   // Current was reported
 	err   error  // of fn
 }
 
-// run watches until ctx or the store ends or fn fails.
+// run watches until ctx or the store ends or fn fails. A watch that cannot begin fails; one that has begun goes on when it
+// can.
 func (w *watch) run(ctx context.Context) error {
 	life, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(w.life, cancel)()
+	moved := time.Now()
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		before := w.seen
 		err := w.read(life)
@@ -81,7 +85,10 @@ func (w *watch) run(ctx context.Context) error {
 			return w.failed(ctx, w.op, w.prefix, err)
 		}
 		if w.seen != before {
-			wait = 50 * time.Millisecond
+			wait, moved = 50*time.Millisecond, time.Now()
+		}
+		if !w.told && time.Since(moved) >= w.patience {
+			return fault.New(w.op, fault.BackendDown, "JetStream gave no consumer to watch %q through within %v: %w", w.prefix, w.patience, err).With("prefix", w.prefix)
 		}
 		w.log.Debug("a watch lost its place and resumes", "prefix", w.prefix, "revision", w.seen, "error", err)
 		select {
