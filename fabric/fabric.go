@@ -120,7 +120,7 @@ type Fabric struct {
 
 	badFrames atomic.Uint64
 	denied    atomic.Pointer[string] // the subject that the server last refused
-	clock     atomic.Int64 // pulses since Open; the age of an exchange is counted in them
+	clock     atomic.Int64           // pulses since Open; the age of an exchange is counted in them
 
 	stop    context.CancelFunc
 	workers sync.WaitGroup
