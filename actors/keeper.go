@@ -107,7 +107,7 @@ func (k *keeper) Receive(ctx actor.Context) {
 	case drain:
 		k.drain()
 	case question:
-		m.reply <- k.machine.Status(time.Now())
+		m.reply <- k.status()
 	case *actor.Started:
 		k.start()
 	case *actor.Stopped:
@@ -119,8 +119,22 @@ func (k *keeper) Receive(ctx actor.Context) {
 // guard ends the lane's life on a panic, which answers everyone who waits, and passes the panic on to the supervisor.
 func (k *keeper) guard() {
 	if cause := recover(); cause != nil {
+		k.remember()
 		k.lane.fall()
 		panic(crash{cause: cause, stack: debug.Stack()})
+	}
+}
+
+func (k *keeper) status() LaneStatus {
+	return LaneStatus{Status: k.machine.Status(time.Now()), RefusedFor: k.machine.Counts().RefusedFor}
+}
+
+// remember keeps what the machine that failed has counted, for those who ask while there is no other.
+func (k *keeper) remember() {
+	defer func() { _ = recover() }() // a machine that is broken so badly has nothing to tell
+	if k.machine != nil {
+		status := k.status()
+		k.lane.known.Store(&status)
 	}
 }
 

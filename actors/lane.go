@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"sync"
@@ -23,8 +24,14 @@ type Grant struct {
 	racer int // 0 for the attempt that the caller's goroutine makes, n for its nth hedge
 }
 
-// LaneStatus is what a lane is doing.
-type LaneStatus = resiliency.Status
+// LaneStatus is what a lane is doing, and what an operator has told it.
+type LaneStatus struct {
+	resiliency.Status
+	// RefusedFor is Refused by reason.
+	RefusedFor map[fault.Reason]uint64 `json:"refusedFor,omitempty"`
+	// Overridden is what an operator has changed of the policy.
+	Overridden []Change `json:"overridden,omitempty"`
+}
 
 // Lane is the way of all calls to one target: it alone decides whether, when, where and how often each is attempted. All
 // methods may be called concurrently.
@@ -35,7 +42,8 @@ type Lane struct {
 	pid      *actor.PID
 	tickets  sync.Pool
 
-	policy    atomic.Pointer[resiliency.Policy]
+	policy    atomic.Pointer[resiliency.Policy] // configured, with what an operator has changed
+	steering  steering
 	endpoints atomic.Pointer[[]resiliency.Endpoint]
 	admission atomic.Pointer[resiliency.Admission]
 	forced    atomic.Pointer[resiliency.Forced]
@@ -46,9 +54,11 @@ type Lane struct {
 	// asking counts the Enter messages in the mailbox, which room bounds: load cannot grow the mailbox.
 	asking, room atomic.Int64
 	// rebuffed counts the calls refused before they reached the actor.
-	rebuffed atomic.Uint64
+	rebuffed tally
 	// answered counts the calls that a fallback answered.
 	answered atomic.Uint64
+	// known is the last status of a machine that failed.
+	known atomic.Pointer[LaneStatus]
 
 	drain    sync.Once
 	draining chan struct{} // closed by the first Drain
@@ -83,6 +93,7 @@ func newLane(s *System, name string, p resiliency.Policy, balanced bool) *Lane {
 		gone:     make(chan struct{}),
 	}
 	l.tickets.New = func() any { return &ticket{reply: make(chan resiliency.Decision, 1)} }
+	l.steering.configured = p
 	l.adopt(p)
 	l.endpoints.Store(new([]resiliency.Endpoint))
 	l.admission.Store(new(resiliency.Admission))
@@ -124,6 +135,9 @@ func (l *Lane) pass(ctx context.Context, v *visit) error {
 	defer cancel()
 	d := v.enter(ctx)
 	for {
+		if l.system.observe != nil {
+			l.system.observe(ctx, Decided{Decision: d, Lane: l.name})
+		}
 		switch d.Verb {
 		case resiliency.Go:
 			d = v.try(ctx, d)
@@ -149,16 +163,20 @@ func (l *Lane) Policy() *resiliency.Policy { return l.policy.Load() }
 // Name is what the lane was made with.
 func (l *Lane) Name() string { return l.name }
 
-// SetPolicy replaces the policy. Calls that run or wait go on under the new one.
+// SetPolicy replaces the policy. Calls that run or wait go on under the new one. What an operator has changed stays so.
 func (l *Lane) SetPolicy(p resiliency.Policy) {
-	l.adopt(p)
-	l.system.post(l.pid, policyChanged{})
+	l.steering.mu.Lock()
+	defer l.steering.mu.Unlock()
+	l.steering.configured = p
+	l.adopt(l.steering.override.Over(p))
 }
 
+// adopt makes p the policy that holds.
 func (l *Lane) adopt(p resiliency.Policy) {
 	l.policy.Store(&p)
 	l.begin(p.Limits)
 	l.room.Store(int64(max(leastRoom, p.MaxInFlight+p.MaxQueue)))
+	l.system.post(l.pid, policyChanged{})
 }
 
 // SetEndpoints replaces the endpoints that a balanced lane may choose from. Their order means nothing.
@@ -172,17 +190,20 @@ func (l *Lane) SetEndpoints(e []resiliency.Endpoint) {
 	l.system.post(l.pid, endpointsChanged{})
 }
 
-// SetAdmission holds calls back, turns them away, or lets them in again. It outlives policies and restarts of the lane.
-func (l *Lane) SetAdmission(a resiliency.Admission) {
-	l.admission.Store(&a)
+// SetAdmission holds calls back, turns them away, or lets them in again. It outlives policies and restarts of the lane,
+// and returns what held before.
+func (l *Lane) SetAdmission(a resiliency.Admission) (before resiliency.Admission) {
+	before = *l.admission.Swap(&a)
 	l.system.post(l.pid, admissionChanged{})
+	return before
 }
 
 // ForceBreaker holds the breaker open or closed whatever happens, or with resiliency.NotForced lets it follow the policy
-// again, closed at first. It outlives policies and restarts of the lane.
-func (l *Lane) ForceBreaker(to resiliency.Forced) {
-	l.forced.Store(&to)
+// again, closed at first. It outlives policies and restarts of the lane, and returns what held before.
+func (l *Lane) ForceBreaker(to resiliency.Forced) (before resiliency.Forced) {
+	before = cmp.Or(*l.forced.Swap(&to), resiliency.NotForced)
 	l.system.post(l.pid, breakerForced{})
+	return before
 }
 
 // Drain refuses new calls with fault.LaneDraining from now on and waits until those that run or wait are done. They are
@@ -211,7 +232,7 @@ func (l *Lane) Close(ctx context.Context) error {
 
 // Status tells what the lane is doing; of a lane that is down, what is known without asking it.
 func (l *Lane) Status(ctx context.Context) LaneStatus {
-	status := LaneStatus{Policy: l.policy.Load().Name, Admission: *l.admission.Load()}
+	status := l.lastKnown()
 	if life := l.life.Load(); life != nil {
 		reply := make(chan LaneStatus, 1)
 		l.system.post(l.pid, question{reply})
@@ -221,8 +242,20 @@ func (l *Lane) Status(ctx context.Context) LaneStatus {
 		case <-ctx.Done():
 		}
 	}
-	status.Refused += l.rebuffed.Load()
+	l.rebuffed.addTo(&status)
 	status.Fallbacks = l.answered.Load()
+	l.show(&status)
+	return status
+}
+
+// lastKnown is what a lane that does not answer is known to have done. What it is doing nobody knows.
+func (l *Lane) lastKnown() LaneStatus {
+	policy := l.policy.Load()
+	status := LaneStatus{Status: resiliency.Status{InFlightLimit: policy.MaxInFlight, QueueLimit: policy.MaxQueue}}
+	if known := l.known.Load(); known != nil {
+		status = *known
+	}
+	status.Policy = policy.Name
 	return status
 }
 

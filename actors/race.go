@@ -90,6 +90,9 @@ func (r *race) hedge(n int) {
 	if !heard {
 		return
 	}
+	if l.system.observe != nil {
+		l.system.observe(r.ctx, Decided{Decision: d, Lane: l.name, Hedge: true})
+	}
 	if d.Verb != resiliency.Go {
 		l.free(t)
 		return

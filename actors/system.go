@@ -23,6 +23,17 @@ type Options struct {
 	// RestartAfter is the first wait before a failed lane or worker is restarted (0 = 100 ms), RestartAtMost the longest
 	// (0 = 10 s).
 	RestartAfter, RestartAtMost time.Duration
+	// Observe, when not nil, is shown each decision of each lane, in the goroutine and with the context of the attempt or
+	// the call that it is about. It must not block.
+	Observe func(ctx context.Context, d Decided)
+}
+
+// Decided is a decision of a lane as Options.Observe is shown it. Its Turn is not the observer's to look at.
+type Decided struct {
+	resiliency.Decision
+	Lane string
+	// Hedge says that it is about an attempt beside another.
+	Hedge bool
 }
 
 // System holds all lanes and workers of a sidecar under one supervisor.
@@ -38,6 +49,8 @@ type System struct {
 	mu      sync.RWMutex
 	lanes   map[string]*Lane
 	workers map[*Worker]struct{}
+
+	observe func(ctx context.Context, d Decided) // nil shows nobody
 
 	// trap, when a test sets it before the first lane, runs inside lanes so that they can be made to panic.
 	trap func(lane string, message any)
@@ -61,6 +74,7 @@ func NewSystem(o Options) *System {
 		closed:  make(chan struct{}),
 		lanes:   make(map[string]*Lane),
 		workers: make(map[*Worker]struct{}),
+		observe: o.Observe,
 	}
 	root := &supervisor{
 		log:      o.Log,

@@ -213,7 +213,7 @@ func (v *visit) leave() {
 // rebuff is refused, of a call that the lane's actor never heard of.
 func (v *visit) rebuff(refusal *fault.Error) resiliency.Decision {
 	if v.attempts == 0 {
-		v.lane.rebuffed.Add(1)
+		v.lane.rebuffed.add(refusal.Reason)
 	}
 	return v.refused(refusal)
 }

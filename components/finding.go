@@ -91,12 +91,12 @@ func unknown(what, word string, valid []string) Finding {
 	return Finding{
 		Severity:   Error,
 		Message:    fmt.Sprintf("%s; valid: %s", what, cmp.Or(strings.Join(valid, ", "), "none")),
-		Suggestion: nearest(word, valid),
+		Suggestion: Nearest(word, valid),
 	}
 }
 
-// nearest is the valid word that word was most likely meant to be, or "" when none is near.
-func nearest(word string, valid []string) string {
+// Nearest is the valid word that word was most likely meant to be, or "" when none is near.
+func Nearest(word string, valid []string) string {
 	lower := strings.ToLower(word)
 	best, distance := "", max(2, len(word)/3)+1
 	for _, candidate := range valid {

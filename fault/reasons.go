@@ -31,6 +31,7 @@ const (
 	AttemptTimeout Reason = "ATTEMPT_TIMEOUT"
 	LaneRestarted  Reason = "LANE_RESTARTED"
 	LaneDraining   Reason = "LANE_DRAINING"
+	LaneNotFound   Reason = "LANE_NOT_FOUND"
 
 	// Invocation and the fabric.
 	AppNotFound        Reason = "APP_NOT_FOUND"
@@ -130,7 +131,8 @@ var reasonTable = []Entry{
 	{BudgetSpent, Timeout, true, "The deadline had passed, or would have, before the call could start.", "Give the call more time or find which hop spent it."},
 	{AttemptTimeout, Timeout, false, "One attempt took longer than the policy's attempt timeout.", "Raise the attempt timeout or find what is slow in the target."},
 	{LaneRestarted, Unavailable, true, "The lane failed and is being restarted by its supervisor.", "Try again; the log holds the panic."},
-	{LaneDraining, Unavailable, true, "The lane is draining and takes no new calls.", "Try again; another instance will answer."},
+	{LaneDraining, Unavailable, true, "The lane is draining and takes no new calls.", "Try again; another instance will answer. A lane that an operator drained is let in again by `sidecast lane resume`."},
+	{LaneNotFound, NotFound, true, "The sidecar has no lane of that name. Lanes of apps and components come with their first use.", "`sidecast lane list` names those that there are."},
 
 	{AppNotFound, Unavailable, true, "No instance of that app id is on the fabric.", "Start the app, check its --app-id and namespace; `sidecast status` lists who is there."},
 	{NoResponders, Unavailable, true, "The chosen instance is gone: nobody listened on its subject.", "Try again; presence has already dropped the instance."},

@@ -1,5 +1,6 @@
 // Package admin is the HTTP door for operators: /healthz and /readyz for whoever restarts and routes, /metrics for
-// Prometheus, /tree for people with curl, and pprof when it is asked for. It shows and changes nothing.
+// Prometheus, /tree for people with curl, and pprof when it is asked for. They show and change nothing, and ask for no
+// token. POST /lanes steers a lane, as `sidecast lane` does, and asks for the API token where the sidecar has one.
 package admin
 
 import (
@@ -23,6 +24,8 @@ import (
 type Options struct {
 	Runtime  *blocks.Runtime
 	Registry *prometheus.Registry
+	// Token is asked of those who give orders; empty asks for none.
+	Token string
 	// Profiling serves /debug/pprof/.
 	Profiling bool
 	Log       *slog.Logger
@@ -48,6 +51,7 @@ func New(o Options) *Server {
 	mux.HandleFunc("GET /tree", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, o.Runtime.Tree(r.Context()))
 	})
+	mux.Handle("POST /lanes", newSteering(o))
 	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}))
 	if o.Profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)

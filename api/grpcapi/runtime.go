@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -17,6 +18,7 @@ import (
 type runtimeServer struct {
 	sidecastv1.UnimplementedRuntimeServer
 	runtime *blocks.Runtime
+	token   bool // whoever is let in brought it
 }
 
 func (s *runtimeServer) Describe(context.Context, *sidecastv1.DescribeRequest) (*sidecastv1.DescribeResponse, error) {
@@ -54,6 +56,18 @@ func (s *runtimeServer) Tree(ctx context.Context, _ *sidecastv1.TreeRequest) (*s
 	return &sidecastv1.TreeResponse{Root: nodeTo(s.runtime.Tree(ctx))}, nil
 }
 
+func (s *runtimeServer) SteerLane(ctx context.Context, in *sidecastv1.SteerLaneRequest) (*sidecastv1.SteerLaneResponse, error) {
+	who := blocks.Operator{Door: "grpc", Token: s.token}
+	if p, ok := peer.FromContext(ctx); ok {
+		who.Peer = p.Addr.String()
+	}
+	changes, err := s.runtime.Steer(who, orderFrom(in))
+	if err != nil {
+		return nil, err
+	}
+	return &sidecastv1.SteerLaneResponse{Changes: changesTo(changes)}, nil
+}
+
 func (s *runtimeServer) Shutdown(context.Context, *sidecastv1.ShutdownRequest) (*sidecastv1.ShutdownResponse, error) {
 	s.runtime.Shutdown()
 	return &sidecastv1.ShutdownResponse{}, nil
@@ -80,7 +94,40 @@ func laneTo(l *actors.LaneStatus) *sidecastv1.LaneStatus {
 	if l.BreakerOpensIn > 0 {
 		out.BreakerOpensIn = durationpb.New(l.BreakerOpensIn.Round(time.Millisecond))
 	}
+	for reason, n := range l.RefusedFor {
+		if out.RefusedFor == nil {
+			out.RefusedFor = make(map[string]uint64, len(l.RefusedFor))
+		}
+		out.RefusedFor[string(reason)] = n
+	}
+	out.Overridden, out.Admission, out.BreakerForced = changesTo(l.Overridden), string(l.Admission), l.BreakerForced
+	out.BreakerShare, out.Hedged, out.Fallbacks = l.BreakerShare, l.Hedged, l.Fallbacks
+	if l.AttemptTimeout > 0 {
+		out.AttemptTimeout = durationpb.New(l.AttemptTimeout)
+	}
 	return out
+}
+
+func changesTo(changes []actors.Change) []*sidecastv1.LaneChange {
+	out := make([]*sidecastv1.LaneChange, len(changes))
+	for i, c := range changes {
+		out[i] = &sidecastv1.LaneChange{What: c.What, From: c.From, To: c.To}
+	}
+	return out
+}
+
+func orderFrom(in *sidecastv1.SteerLaneRequest) blocks.Order {
+	o := blocks.Order{Lane: in.Lane, Breaker: in.GetBreaker(), Admission: in.GetAdmission(), Reset: in.GetResetAll() != nil}
+	if l := in.GetLimits(); l != nil {
+		o.Limits = &blocks.Limits{Rates: l.Rates}
+		if l.InFlight != nil {
+			o.Limits.InFlight = new(int(*l.InFlight))
+		}
+		if l.Queue != nil {
+			o.Limits.Queue = new(int(*l.Queue))
+		}
+	}
+	return o
 }
 
 type appServer struct {

@@ -99,7 +99,7 @@ func New(o Options) *Server {
 	s.grpc.RegisterService(bounded(&sidecastv1.PubSub_ServiceDesc, gate), &pubsubServer{pubsub: o.Blocks.PubSub})
 	s.grpc.RegisterService(bounded(&sidecastv1.State_ServiceDesc, gate), &stateServer{state: o.Blocks.State})
 	sidecastv1.RegisterLockServer(s.grpc, &lockServer{lock: o.Blocks.Lock})
-	sidecastv1.RegisterRuntimeServer(s.grpc, &runtimeServer{runtime: o.Blocks.Runtime})
+	sidecastv1.RegisterRuntimeServer(s.grpc, &runtimeServer{runtime: o.Blocks.Runtime, token: o.Token != ""})
 	sidecastv1.RegisterAppServer(s.grpc, &appServer{hub: o.Hub})
 	healthpb.RegisterHealthServer(s.grpc, s.health)
 	if o.Reflection {

@@ -153,8 +153,12 @@ func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fab
 const fabricTimeout = 15 * time.Second
 
 // newSystem makes the actors and has their lanes share global rate limits from the first call on.
-func newSystem(f *fabric.Fabric, log *slog.Logger) *actors.System {
-	system := actors.NewSystem(actors.Options{Log: log})
+func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *actors.System {
+	options := actors.Options{Log: log}
+	if tracer != nil {
+		options.Observe = blocks.Trace
+	}
+	system := actors.NewSystem(options)
 	quota.Start(quota.Options{System: system, Fabric: f, Log: log})
 	return system
 }
@@ -213,7 +217,7 @@ func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Bu
 }
 
 func newAdmin(c *config, b *blocks.Blocks, m *telemetry.Metrics, log *slog.Logger) *admin.Server {
-	return admin.New(admin.Options{Runtime: b.Runtime, Registry: m.Registry(), Profiling: c.Profiling, Log: log})
+	return admin.New(admin.Options{Runtime: b.Runtime, Registry: m.Registry(), Token: c.token, Profiling: c.Profiling, Log: log})
 }
 
 // serveAPI opens the API before the app is looked for, so that neither waits for the other.

@@ -765,16 +765,32 @@ type LaneStatus struct {
 	Failed uint64 `protobuf:"varint,8,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Attempts beyond the first since the start.
 	Retried uint64 `protobuf:"varint,9,opt,name=retried,proto3" json:"retried,omitempty"`
-	// `closed`, `open` or `half-open`.
+	// `closed`, `open`, `half-open` or `ramping`.
 	Breaker string `protobuf:"bytes,10,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	// Why the breaker is not closed: the last failure.
 	BreakerReason string `protobuf:"bytes,11,opt,name=breaker_reason,json=breakerReason,proto3" json:"breaker_reason,omitempty"`
 	// Time until an open breaker lets a probe pass.
 	BreakerOpensIn *durationpb.Duration `protobuf:"bytes,12,opt,name=breaker_opens_in,json=breakerOpensIn,proto3" json:"breaker_opens_in,omitempty"`
 	// Instances the lane may choose from.
-	Endpoints     int32 `protobuf:"varint,13,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Endpoints int32 `protobuf:"varint,13,opt,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Refused by reason, as docs/reference/errors.md lists them.
+	RefusedFor map[string]uint64 `protobuf:"bytes,14,rep,name=refused_for,json=refusedFor,proto3" json:"refused_for,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// What an operator has changed of the policy.
+	Overridden []*LaneChange `protobuf:"bytes,15,rep,name=overridden,proto3" json:"overridden,omitempty"`
+	// `paused` or `drained` while an operator holds calls back or turns them away.
+	Admission string `protobuf:"bytes,16,opt,name=admission,proto3" json:"admission,omitempty"`
+	// An operator holds the breaker in its state.
+	BreakerForced bool `protobuf:"varint,17,opt,name=breaker_forced,json=breakerForced,proto3" json:"breaker_forced,omitempty"`
+	// Share of the calls that the breaker lets pass, 0 to 1; 0 while half-open, when probes are counted.
+	BreakerShare float64 `protobuf:"fixed64,18,opt,name=breaker_share,json=breakerShare,proto3" json:"breaker_share,omitempty"`
+	// Attempts that were started beside another.
+	Hedged uint64 `protobuf:"varint,19,opt,name=hedged,proto3" json:"hedged,omitempty"`
+	// Calls that a fallback answered.
+	Fallbacks uint64 `protobuf:"varint,20,opt,name=fallbacks,proto3" json:"fallbacks,omitempty"`
+	// What bounds the next attempt; unset when only the call's deadline does.
+	AttemptTimeout *durationpb.Duration `protobuf:"bytes,21,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *LaneStatus) Reset() {
@@ -898,6 +914,405 @@ func (x *LaneStatus) GetEndpoints() int32 {
 	return 0
 }
 
+func (x *LaneStatus) GetRefusedFor() map[string]uint64 {
+	if x != nil {
+		return x.RefusedFor
+	}
+	return nil
+}
+
+func (x *LaneStatus) GetOverridden() []*LaneChange {
+	if x != nil {
+		return x.Overridden
+	}
+	return nil
+}
+
+func (x *LaneStatus) GetAdmission() string {
+	if x != nil {
+		return x.Admission
+	}
+	return ""
+}
+
+func (x *LaneStatus) GetBreakerForced() bool {
+	if x != nil {
+		return x.BreakerForced
+	}
+	return false
+}
+
+func (x *LaneStatus) GetBreakerShare() float64 {
+	if x != nil {
+		return x.BreakerShare
+	}
+	return 0
+}
+
+func (x *LaneStatus) GetHedged() uint64 {
+	if x != nil {
+		return x.Hedged
+	}
+	return 0
+}
+
+func (x *LaneStatus) GetFallbacks() uint64 {
+	if x != nil {
+		return x.Fallbacks
+	}
+	return 0
+}
+
+func (x *LaneStatus) GetAttemptTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.AttemptTimeout
+	}
+	return nil
+}
+
+// LaneChange is one value that an operator has changed.
+type LaneChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which: `in flight`, `queue`, `rate NAME`, `breaker` or `admission`.
+	What string `protobuf:"bytes,1,opt,name=what,proto3" json:"what,omitempty"`
+	// What it was.
+	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	// What it is now.
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneChange) Reset() {
+	*x = LaneChange{}
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneChange) ProtoMessage() {}
+
+func (x *LaneChange) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneChange.ProtoReflect.Descriptor instead.
+func (*LaneChange) Descriptor() ([]byte, []int) {
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *LaneChange) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *LaneChange) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *LaneChange) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+// SteerLaneRequest is an order to one lane. It is obeyed as a whole or not at all, and holds through changes of the lane's
+// policy until another order, or until the sidecar ends.
+type SteerLaneRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the lane, as the tree shows it: `app/pricing`.
+	Lane string `protobuf:"bytes,1,opt,name=lane,proto3" json:"lane,omitempty"`
+	// The order.
+	//
+	// Types that are valid to be assigned to Order:
+	//
+	//	*SteerLaneRequest_Breaker
+	//	*SteerLaneRequest_Admission
+	//	*SteerLaneRequest_Limits
+	//	*SteerLaneRequest_ResetAll
+	Order         isSteerLaneRequest_Order `protobuf_oneof:"order"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerLaneRequest) Reset() {
+	*x = SteerLaneRequest{}
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerLaneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerLaneRequest) ProtoMessage() {}
+
+func (x *SteerLaneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerLaneRequest.ProtoReflect.Descriptor instead.
+func (*SteerLaneRequest) Descriptor() ([]byte, []int) {
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SteerLaneRequest) GetLane() string {
+	if x != nil {
+		return x.Lane
+	}
+	return ""
+}
+
+func (x *SteerLaneRequest) GetOrder() isSteerLaneRequest_Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
+func (x *SteerLaneRequest) GetBreaker() string {
+	if x != nil {
+		if x, ok := x.Order.(*SteerLaneRequest_Breaker); ok {
+			return x.Breaker
+		}
+	}
+	return ""
+}
+
+func (x *SteerLaneRequest) GetAdmission() string {
+	if x != nil {
+		if x, ok := x.Order.(*SteerLaneRequest_Admission); ok {
+			return x.Admission
+		}
+	}
+	return ""
+}
+
+func (x *SteerLaneRequest) GetLimits() *LaneLimits {
+	if x != nil {
+		if x, ok := x.Order.(*SteerLaneRequest_Limits); ok {
+			return x.Limits
+		}
+	}
+	return nil
+}
+
+func (x *SteerLaneRequest) GetResetAll() *LaneReset {
+	if x != nil {
+		if x, ok := x.Order.(*SteerLaneRequest_ResetAll); ok {
+			return x.ResetAll
+		}
+	}
+	return nil
+}
+
+type isSteerLaneRequest_Order interface {
+	isSteerLaneRequest_Order()
+}
+
+type SteerLaneRequest_Breaker struct {
+	// Holds the breaker `open` or `closed`, or lets it follow its policy again: `auto`.
+	Breaker string `protobuf:"bytes,2,opt,name=breaker,proto3,oneof"`
+}
+
+type SteerLaneRequest_Admission struct {
+	// `paused`: calls wait until their deadlines; `drained`: they are refused with LANE_DRAINING, those that run or wait go
+	// on; `admitting`: as usual.
+	Admission string `protobuf:"bytes,3,opt,name=admission,proto3,oneof"`
+}
+
+type SteerLaneRequest_Limits struct {
+	// Changes limits of the policy.
+	Limits *LaneLimits `protobuf:"bytes,4,opt,name=limits,proto3,oneof"`
+}
+
+type SteerLaneRequest_ResetAll struct {
+	// Takes back all that operators have told the lane.
+	ResetAll *LaneReset `protobuf:"bytes,5,opt,name=reset_all,json=resetAll,proto3,oneof"`
+}
+
+func (*SteerLaneRequest_Breaker) isSteerLaneRequest_Order() {}
+
+func (*SteerLaneRequest_Admission) isSteerLaneRequest_Order() {}
+
+func (*SteerLaneRequest_Limits) isSteerLaneRequest_Order() {}
+
+func (*SteerLaneRequest_ResetAll) isSteerLaneRequest_Order() {}
+
+// LaneLimits are the limits to change; those left out stay as they are.
+type LaneLimits struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Most calls in flight; 0 is no limit.
+	InFlight *int32 `protobuf:"varint,1,opt,name=in_flight,json=inFlight,proto3,oneof" json:"in_flight,omitempty"`
+	// Most calls that wait.
+	Queue *int32 `protobuf:"varint,2,opt,name=queue,proto3,oneof" json:"queue,omitempty"`
+	// By the name of a rate limit of the policy, what it admits: `10/1s`.
+	Rates         map[string]string `protobuf:"bytes,3,rep,name=rates,proto3" json:"rates,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneLimits) Reset() {
+	*x = LaneLimits{}
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneLimits) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneLimits) ProtoMessage() {}
+
+func (x *LaneLimits) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneLimits.ProtoReflect.Descriptor instead.
+func (*LaneLimits) Descriptor() ([]byte, []int) {
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *LaneLimits) GetInFlight() int32 {
+	if x != nil && x.InFlight != nil {
+		return *x.InFlight
+	}
+	return 0
+}
+
+func (x *LaneLimits) GetQueue() int32 {
+	if x != nil && x.Queue != nil {
+		return *x.Queue
+	}
+	return 0
+}
+
+func (x *LaneLimits) GetRates() map[string]string {
+	if x != nil {
+		return x.Rates
+	}
+	return nil
+}
+
+// LaneReset takes back all that operators have told a lane.
+type LaneReset struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LaneReset) Reset() {
+	*x = LaneReset{}
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LaneReset) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LaneReset) ProtoMessage() {}
+
+func (x *LaneReset) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LaneReset.ProtoReflect.Descriptor instead.
+func (*LaneReset) Descriptor() ([]byte, []int) {
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{14}
+}
+
+// SteerLaneResponse tells what was changed.
+type SteerLaneResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Each value that the order names, also those that were so already.
+	Changes       []*LaneChange `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SteerLaneResponse) Reset() {
+	*x = SteerLaneResponse{}
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SteerLaneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SteerLaneResponse) ProtoMessage() {}
+
+func (x *SteerLaneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SteerLaneResponse.ProtoReflect.Descriptor instead.
+func (*SteerLaneResponse) Descriptor() ([]byte, []int) {
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SteerLaneResponse) GetChanges() []*LaneChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
 // ShutdownRequest asks the sidecar to end.
 type ShutdownRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -907,7 +1322,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1334,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1347,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{11}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{16}
 }
 
 // ShutdownResponse says that draining has begun.
@@ -944,7 +1359,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1371,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1384,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{12}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{17}
 }
 
 var File_sidecast_v1_runtime_proto protoreflect.FileDescriptor
@@ -1030,7 +1445,7 @@ const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1a\n" +
 	"\brestarts\x18\x04 \x01(\x05R\brestarts\x12+\n" +
 	"\x04lane\x18\x05 \x01(\v2\x17.sidecast.v1.LaneStatusR\x04lane\x121\n" +
-	"\bchildren\x18\x06 \x03(\v2\x15.sidecast.v1.TreeNodeR\bchildren\"\xae\x03\n" +
+	"\bchildren\x18\x06 \x03(\v2\x15.sidecast.v1.TreeNodeR\bchildren\"\xd4\x06\n" +
 	"\n" +
 	"LaneStatus\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1b\n" +
@@ -1047,13 +1462,55 @@ const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	" \x01(\tR\abreaker\x12%\n" +
 	"\x0ebreaker_reason\x18\v \x01(\tR\rbreakerReason\x12C\n" +
 	"\x10breaker_opens_in\x18\f \x01(\v2\x19.google.protobuf.DurationR\x0ebreakerOpensIn\x12\x1c\n" +
-	"\tendpoints\x18\r \x01(\x05R\tendpoints\"\x11\n" +
+	"\tendpoints\x18\r \x01(\x05R\tendpoints\x12H\n" +
+	"\vrefused_for\x18\x0e \x03(\v2'.sidecast.v1.LaneStatus.RefusedForEntryR\n" +
+	"refusedFor\x127\n" +
+	"\n" +
+	"overridden\x18\x0f \x03(\v2\x17.sidecast.v1.LaneChangeR\n" +
+	"overridden\x12\x1c\n" +
+	"\tadmission\x18\x10 \x01(\tR\tadmission\x12%\n" +
+	"\x0ebreaker_forced\x18\x11 \x01(\bR\rbreakerForced\x12#\n" +
+	"\rbreaker_share\x18\x12 \x01(\x01R\fbreakerShare\x12\x16\n" +
+	"\x06hedged\x18\x13 \x01(\x04R\x06hedged\x12\x1c\n" +
+	"\tfallbacks\x18\x14 \x01(\x04R\tfallbacks\x12B\n" +
+	"\x0fattempt_timeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0eattemptTimeout\x1a=\n" +
+	"\x0fRefusedForEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"D\n" +
+	"\n" +
+	"LaneChange\x12\x12\n" +
+	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\"\xd5\x01\n" +
+	"\x10SteerLaneRequest\x12\x12\n" +
+	"\x04lane\x18\x01 \x01(\tR\x04lane\x12\x1a\n" +
+	"\abreaker\x18\x02 \x01(\tH\x00R\abreaker\x12\x1e\n" +
+	"\tadmission\x18\x03 \x01(\tH\x00R\tadmission\x121\n" +
+	"\x06limits\x18\x04 \x01(\v2\x17.sidecast.v1.LaneLimitsH\x00R\x06limits\x125\n" +
+	"\treset_all\x18\x05 \x01(\v2\x16.sidecast.v1.LaneResetH\x00R\bresetAllB\a\n" +
+	"\x05order\"\xd5\x01\n" +
+	"\n" +
+	"LaneLimits\x12 \n" +
+	"\tin_flight\x18\x01 \x01(\x05H\x00R\binFlight\x88\x01\x01\x12\x19\n" +
+	"\x05queue\x18\x02 \x01(\x05H\x01R\x05queue\x88\x01\x01\x128\n" +
+	"\x05rates\x18\x03 \x03(\v2\".sidecast.v1.LaneLimits.RatesEntryR\x05rates\x1a8\n" +
+	"\n" +
+	"RatesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\f\n" +
+	"\n" +
+	"_in_flightB\b\n" +
+	"\x06_queue\"\v\n" +
+	"\tLaneReset\"F\n" +
+	"\x11SteerLaneResponse\x121\n" +
+	"\achanges\x18\x01 \x03(\v2\x17.sidecast.v1.LaneChangeR\achanges\"\x11\n" +
 	"\x0fShutdownRequest\"\x12\n" +
-	"\x10ShutdownResponse2\x9b\x02\n" +
+	"\x10ShutdownResponse2\xe7\x02\n" +
 	"\aRuntime\x12G\n" +
 	"\bDescribe\x12\x1c.sidecast.v1.DescribeRequest\x1a\x1d.sidecast.v1.DescribeResponse\x12A\n" +
 	"\x06Health\x12\x1a.sidecast.v1.HealthRequest\x1a\x1b.sidecast.v1.HealthResponse\x12;\n" +
-	"\x04Tree\x12\x18.sidecast.v1.TreeRequest\x1a\x19.sidecast.v1.TreeResponse\x12G\n" +
+	"\x04Tree\x12\x18.sidecast.v1.TreeRequest\x1a\x19.sidecast.v1.TreeResponse\x12J\n" +
+	"\tSteerLane\x12\x1d.sidecast.v1.SteerLaneRequest\x1a\x1e.sidecast.v1.SteerLaneResponse\x12G\n" +
 	"\bShutdown\x12\x1c.sidecast.v1.ShutdownRequest\x1a\x1d.sidecast.v1.ShutdownResponseBR\n" +
 	"\x0fdev.sidecast.v1P\x01Z=github.com/sidecast/sidecast/sdk/proto/sidecast/v1;sidecastv1b\x06proto3"
 
@@ -1069,7 +1526,7 @@ func file_sidecast_v1_runtime_proto_rawDescGZIP() []byte {
 	return file_sidecast_v1_runtime_proto_rawDescData
 }
 
-var file_sidecast_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_sidecast_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_sidecast_v1_runtime_proto_goTypes = []any{
 	(*DescribeRequest)(nil),       // 0: sidecast.v1.DescribeRequest
 	(*DescribeResponse)(nil),      // 1: sidecast.v1.DescribeResponse
@@ -1082,34 +1539,50 @@ var file_sidecast_v1_runtime_proto_goTypes = []any{
 	(*TreeResponse)(nil),          // 8: sidecast.v1.TreeResponse
 	(*TreeNode)(nil),              // 9: sidecast.v1.TreeNode
 	(*LaneStatus)(nil),            // 10: sidecast.v1.LaneStatus
-	(*ShutdownRequest)(nil),       // 11: sidecast.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 12: sidecast.v1.ShutdownResponse
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*LaneChange)(nil),            // 11: sidecast.v1.LaneChange
+	(*SteerLaneRequest)(nil),      // 12: sidecast.v1.SteerLaneRequest
+	(*LaneLimits)(nil),            // 13: sidecast.v1.LaneLimits
+	(*LaneReset)(nil),             // 14: sidecast.v1.LaneReset
+	(*SteerLaneResponse)(nil),     // 15: sidecast.v1.SteerLaneResponse
+	(*ShutdownRequest)(nil),       // 16: sidecast.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 17: sidecast.v1.ShutdownResponse
+	nil,                           // 18: sidecast.v1.LaneStatus.RefusedForEntry
+	nil,                           // 19: sidecast.v1.LaneLimits.RatesEntry
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
 }
 var file_sidecast_v1_runtime_proto_depIdxs = []int32{
-	13, // 0: sidecast.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
+	20, // 0: sidecast.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
 	2,  // 1: sidecast.v1.DescribeResponse.components:type_name -> sidecast.v1.ComponentStatus
 	3,  // 2: sidecast.v1.DescribeResponse.instances:type_name -> sidecast.v1.InstanceStatus
 	4,  // 3: sidecast.v1.DescribeResponse.subscriptions:type_name -> sidecast.v1.SubscriptionStatus
-	13, // 4: sidecast.v1.InstanceStatus.started:type_name -> google.protobuf.Timestamp
+	20, // 4: sidecast.v1.InstanceStatus.started:type_name -> google.protobuf.Timestamp
 	9,  // 5: sidecast.v1.TreeResponse.root:type_name -> sidecast.v1.TreeNode
 	10, // 6: sidecast.v1.TreeNode.lane:type_name -> sidecast.v1.LaneStatus
 	9,  // 7: sidecast.v1.TreeNode.children:type_name -> sidecast.v1.TreeNode
-	14, // 8: sidecast.v1.LaneStatus.breaker_opens_in:type_name -> google.protobuf.Duration
-	0,  // 9: sidecast.v1.Runtime.Describe:input_type -> sidecast.v1.DescribeRequest
-	5,  // 10: sidecast.v1.Runtime.Health:input_type -> sidecast.v1.HealthRequest
-	7,  // 11: sidecast.v1.Runtime.Tree:input_type -> sidecast.v1.TreeRequest
-	11, // 12: sidecast.v1.Runtime.Shutdown:input_type -> sidecast.v1.ShutdownRequest
-	1,  // 13: sidecast.v1.Runtime.Describe:output_type -> sidecast.v1.DescribeResponse
-	6,  // 14: sidecast.v1.Runtime.Health:output_type -> sidecast.v1.HealthResponse
-	8,  // 15: sidecast.v1.Runtime.Tree:output_type -> sidecast.v1.TreeResponse
-	12, // 16: sidecast.v1.Runtime.Shutdown:output_type -> sidecast.v1.ShutdownResponse
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	21, // 8: sidecast.v1.LaneStatus.breaker_opens_in:type_name -> google.protobuf.Duration
+	18, // 9: sidecast.v1.LaneStatus.refused_for:type_name -> sidecast.v1.LaneStatus.RefusedForEntry
+	11, // 10: sidecast.v1.LaneStatus.overridden:type_name -> sidecast.v1.LaneChange
+	21, // 11: sidecast.v1.LaneStatus.attempt_timeout:type_name -> google.protobuf.Duration
+	13, // 12: sidecast.v1.SteerLaneRequest.limits:type_name -> sidecast.v1.LaneLimits
+	14, // 13: sidecast.v1.SteerLaneRequest.reset_all:type_name -> sidecast.v1.LaneReset
+	19, // 14: sidecast.v1.LaneLimits.rates:type_name -> sidecast.v1.LaneLimits.RatesEntry
+	11, // 15: sidecast.v1.SteerLaneResponse.changes:type_name -> sidecast.v1.LaneChange
+	0,  // 16: sidecast.v1.Runtime.Describe:input_type -> sidecast.v1.DescribeRequest
+	5,  // 17: sidecast.v1.Runtime.Health:input_type -> sidecast.v1.HealthRequest
+	7,  // 18: sidecast.v1.Runtime.Tree:input_type -> sidecast.v1.TreeRequest
+	12, // 19: sidecast.v1.Runtime.SteerLane:input_type -> sidecast.v1.SteerLaneRequest
+	16, // 20: sidecast.v1.Runtime.Shutdown:input_type -> sidecast.v1.ShutdownRequest
+	1,  // 21: sidecast.v1.Runtime.Describe:output_type -> sidecast.v1.DescribeResponse
+	6,  // 22: sidecast.v1.Runtime.Health:output_type -> sidecast.v1.HealthResponse
+	8,  // 23: sidecast.v1.Runtime.Tree:output_type -> sidecast.v1.TreeResponse
+	15, // 24: sidecast.v1.Runtime.SteerLane:output_type -> sidecast.v1.SteerLaneResponse
+	17, // 25: sidecast.v1.Runtime.Shutdown:output_type -> sidecast.v1.ShutdownResponse
+	21, // [21:26] is the sub-list for method output_type
+	16, // [16:21] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_sidecast_v1_runtime_proto_init() }
@@ -1117,13 +1590,20 @@ func file_sidecast_v1_runtime_proto_init() {
 	if File_sidecast_v1_runtime_proto != nil {
 		return
 	}
+	file_sidecast_v1_runtime_proto_msgTypes[12].OneofWrappers = []any{
+		(*SteerLaneRequest_Breaker)(nil),
+		(*SteerLaneRequest_Admission)(nil),
+		(*SteerLaneRequest_Limits)(nil),
+		(*SteerLaneRequest_ResetAll)(nil),
+	}
+	file_sidecast_v1_runtime_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sidecast_v1_runtime_proto_rawDesc), len(file_sidecast_v1_runtime_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

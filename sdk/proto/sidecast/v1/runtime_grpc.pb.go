@@ -19,10 +19,11 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Runtime_Describe_FullMethodName = "/sidecast.v1.Runtime/Describe"
-	Runtime_Health_FullMethodName   = "/sidecast.v1.Runtime/Health"
-	Runtime_Tree_FullMethodName     = "/sidecast.v1.Runtime/Tree"
-	Runtime_Shutdown_FullMethodName = "/sidecast.v1.Runtime/Shutdown"
+	Runtime_Describe_FullMethodName  = "/sidecast.v1.Runtime/Describe"
+	Runtime_Health_FullMethodName    = "/sidecast.v1.Runtime/Health"
+	Runtime_Tree_FullMethodName      = "/sidecast.v1.Runtime/Tree"
+	Runtime_SteerLane_FullMethodName = "/sidecast.v1.Runtime/SteerLane"
+	Runtime_Shutdown_FullMethodName  = "/sidecast.v1.Runtime/Shutdown"
 )
 
 // RuntimeClient is the client API for Runtime service.
@@ -37,6 +38,8 @@ type RuntimeClient interface {
 	Health(ctx context.Context, in *HealthRequest, opts ...grpc.CallOption) (*HealthResponse, error)
 	// Tree is the supervision tree: each actor, each lane with its numbers.
 	Tree(ctx context.Context, in *TreeRequest, opts ...grpc.CallOption) (*TreeResponse, error)
+	// SteerLane is how an operator forces a breaker, changes a limit, and pauses, drains or resumes a lane while it runs.
+	SteerLane(ctx context.Context, in *SteerLaneRequest, opts ...grpc.CallOption) (*SteerLaneResponse, error)
 	// Shutdown drains the sidecar and ends its process.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error)
 }
@@ -79,6 +82,16 @@ func (c *runtimeClient) Tree(ctx context.Context, in *TreeRequest, opts ...grpc.
 	return out, nil
 }
 
+func (c *runtimeClient) SteerLane(ctx context.Context, in *SteerLaneRequest, opts ...grpc.CallOption) (*SteerLaneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SteerLaneResponse)
+	err := c.cc.Invoke(ctx, Runtime_SteerLane_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *runtimeClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownResponse)
@@ -101,6 +114,8 @@ type RuntimeServer interface {
 	Health(context.Context, *HealthRequest) (*HealthResponse, error)
 	// Tree is the supervision tree: each actor, each lane with its numbers.
 	Tree(context.Context, *TreeRequest) (*TreeResponse, error)
+	// SteerLane is how an operator forces a breaker, changes a limit, and pauses, drains or resumes a lane while it runs.
+	SteerLane(context.Context, *SteerLaneRequest) (*SteerLaneResponse, error)
 	// Shutdown drains the sidecar and ends its process.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error)
 	mustEmbedUnimplementedRuntimeServer()
@@ -121,6 +136,9 @@ func (UnimplementedRuntimeServer) Health(context.Context, *HealthRequest) (*Heal
 }
 func (UnimplementedRuntimeServer) Tree(context.Context, *TreeRequest) (*TreeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Tree not implemented")
+}
+func (UnimplementedRuntimeServer) SteerLane(context.Context, *SteerLaneRequest) (*SteerLaneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SteerLane not implemented")
 }
 func (UnimplementedRuntimeServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shutdown not implemented")
@@ -200,6 +218,24 @@ func _Runtime_Tree_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Runtime_SteerLane_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SteerLaneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RuntimeServer).SteerLane(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Runtime_SteerLane_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RuntimeServer).SteerLane(ctx, req.(*SteerLaneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Runtime_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -236,6 +272,10 @@ var Runtime_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Tree",
 			Handler:    _Runtime_Tree_Handler,
+		},
+		{
+			MethodName: "SteerLane",
+			Handler:    _Runtime_SteerLane_Handler,
 		},
 		{
 			MethodName: "Shutdown",
