@@ -126,7 +126,8 @@ func (k *keeper) guard() {
 }
 
 func (k *keeper) status() LaneStatus {
-	return LaneStatus{Status: k.machine.Status(time.Now()), RefusedFor: k.machine.Counts().RefusedFor}
+	counts := k.machine.Counts()
+	return LaneStatus{Status: k.machine.Status(time.Now()), RefusedFor: counts.RefusedFor, Turned: counts.Turned}
 }
 
 // remember keeps what the machine that failed has counted, for those who ask while there is no other.

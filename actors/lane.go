@@ -29,6 +29,8 @@ type LaneStatus struct {
 	resiliency.Status
 	// RefusedFor is Refused by reason.
 	RefusedFor map[fault.Reason]uint64 `json:"refusedFor,omitempty"`
+	// Turned is how often the breaker came into each state.
+	Turned resiliency.Turned `json:"-"`
 	// Overridden is what an operator has changed of the policy.
 	Overridden []Change `json:"overridden,omitempty"`
 }

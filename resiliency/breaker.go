@@ -30,6 +30,7 @@ type breaker struct {
 	passed  int        // probes that succeeded
 	sieve   sieve      // lets a share of the calls pass, while open and ramping
 	reason  string     // why it opened
+	turned  *Turned    // counts the changes of state; its machine's
 }
 
 type breakerState uint8
@@ -43,6 +44,26 @@ const (
 
 func (s breakerState) String() string {
 	return [...]string{"closed", "open", "half-open", "ramping"}[s]
+}
+
+// Turned counts how often a breaker came into each state.
+type Turned [ramping + 1]uint64
+
+// All yields each state's name and how often it was entered.
+func (t Turned) All(yield func(state string, times uint64) bool) {
+	for s, n := range t {
+		if !yield(breakerState(s).String(), n) {
+			return
+		}
+	}
+}
+
+// become changes the state.
+func (b *breaker) become(s breakerState) {
+	if s != b.state && b.turned != nil {
+		b.turned[s]++
+	}
+	b.state = s
 }
 
 // setRule starts afresh when the rule is another one. What an operator forces outlives it.
@@ -59,7 +80,7 @@ func (b *breaker) setRule(rule Breaker) {
 
 // turn begins an era.
 func (b *breaker) turn(s breakerState) {
-	b.state = s
+	b.become(s)
 	b.era++
 	b.counts = TripCounts{}
 	b.window.clear()
@@ -75,7 +96,8 @@ func (b *breaker) age(now time.Time) {
 	case b.state == open && !now.Before(b.until):
 		b.turn(halfOpen)
 	case b.state == ramping && b.share(now) > 1-1e-9:
-		b.state, b.reason = closed, ""
+		b.become(closed)
+		b.reason = ""
 	}
 }
 

@@ -39,3 +39,12 @@ func (h Histogram) String() string {
 	}
 	return fmt.Sprintf("%d of %v", h.Count, (h.Sum / time.Duration(h.Count)).Round(time.Microsecond))
 }
+
+// All yields the bound of each bucket and how many times it holds, the shortest first.
+func (h Histogram) All(yield func(bound time.Duration, times uint64) bool) {
+	for i, n := range h.Buckets {
+		if !yield(Bound(i), n) {
+			return
+		}
+	}
+}

@@ -26,6 +26,7 @@ type Machine struct {
 // New returns the machine of a lane that has one target, or leaves the choice to the attempt.
 func New(lane string, p Policy) *Machine {
 	m := &Machine{lane: lane}
+	m.breaker.turned = &m.counts.Turned
 	m.setPolicy(time.Time{}, p)
 	return m
 }

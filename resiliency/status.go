@@ -15,6 +15,8 @@ type Counts struct {
 	RefusedFor map[fault.Reason]uint64
 	// Waited is how long turns were in the queue, whatever became of them. Those that found a free slot are not in it.
 	Waited Histogram
+	// Turned is how often the breaker came into each state.
+	Turned Turned
 }
 
 func (c *Counts) refuse(reason fault.Reason) {

@@ -36,7 +36,7 @@ type Server struct{ http *http.Server }
 
 // New builds the door. It listens nowhere yet.
 func New(o Options) *Server {
-	o.Registry.MustRegister(&laneCollector{runtime: o.Runtime})
+	o.Registry.MustRegister(newLaneCollector(o.Runtime))
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]any{"status": "live"})
