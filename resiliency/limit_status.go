@@ -52,6 +52,9 @@ type LimitStatus struct {
 	Refused uint64 `json:"refused"`
 }
 
+// Rate is what the limit admits.
+func (s LimitStatus) Rate() Rate { return Rate{s.Limit, s.Per} }
+
 func (l *limiter) status(now time.Time) []LimitStatus {
 	var all []LimitStatus
 	for _, one := range l.limits {

@@ -56,6 +56,9 @@ var (
 	laneTurned        = laneMetric("counter", "breaker_transitions_total", "Times that the breaker came into a state.", "state")
 	laneForced        = laneMetric("gauge", "breaker_forced", "1 while an operator holds the breaker in its state.")
 	laneShare         = laneMetric("gauge", "breaker_share", "Share of the calls that the breaker lets pass, 0 to 1.")
+	laneLimitRate     = laneMetric("gauge", "rate_limit", "Calls a second that a rate limit admits, all sidecars of a global one together.", "limit")
+	laneLimitShare    = laneMetric("gauge", "rate_limit_share", "Part of a rate limit that is this sidecar's own now: 1 of a local one.", "limit")
+	laneLimitRefused  = laneMetric("counter", "rate_limit_refused_total", "Calls that a rate limit has refused.", "limit")
 	laneRestarts      = laneMetric("counter", "restarts_total", "Times the lane was restarted by its supervisor.")
 )
 
@@ -64,7 +67,7 @@ func LaneMetrics() []*LaneMetric {
 	return []*LaneMetric{
 		laneInFlight, laneInFlightLimit, laneQueued, laneQueueLimit, laneAdmitting, laneOverridden, laneAdmitted, laneRefused,
 		laneFailed, laneRetried, laneHedged, laneFallbacks, laneQueueSeconds, laneState, laneTurned, laneForced, laneShare,
-		laneRestarts,
+		laneLimitRate, laneLimitShare, laneLimitRefused, laneRestarts,
 	}
 }
 
@@ -105,7 +108,7 @@ func (c *laneCollector) Collect(out chan<- prometheus.Metric) {
 		others.read(n)
 	}
 	if len(others.values) > 0 {
-		delete(others.values, series{laneShare, ""}) // shares do not add up
+		others.forgetShares()
 		others.send(otherLanes, out)
 	}
 }
@@ -184,12 +187,28 @@ func (r *readings) read(n actors.Node) {
 	}
 	add(laneForced, "", truth(l.BreakerForced))
 	add(laneShare, "", l.BreakerShare)
+	for _, limit := range l.Limits {
+		share := 1.0
+		if limit.Scope == "global" {
+			share = limit.Share
+		}
+		add(laneLimitRate, limit.Name, float64(limit.Limit)/limit.Per.Seconds())
+		add(laneLimitShare, limit.Name, share)
+		add(laneLimitRefused, limit.Name, float64(limit.Refused))
+	}
 	add(laneRestarts, "", float64(n.Restarts))
 	r.waits += l.Waited.Count
 	r.waited += l.Waited.Sum
 	for bound, times := range l.Waited.All {
 		r.buckets[bound.Seconds()] += times
 	}
+}
+
+// forgetShares leaves out what does not add up.
+func (r *readings) forgetShares() {
+	maps.DeleteFunc(r.values, func(s series, _ float64) bool {
+		return s.metric == laneShare || s.metric == laneLimitRate || s.metric == laneLimitShare
+	})
 }
 
 func truth(is bool) float64 {

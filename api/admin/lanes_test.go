@@ -22,7 +22,7 @@ import (
 func TestLaneMetrics(t *testing.T) {
 	d := open(t, "")
 	lane := d.system.Lane("app/pricing", resiliency.Policy{
-		Name: "p", MaxInFlight: 1, MaxQueue: 1,
+		Name: "p", MaxInFlight: 1, MaxQueue: 1, Limits: []resiliency.RateLimit{{Name: "all", Limit: 240, Per: time.Minute}},
 		Retry:   resiliency.Retry{Max: 1, Initial: time.Millisecond},
 		Breaker: resiliency.Breaker{Failures: 2, OpenFor: time.Hour},
 	})
@@ -50,7 +50,8 @@ func TestLaneMetrics(t *testing.T) {
 	}
 	wants("while it runs", `in_flight{lane="app/pricing"} 1`, `in_flight_limit{lane="app/pricing"} 1`, `queued{lane="app/pricing"} 1`,
 		`queue_limit{lane="app/pricing"} 1`, `refused_total{lane="app/pricing",reason="QUEUE_FULL"} 1`, `admitted_total{lane="app/pricing"} 1`,
-		`breaker_state{lane="app/pricing",state="closed"} 1`, `breaker_state{lane="app/pricing",state="open"} 0`, `breaker_share{lane="app/pricing"} 1`)
+		`breaker_state{lane="app/pricing",state="closed"} 1`, `breaker_state{lane="app/pricing",state="open"} 0`, `breaker_share{lane="app/pricing"} 1`,
+		`rate_limit{lane="app/pricing",limit="all"} 4`, `rate_limit_share{lane="app/pricing",limit="all"} 1`, `rate_limit_refused_total{lane="app/pricing",limit="all"} 0`)
 	close(out)
 	for range 2 {
 		if err := <-ended; err != nil {
@@ -65,12 +66,12 @@ func TestLaneMetrics(t *testing.T) {
 		`breaker_state{lane="app/pricing",state="open"} 1`, `breaker_transitions_total{lane="app/pricing",state="open"} 1`,
 		`breaker_transitions_total{lane="app/pricing",state="half-open"} 0`, `breaker_share{lane="app/pricing"} 0`, `breaker_forced{lane="app/pricing"} 0`,
 		`queue_seconds_count{lane="app/pricing"} 1`, `queue_seconds_bucket{lane="app/pricing",le="+Inf"} 1`, `restarts_total{lane="app/pricing"} 0`)
-	for _, order := range []string{`"breaker": "closed"`, `"admission": "drained"`, `"limits": {"inFlight": 7}`} {
+	for _, order := range []string{`"breaker": "closed"`, `"admission": "drained"`, `"limits": {"inFlight": 7, "rates": {"all": "2/s"}}`} {
 		if code, body := d.order(`{"lane": "app/pricing", ` + order + `}`); code != 200 {
 			t.Fatal(body)
 		}
 	}
-	wants("steered", `breaker_forced{lane="app/pricing"} 1`, `admitting{lane="app/pricing"} 0`, `overridden{lane="app/pricing"} 1`,
+	wants("steered", `breaker_forced{lane="app/pricing"} 1`, `admitting{lane="app/pricing"} 0`, `overridden{lane="app/pricing"} 2`, `rate_limit{lane="app/pricing",limit="all"} 2`,
 		`in_flight_limit{lane="app/pricing"} 7`, `hedged_total{lane="app/pricing"} 0`, `fallbacks_total{lane="app/pricing"} 0`)
 }
 

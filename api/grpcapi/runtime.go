@@ -105,7 +105,28 @@ func laneTo(l *actors.LaneStatus) *sidecastv1.LaneStatus {
 	if l.AttemptTimeout > 0 {
 		out.AttemptTimeout = durationpb.New(l.AttemptTimeout)
 	}
+	limitsTo(out, l)
 	return out
+}
+
+func limitsTo(out *sidecastv1.LaneStatus, l *actors.LaneStatus) {
+	for i := range l.Limits {
+		limit := &l.Limits[i]
+		view := &sidecastv1.RateLimitStatus{
+			Name: limit.Name, Algorithm: string(limit.Algorithm), Rate: limit.Rate().String(), By: string(limit.By),
+			Keys: int32(limit.Keys), State: limit.State, Refused: limit.Refused,
+		}
+		if limit.Header != "" {
+			view.By += " " + limit.Header
+		}
+		if limit.Remaining != nil {
+			view.Remaining = new(int32(*limit.Remaining))
+		}
+		if limit.Scope == "global" {
+			view.Share = &limit.Share
+		}
+		out.Limits = append(out.Limits, view)
+	}
 }
 
 func changesTo(changes []actors.Change) []*sidecastv1.LaneChange {

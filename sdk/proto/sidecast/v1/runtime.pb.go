@@ -789,8 +789,10 @@ type LaneStatus struct {
 	Fallbacks uint64 `protobuf:"varint,20,opt,name=fallbacks,proto3" json:"fallbacks,omitempty"`
 	// What bounds the next attempt; unset when only the call's deadline does.
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,21,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// The rate limits.
+	Limits        []*RateLimitStatus `protobuf:"bytes,22,rep,name=limits,proto3" json:"limits,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LaneStatus) Reset() {
@@ -970,6 +972,131 @@ func (x *LaneStatus) GetAttemptTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *LaneStatus) GetLimits() []*RateLimitStatus {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+// RateLimitStatus is what a rate limit is doing.
+type RateLimitStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its name, unique in its policy.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// `token-bucket`, `leaky-bucket`, `fixed-window`, `sliding-log` or `sliding-counter`.
+	Algorithm string `protobuf:"bytes,2,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
+	// What it admits: `10/1s`.
+	Rate string `protobuf:"bytes,3,opt,name=rate,proto3" json:"rate,omitempty"`
+	// What each has a limit of its own: `lane`, `caller`, `operation`, or `header` and its name.
+	By string `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	// How many of those are known now.
+	Keys int32 `protobuf:"varint,5,opt,name=keys,proto3" json:"keys,omitempty"`
+	// Calls that would pass now; unset when each key has a limit of its own.
+	Remaining *int32 `protobuf:"varint,6,opt,name=remaining,proto3,oneof" json:"remaining,omitempty"`
+	// Of a limit that all sidecars share, the part of this one, 0 to 1; unset of others.
+	Share *float64 `protobuf:"fixed64,7,opt,name=share,proto3,oneof" json:"share,omitempty"`
+	// Of such a limit: `shared`, or that the others are not heard of.
+	State string `protobuf:"bytes,8,opt,name=state,proto3" json:"state,omitempty"`
+	// Calls that it has refused.
+	Refused       uint64 `protobuf:"varint,9,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RateLimitStatus) Reset() {
+	*x = RateLimitStatus{}
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RateLimitStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RateLimitStatus) ProtoMessage() {}
+
+func (x *RateLimitStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RateLimitStatus.ProtoReflect.Descriptor instead.
+func (*RateLimitStatus) Descriptor() ([]byte, []int) {
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RateLimitStatus) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RateLimitStatus) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *RateLimitStatus) GetRate() string {
+	if x != nil {
+		return x.Rate
+	}
+	return ""
+}
+
+func (x *RateLimitStatus) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+func (x *RateLimitStatus) GetKeys() int32 {
+	if x != nil {
+		return x.Keys
+	}
+	return 0
+}
+
+func (x *RateLimitStatus) GetRemaining() int32 {
+	if x != nil && x.Remaining != nil {
+		return *x.Remaining
+	}
+	return 0
+}
+
+func (x *RateLimitStatus) GetShare() float64 {
+	if x != nil && x.Share != nil {
+		return *x.Share
+	}
+	return 0
+}
+
+func (x *RateLimitStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *RateLimitStatus) GetRefused() uint64 {
+	if x != nil {
+		return x.Refused
+	}
+	return 0
+}
+
 // LaneChange is one value that an operator has changed.
 type LaneChange struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -985,7 +1112,7 @@ type LaneChange struct {
 
 func (x *LaneChange) Reset() {
 	*x = LaneChange{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -997,7 +1124,7 @@ func (x *LaneChange) String() string {
 func (*LaneChange) ProtoMessage() {}
 
 func (x *LaneChange) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[11]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1010,7 +1137,7 @@ func (x *LaneChange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneChange.ProtoReflect.Descriptor instead.
 func (*LaneChange) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{11}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LaneChange) GetWhat() string {
@@ -1055,7 +1182,7 @@ type SteerLaneRequest struct {
 
 func (x *SteerLaneRequest) Reset() {
 	*x = SteerLaneRequest{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1067,7 +1194,7 @@ func (x *SteerLaneRequest) String() string {
 func (*SteerLaneRequest) ProtoMessage() {}
 
 func (x *SteerLaneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[12]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1080,7 +1207,7 @@ func (x *SteerLaneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerLaneRequest.ProtoReflect.Descriptor instead.
 func (*SteerLaneRequest) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{12}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SteerLaneRequest) GetLane() string {
@@ -1181,7 +1308,7 @@ type LaneLimits struct {
 
 func (x *LaneLimits) Reset() {
 	*x = LaneLimits{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[13]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1193,7 +1320,7 @@ func (x *LaneLimits) String() string {
 func (*LaneLimits) ProtoMessage() {}
 
 func (x *LaneLimits) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[13]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1206,7 +1333,7 @@ func (x *LaneLimits) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneLimits.ProtoReflect.Descriptor instead.
 func (*LaneLimits) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{13}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LaneLimits) GetInFlight() int32 {
@@ -1239,7 +1366,7 @@ type LaneReset struct {
 
 func (x *LaneReset) Reset() {
 	*x = LaneReset{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[14]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1378,7 @@ func (x *LaneReset) String() string {
 func (*LaneReset) ProtoMessage() {}
 
 func (x *LaneReset) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[14]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1391,7 @@ func (x *LaneReset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LaneReset.ProtoReflect.Descriptor instead.
 func (*LaneReset) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{14}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{15}
 }
 
 // SteerLaneResponse tells what was changed.
@@ -1278,7 +1405,7 @@ type SteerLaneResponse struct {
 
 func (x *SteerLaneResponse) Reset() {
 	*x = SteerLaneResponse{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[15]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1417,7 @@ func (x *SteerLaneResponse) String() string {
 func (*SteerLaneResponse) ProtoMessage() {}
 
 func (x *SteerLaneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[15]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1430,7 @@ func (x *SteerLaneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SteerLaneResponse.ProtoReflect.Descriptor instead.
 func (*SteerLaneResponse) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{15}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SteerLaneResponse) GetChanges() []*LaneChange {
@@ -1322,7 +1449,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[16]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1461,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[16]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1474,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{16}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{17}
 }
 
 // ShutdownResponse says that draining has begun.
@@ -1359,7 +1486,7 @@ type ShutdownResponse struct {
 
 func (x *ShutdownResponse) Reset() {
 	*x = ShutdownResponse{}
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[17]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1498,7 @@ func (x *ShutdownResponse) String() string {
 func (*ShutdownResponse) ProtoMessage() {}
 
 func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_sidecast_v1_runtime_proto_msgTypes[17]
+	mi := &file_sidecast_v1_runtime_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1511,7 @@ func (x *ShutdownResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownResponse.ProtoReflect.Descriptor instead.
 func (*ShutdownResponse) Descriptor() ([]byte, []int) {
-	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{17}
+	return file_sidecast_v1_runtime_proto_rawDescGZIP(), []int{18}
 }
 
 var File_sidecast_v1_runtime_proto protoreflect.FileDescriptor
@@ -1445,7 +1572,7 @@ const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1a\n" +
 	"\brestarts\x18\x04 \x01(\x05R\brestarts\x12+\n" +
 	"\x04lane\x18\x05 \x01(\v2\x17.sidecast.v1.LaneStatusR\x04lane\x121\n" +
-	"\bchildren\x18\x06 \x03(\v2\x15.sidecast.v1.TreeNodeR\bchildren\"\xd4\x06\n" +
+	"\bchildren\x18\x06 \x03(\v2\x15.sidecast.v1.TreeNodeR\bchildren\"\x8a\a\n" +
 	"\n" +
 	"LaneStatus\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1b\n" +
@@ -1473,10 +1600,24 @@ const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	"\rbreaker_share\x18\x12 \x01(\x01R\fbreakerShare\x12\x16\n" +
 	"\x06hedged\x18\x13 \x01(\x04R\x06hedged\x12\x1c\n" +
 	"\tfallbacks\x18\x14 \x01(\x04R\tfallbacks\x12B\n" +
-	"\x0fattempt_timeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0eattemptTimeout\x1a=\n" +
+	"\x0fattempt_timeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0eattemptTimeout\x124\n" +
+	"\x06limits\x18\x16 \x03(\v2\x1c.sidecast.v1.RateLimitStatusR\x06limits\x1a=\n" +
 	"\x0fRefusedForEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"D\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x81\x02\n" +
+	"\x0fRateLimitStatus\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
+	"\talgorithm\x18\x02 \x01(\tR\talgorithm\x12\x12\n" +
+	"\x04rate\x18\x03 \x01(\tR\x04rate\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\x12\x12\n" +
+	"\x04keys\x18\x05 \x01(\x05R\x04keys\x12!\n" +
+	"\tremaining\x18\x06 \x01(\x05H\x00R\tremaining\x88\x01\x01\x12\x19\n" +
+	"\x05share\x18\a \x01(\x01H\x01R\x05share\x88\x01\x01\x12\x14\n" +
+	"\x05state\x18\b \x01(\tR\x05state\x12\x18\n" +
+	"\arefused\x18\t \x01(\x04R\arefusedB\f\n" +
+	"\n" +
+	"_remainingB\b\n" +
+	"\x06_share\"D\n" +
 	"\n" +
 	"LaneChange\x12\x12\n" +
 	"\x04what\x18\x01 \x01(\tR\x04what\x12\x12\n" +
@@ -1526,7 +1667,7 @@ func file_sidecast_v1_runtime_proto_rawDescGZIP() []byte {
 	return file_sidecast_v1_runtime_proto_rawDescData
 }
 
-var file_sidecast_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_sidecast_v1_runtime_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_sidecast_v1_runtime_proto_goTypes = []any{
 	(*DescribeRequest)(nil),       // 0: sidecast.v1.DescribeRequest
 	(*DescribeResponse)(nil),      // 1: sidecast.v1.DescribeResponse
@@ -1539,50 +1680,52 @@ var file_sidecast_v1_runtime_proto_goTypes = []any{
 	(*TreeResponse)(nil),          // 8: sidecast.v1.TreeResponse
 	(*TreeNode)(nil),              // 9: sidecast.v1.TreeNode
 	(*LaneStatus)(nil),            // 10: sidecast.v1.LaneStatus
-	(*LaneChange)(nil),            // 11: sidecast.v1.LaneChange
-	(*SteerLaneRequest)(nil),      // 12: sidecast.v1.SteerLaneRequest
-	(*LaneLimits)(nil),            // 13: sidecast.v1.LaneLimits
-	(*LaneReset)(nil),             // 14: sidecast.v1.LaneReset
-	(*SteerLaneResponse)(nil),     // 15: sidecast.v1.SteerLaneResponse
-	(*ShutdownRequest)(nil),       // 16: sidecast.v1.ShutdownRequest
-	(*ShutdownResponse)(nil),      // 17: sidecast.v1.ShutdownResponse
-	nil,                           // 18: sidecast.v1.LaneStatus.RefusedForEntry
-	nil,                           // 19: sidecast.v1.LaneLimits.RatesEntry
-	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
+	(*RateLimitStatus)(nil),       // 11: sidecast.v1.RateLimitStatus
+	(*LaneChange)(nil),            // 12: sidecast.v1.LaneChange
+	(*SteerLaneRequest)(nil),      // 13: sidecast.v1.SteerLaneRequest
+	(*LaneLimits)(nil),            // 14: sidecast.v1.LaneLimits
+	(*LaneReset)(nil),             // 15: sidecast.v1.LaneReset
+	(*SteerLaneResponse)(nil),     // 16: sidecast.v1.SteerLaneResponse
+	(*ShutdownRequest)(nil),       // 17: sidecast.v1.ShutdownRequest
+	(*ShutdownResponse)(nil),      // 18: sidecast.v1.ShutdownResponse
+	nil,                           // 19: sidecast.v1.LaneStatus.RefusedForEntry
+	nil,                           // 20: sidecast.v1.LaneLimits.RatesEntry
+	(*timestamppb.Timestamp)(nil), // 21: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 22: google.protobuf.Duration
 }
 var file_sidecast_v1_runtime_proto_depIdxs = []int32{
-	20, // 0: sidecast.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
+	21, // 0: sidecast.v1.DescribeResponse.started:type_name -> google.protobuf.Timestamp
 	2,  // 1: sidecast.v1.DescribeResponse.components:type_name -> sidecast.v1.ComponentStatus
 	3,  // 2: sidecast.v1.DescribeResponse.instances:type_name -> sidecast.v1.InstanceStatus
 	4,  // 3: sidecast.v1.DescribeResponse.subscriptions:type_name -> sidecast.v1.SubscriptionStatus
-	20, // 4: sidecast.v1.InstanceStatus.started:type_name -> google.protobuf.Timestamp
+	21, // 4: sidecast.v1.InstanceStatus.started:type_name -> google.protobuf.Timestamp
 	9,  // 5: sidecast.v1.TreeResponse.root:type_name -> sidecast.v1.TreeNode
 	10, // 6: sidecast.v1.TreeNode.lane:type_name -> sidecast.v1.LaneStatus
 	9,  // 7: sidecast.v1.TreeNode.children:type_name -> sidecast.v1.TreeNode
-	21, // 8: sidecast.v1.LaneStatus.breaker_opens_in:type_name -> google.protobuf.Duration
-	18, // 9: sidecast.v1.LaneStatus.refused_for:type_name -> sidecast.v1.LaneStatus.RefusedForEntry
-	11, // 10: sidecast.v1.LaneStatus.overridden:type_name -> sidecast.v1.LaneChange
-	21, // 11: sidecast.v1.LaneStatus.attempt_timeout:type_name -> google.protobuf.Duration
-	13, // 12: sidecast.v1.SteerLaneRequest.limits:type_name -> sidecast.v1.LaneLimits
-	14, // 13: sidecast.v1.SteerLaneRequest.reset_all:type_name -> sidecast.v1.LaneReset
-	19, // 14: sidecast.v1.LaneLimits.rates:type_name -> sidecast.v1.LaneLimits.RatesEntry
-	11, // 15: sidecast.v1.SteerLaneResponse.changes:type_name -> sidecast.v1.LaneChange
-	0,  // 16: sidecast.v1.Runtime.Describe:input_type -> sidecast.v1.DescribeRequest
-	5,  // 17: sidecast.v1.Runtime.Health:input_type -> sidecast.v1.HealthRequest
-	7,  // 18: sidecast.v1.Runtime.Tree:input_type -> sidecast.v1.TreeRequest
-	12, // 19: sidecast.v1.Runtime.SteerLane:input_type -> sidecast.v1.SteerLaneRequest
-	16, // 20: sidecast.v1.Runtime.Shutdown:input_type -> sidecast.v1.ShutdownRequest
-	1,  // 21: sidecast.v1.Runtime.Describe:output_type -> sidecast.v1.DescribeResponse
-	6,  // 22: sidecast.v1.Runtime.Health:output_type -> sidecast.v1.HealthResponse
-	8,  // 23: sidecast.v1.Runtime.Tree:output_type -> sidecast.v1.TreeResponse
-	15, // 24: sidecast.v1.Runtime.SteerLane:output_type -> sidecast.v1.SteerLaneResponse
-	17, // 25: sidecast.v1.Runtime.Shutdown:output_type -> sidecast.v1.ShutdownResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	22, // 8: sidecast.v1.LaneStatus.breaker_opens_in:type_name -> google.protobuf.Duration
+	19, // 9: sidecast.v1.LaneStatus.refused_for:type_name -> sidecast.v1.LaneStatus.RefusedForEntry
+	12, // 10: sidecast.v1.LaneStatus.overridden:type_name -> sidecast.v1.LaneChange
+	22, // 11: sidecast.v1.LaneStatus.attempt_timeout:type_name -> google.protobuf.Duration
+	11, // 12: sidecast.v1.LaneStatus.limits:type_name -> sidecast.v1.RateLimitStatus
+	14, // 13: sidecast.v1.SteerLaneRequest.limits:type_name -> sidecast.v1.LaneLimits
+	15, // 14: sidecast.v1.SteerLaneRequest.reset_all:type_name -> sidecast.v1.LaneReset
+	20, // 15: sidecast.v1.LaneLimits.rates:type_name -> sidecast.v1.LaneLimits.RatesEntry
+	12, // 16: sidecast.v1.SteerLaneResponse.changes:type_name -> sidecast.v1.LaneChange
+	0,  // 17: sidecast.v1.Runtime.Describe:input_type -> sidecast.v1.DescribeRequest
+	5,  // 18: sidecast.v1.Runtime.Health:input_type -> sidecast.v1.HealthRequest
+	7,  // 19: sidecast.v1.Runtime.Tree:input_type -> sidecast.v1.TreeRequest
+	13, // 20: sidecast.v1.Runtime.SteerLane:input_type -> sidecast.v1.SteerLaneRequest
+	17, // 21: sidecast.v1.Runtime.Shutdown:input_type -> sidecast.v1.ShutdownRequest
+	1,  // 22: sidecast.v1.Runtime.Describe:output_type -> sidecast.v1.DescribeResponse
+	6,  // 23: sidecast.v1.Runtime.Health:output_type -> sidecast.v1.HealthResponse
+	8,  // 24: sidecast.v1.Runtime.Tree:output_type -> sidecast.v1.TreeResponse
+	16, // 25: sidecast.v1.Runtime.SteerLane:output_type -> sidecast.v1.SteerLaneResponse
+	18, // 26: sidecast.v1.Runtime.Shutdown:output_type -> sidecast.v1.ShutdownResponse
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_sidecast_v1_runtime_proto_init() }
@@ -1590,20 +1733,21 @@ func file_sidecast_v1_runtime_proto_init() {
 	if File_sidecast_v1_runtime_proto != nil {
 		return
 	}
-	file_sidecast_v1_runtime_proto_msgTypes[12].OneofWrappers = []any{
+	file_sidecast_v1_runtime_proto_msgTypes[11].OneofWrappers = []any{}
+	file_sidecast_v1_runtime_proto_msgTypes[13].OneofWrappers = []any{
 		(*SteerLaneRequest_Breaker)(nil),
 		(*SteerLaneRequest_Admission)(nil),
 		(*SteerLaneRequest_Limits)(nil),
 		(*SteerLaneRequest_ResetAll)(nil),
 	}
-	file_sidecast_v1_runtime_proto_msgTypes[13].OneofWrappers = []any{}
+	file_sidecast_v1_runtime_proto_msgTypes[14].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_sidecast_v1_runtime_proto_rawDesc), len(file_sidecast_v1_runtime_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
