@@ -1,4 +1,4 @@
-// Package commands holds the commands of `sidecast` that talk to a running sidecar: invoke, publish, state, lock, tree,
+// Package commands holds the commands of `sidecast` that talk to a running sidecar: invoke, publish, state, lock, tree, lane,
 // status and components, and those that need none: lint and version. Each is a thin client of the native gRPC API
 // (sdk/proto/sidecast/v1), finds the sidecars of its machine in package rundir, prints text for people or JSON for
 // programs, and ends with a documented code.
@@ -34,7 +34,7 @@ func New(deps Deps) []*cobra.Command {
 	o := &options{deps: deps}
 	all := []*cobra.Command{
 		invokeCommand(o), publishCommand(o), stateCommand(o), lockCommand(o),
-		treeCommand(o), statusCommand(o), componentsCommand(o),
+		treeCommand(o), laneCommand(o), statusCommand(o), componentsCommand(o),
 	}
 	for _, cmd := range all {
 		o.addSidecarFlags(cmd)

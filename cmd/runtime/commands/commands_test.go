@@ -376,6 +376,8 @@ func TestCompletion(t *testing.T) {
 		"publish --pubsub |":             "pubsub",
 		"components describe |":          "pubsub.jetstream state.badger",
 		"tree -o |":                      "json text",
+		"lane pause app/|":               "app/pricing app/web",
+		"lane breaker app/web |":         "auto closed open",
 		"state get x --app-id unknown |": "",
 	} {
 		words := strings.Fields(strings.TrimSuffix(typed, "|"))

@@ -3,6 +3,7 @@ package commands_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -34,6 +35,7 @@ type sidecar struct {
 
 	mu        sync.Mutex
 	published []*sidecastv1.PublishBatchEntry
+	steered   []*sidecastv1.SteerLaneRequest
 }
 
 // startSidecar serves until the test ends.
@@ -178,8 +180,19 @@ func (s *sidecar) Tree(context.Context, *sidecastv1.TreeRequest) (*sidecastv1.Tr
 		return &sidecastv1.TreeNode{Name: name, Kind: "lane", State: "running", Lane: status}
 	}
 	restarted := lane("app/web", &sidecastv1.LaneStatus{
+		Policy: "default-app", InFlightLimit: 2048, QueueLimit: 2048,
 		Breaker: "open", BreakerReason: "connection refused", BreakerOpensIn: durationpb.New(4200 * time.Millisecond), Refused: 9,
+		RefusedFor: map[string]uint64{"BREAKER_OPEN": 7, "LANE_RESTARTED": 2},
 	})
+	ramping := &sidecastv1.LaneStatus{
+		Policy: "gold", InFlightLimit: 2, Admitted: 40, Refused: 60, RefusedFor: map[string]uint64{"RATE_LIMITED": 60}, Hedged: 2, Fallbacks: 5,
+		Breaker: "ramping", BreakerReason: "3 of 5 calls failed", BreakerShare: .3, Admission: "paused", Queued: 6, QueueLimit: 8,
+		Overridden: []*sidecastv1.LaneChange{{What: "in flight", From: "8", To: "2"}, {What: "rate all", From: "100/1s", To: "10/1s"}},
+		Limits: []*sidecastv1.RateLimitStatus{
+			{Name: "all", Algorithm: "fixed-window", Rate: "10/1s", By: "lane", Remaining: new(int32(4)), Share: new(.25), State: "shared", Refused: 60},
+			{Name: "each", Algorithm: "token-bucket", Rate: "5/1m", By: "header x-tenant", Keys: 17},
+		},
+	}
 	restarted.State, restarted.Restarts = "restarting", 3
 	return &sidecastv1.TreeResponse{Root: &sidecastv1.TreeNode{
 		Name: "sidecast", Kind: "supervisor", State: "running", Children: []*sidecastv1.TreeNode{
@@ -188,12 +201,47 @@ func (s *sidecar) Tree(context.Context, *sidecastv1.TreeRequest) (*sidecastv1.Tr
 					InFlight: 2, InFlightLimit: 8, Queued: 1, QueueLimit: 64, Admitted: 1204, Retried: 3, Breaker: "closed", Endpoints: 2,
 				}),
 				restarted,
+				lane("state/statestore", ramping),
 			}},
 			{Name: "workers", Kind: "supervisor", State: "running", Children: []*sidecastv1.TreeNode{
 				{Name: "presence", Kind: "worker", State: "running"},
 			}},
 		},
 	}}, nil
+}
+
+// SteerLane knows the lanes app/pricing and state/statestore.
+func (s *sidecar) SteerLane(_ context.Context, r *sidecastv1.SteerLaneRequest) (*sidecastv1.SteerLaneResponse, error) {
+	if r.Lane != "app/pricing" && r.Lane != "state/statestore" {
+		return nil, fault.New("steer lane", fault.LaneNotFound, "there is no lane %q; did you mean app/pricing?", r.Lane)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.steered = append(s.steered, r)
+	answer := &sidecastv1.SteerLaneResponse{}
+	add := func(what, from, to string) {
+		answer.Changes = append(answer.Changes, &sidecastv1.LaneChange{What: what, From: from, To: to})
+	}
+	switch o := r.Order.(type) {
+	case *sidecastv1.SteerLaneRequest_Breaker:
+		if o.Breaker == "opne" {
+			return nil, fault.New("steer lane "+r.Lane, fault.BadRequest, `breaker "opne": must be one of auto, closed, open; did you mean "open"?`)
+		}
+		add("breaker", "auto", o.Breaker)
+	case *sidecastv1.SteerLaneRequest_Admission:
+		add("admission", "admitting", o.Admission)
+	case *sidecastv1.SteerLaneRequest_Limits:
+		if o.Limits.InFlight != nil {
+			add("in flight", "8", strconv.Itoa(int(*o.Limits.InFlight)))
+		}
+		if o.Limits.Queue != nil {
+			add("queue", "64", strconv.Itoa(int(*o.Limits.Queue)))
+		}
+		for _, name := range slices.Sorted(maps.Keys(o.Limits.Rates)) {
+			add("rate "+name, "100/1s", o.Limits.Rates[name])
+		}
+	}
+	return answer, nil
 }
 
 // stateStore is a state component in memory. Every write makes the next ETag.

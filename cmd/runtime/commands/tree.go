@@ -1,7 +1,6 @@
 package commands
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/sidecast/sidecast/cmd/runtime/rundir"
@@ -23,8 +21,10 @@ func treeCommand(o *options) *cobra.Command {
 		Use:   "tree",
 		Short: "Draw the supervision tree of the sidecars, with their lanes",
 		Long: `Draws the actors of a sidecar, each under the one that supervises it, with the numbers of each lane:
-calls in flight, calls waiting, the breaker and its last failure, what was admitted, retried, failed
-and refused since the start.
+calls in flight and waiting and how many may be, the breaker and its last failure, what was
+admitted, retried, failed and refused since the start, and its policy. Below a lane stands what
+calls were refused for, what its rate limits let pass now, and what an operator has told it
+("sidecast lane").
 
 Without --app-id all sidecars of this machine are drawn. With --watch the picture is drawn anew
 until interrupted.`,
@@ -156,6 +156,10 @@ func (d drawing) node(w io.Writer, n *sidecastv1.TreeNode, lead, under string, d
 	padding := strings.Repeat(" ", max(0, d.width-3*depth-utf8.RuneCountInString(n.GetName())))
 	line := d.paint(faint, lead) + n.GetName() + padding + "  " + d.state(n) + d.lane(n.GetLane())
 	fmt.Fprintln(w, strings.TrimRight(line, " "))
+	for _, more := range d.details(n.GetLane()) {
+		padding := strings.Repeat(" ", d.width+2-utf8.RuneCountInString(under))
+		fmt.Fprintln(w, d.paint(faint, under)+padding+more)
+	}
 	for i, child := range n.GetChildren() {
 		branch, beside := "├─ ", "│  "
 		if i == len(n.GetChildren())-1 {
@@ -178,70 +182,6 @@ func (d drawing) state(n *sidecastv1.TreeNode) string {
 	return text
 }
 
-// lane is what a lane is doing: [██░░░░░░] 2/8 in flight · 0/64 waiting · breaker closed · 1,204 admitted, 3 retried.
-func (d drawing) lane(l *sidecastv1.LaneStatus) string {
-	if l == nil {
-		return ""
-	}
-	parts := []string{
-		"  " + bar(l.InFlight, l.InFlightLimit) + " " + of(l.InFlight, l.InFlightLimit) + " in flight",
-		of(l.Queued, l.QueueLimit) + " waiting",
-	}
-	switch {
-	case l.Endpoints == 1:
-		parts = append(parts, "1 endpoint")
-	case l.Endpoints > 1:
-		parts = append(parts, fmt.Sprintf("%d endpoints", l.Endpoints))
-	}
-	parts = append(parts, d.breaker(l))
-	var sums []string
-	for _, sum := range []struct {
-		n    uint64
-		what string
-	}{{l.Admitted, "admitted"}, {l.Retried, "retried"}, {l.Failed, "failed"}, {l.Refused, "refused"}} {
-		if sum.n > 0 || sum.what == "admitted" {
-			sums = append(sums, humanize.Comma(int64(min(sum.n, 1<<62)))+" "+sum.what)
-		}
-	}
-	return strings.Join(append(parts, strings.Join(sums, ", ")), " · ")
-}
-
-func (d drawing) breaker(l *sidecastv1.LaneStatus) string {
-	switch l.Breaker {
-	case "", "closed":
-		return d.paint(green, "breaker "+cmp.Or(l.Breaker, "off"))
-	}
-	text := d.paint(red, "breaker "+l.Breaker)
-	if opens := l.BreakerOpensIn.AsDuration(); opens > 0 {
-		text += ", probes in " + opens.Round(100*time.Millisecond).String()
-	}
-	if l.BreakerReason != "" {
-		text += " (" + preview([]byte(l.BreakerReason)) + ")"
-	}
-	return text
-}
-
-// bar shows how full a lane is; one without a limit has an empty one while it is idle.
-func bar(n, limit int32) string {
-	const cells = 8
-	full := 0
-	switch {
-	case n <= 0:
-	case limit <= 0:
-		full = 1
-	default:
-		full = min(cells, max(1, int(int64(n)*cells/int64(limit))))
-	}
-	return "[" + strings.Repeat("█", full) + strings.Repeat("░", cells-full) + "]"
-}
-
-func of(n, limit int32) string {
-	if limit <= 0 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%d/%d", n, limit)
-}
-
 // nodeView is a node of the tree in JSON.
 type nodeView struct {
 	Name     string     `json:"name"`
@@ -252,30 +192,10 @@ type nodeView struct {
 	Children []nodeView `json:"children,omitempty"`
 }
 
-// laneView is a lane's numbers in JSON.
-type laneView struct {
-	Policy         string `json:"policy,omitempty"`
-	InFlight       int32  `json:"inFlight"`
-	InFlightLimit  int32  `json:"inFlightLimit"`
-	Queued         int32  `json:"queued"`
-	QueueLimit     int32  `json:"queueLimit"`
-	Admitted       uint64 `json:"admitted"`
-	Refused        uint64 `json:"refused"`
-	Failed         uint64 `json:"failed"`
-	Retried        uint64 `json:"retried"`
-	Breaker        string `json:"breaker"`
-	BreakerReason  string `json:"breakerReason,omitempty"`
-	BreakerOpensIn string `json:"breakerOpensIn,omitempty"`
-	Endpoints      int32  `json:"endpoints"`
-}
-
 func viewNode(n *sidecastv1.TreeNode) nodeView {
 	view := nodeView{Name: n.GetName(), Kind: n.GetKind(), State: n.GetState(), Restarts: n.GetRestarts()}
 	if l := n.GetLane(); l != nil {
-		view.Lane = &laneView{
-			l.Policy, l.InFlight, l.InFlightLimit, l.Queued, l.QueueLimit, l.Admitted, l.Refused, l.Failed, l.Retried,
-			l.Breaker, l.BreakerReason, ttl(l.BreakerOpensIn), l.Endpoints,
-		}
+		view.Lane = viewLane(l)
 	}
 	for _, child := range n.GetChildren() {
 		view.Children = append(view.Children, viewNode(child))
