@@ -39,6 +39,7 @@ type sidecar struct {
 	set     *components.Set
 	address string
 	conn    *grpc.ClientConn
+	system  *actors.System
 }
 
 // start builds a sidecar by hand, as wiring.go does. Its app is whatever serves by stream.
@@ -75,6 +76,7 @@ func start(t *testing.T, dir, app, instance string) *sidecar {
 	}
 	s := &sidecar{
 		t: t, set: set, server: New(Options{Blocks: b, Hub: hub, MaxBody: 8 << 20, Log: log}), address: listener.Addr().String(),
+		system: system,
 	}
 	serving := make(chan error, 1)
 	go func() { serving <- s.server.Serve(listener) }()
