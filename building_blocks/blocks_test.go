@@ -15,6 +15,7 @@ import (
 
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/state"
@@ -40,6 +41,40 @@ func TestInvokeOfAnUnknownAppSaysWhoIsKnown(t *testing.T) {
 	wantReason(t, err, fault.AppNotFound)
 	if !strings.Contains(err.Error(), "intake") {
 		t.Errorf("the error does not tell which apps are known: %v", err)
+	}
+}
+
+// The lanes of an app stay while it may be back soon, and go when it stays away.
+func TestLanesOfAppsThatLeftAreForgotten(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "caller", &testApp{}, 0)
+	v := b.Invocation
+	ghost := []fabric.Instance{{App: "ghost", ID: "1", Ready: true, Weight: 1}}
+	v.instancesChanged("ghost", ghost)
+	v.instancesChanged("ghost", nil)
+	at := func(app string, present bool, after time.Duration) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.note(app, present, time.Now().Add(after))
+	}
+	old := v.target("ghost")
+	at("other", true, forgetAfter-time.Minute)
+	if v.target("ghost") != old {
+		t.Fatal("forgotten at once")
+	}
+	v.instancesChanged("ghost", ghost)
+	at("other", true, forgetAfter+time.Minute)
+	if v.target("ghost") != old {
+		t.Fatal("forgotten though it came back")
+	}
+	v.instancesChanged("ghost", nil)
+	at("other", true, forgetAfter+time.Minute)
+	if v.target("ghost") != nil {
+		t.Fatal("never forgotten")
+	}
+	_, err := v.Invoke(t.Context(), &call.Request{App: "ghost", Method: "m"})
+	wantReason(t, err, fault.AppNotFound)
+	if v.instancesChanged("ghost", ghost); v.target("ghost") == nil || v.target("ghost").calls == old.calls {
+		t.Error("an app that came back after all has no lane of its own")
 	}
 }
 

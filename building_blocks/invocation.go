@@ -29,7 +29,14 @@ type Invocation struct {
 
 	targets sync.Map     // app id → *target; only apps that presence has shown, so callers cannot make it grow
 	unknown *actors.Lane // for all the others
+
+	mu     sync.Mutex
+	absent map[string]time.Time // targets of whose apps there is no instance, since when
 }
+
+// forgetAfter is how long the lanes of an app outlive its last instance: one that is started again finds its breaker and
+// its counts as they were.
+const forgetAfter = 10 * time.Minute
 
 // target is an app that presence has shown.
 type target struct {
@@ -40,7 +47,7 @@ type target struct {
 func newInvocation(d Deps) *Invocation {
 	return &Invocation{
 		self: d.Self, system: d.System, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer,
-		unknown: d.System.Lane("unknown-apps", unknownPolicy),
+		unknown: d.System.Lane("unknown-apps", unknownPolicy), absent: map[string]time.Time{},
 	}
 }
 
@@ -58,6 +65,9 @@ func (v *Invocation) start() {
 // instancesChanged tells the lanes of app where it can be reached. Instances whose app takes no calls are left out as long
 // as there are others.
 func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.note(app, len(instances) > 0, time.Now())
 	endpoints := make([]resiliency.Endpoint, 0, len(instances))
 	for _, ready := range []bool{true, false} {
 		if len(endpoints) > 0 {
@@ -80,6 +90,30 @@ func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
 	}
 	t.calls.SetEndpoints(endpoints)
 	t.streams.SetEndpoints(endpoints)
+}
+
+// note keeps book of the apps that have gone, and lets go of the lanes of those that stay away: apps come and go under ever
+// new names where each has one for its branch or its test. Changes are what makes lanes grow, so it is enough to look then.
+// v.mu is held.
+func (v *Invocation) note(app string, present bool, now time.Time) {
+	if _, known := v.absent[app]; present {
+		delete(v.absent, app)
+	} else if !known {
+		v.absent[app] = now
+	}
+	for app, since := range v.absent {
+		if now.Sub(since) < forgetAfter {
+			continue
+		}
+		delete(v.absent, app)
+		if t, ok := v.targets.LoadAndDelete(app); ok {
+			t := t.(*target)
+			over, cancel := context.WithCancel(context.Background())
+			cancel() // nothing can be running that has an instance to run on: there is nothing to wait for
+			_ = t.calls.Close(over)
+			_ = t.streams.Close(over)
+		}
+	}
 }
 
 func (v *Invocation) target(app string) *target {
