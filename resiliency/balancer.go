@@ -26,10 +26,24 @@ type endpoint struct {
 	inFlight int
 	// avoid is until when others are better: it could not be reached, or refused for lack of room.
 	avoid time.Time
+	// room is how many calls of this lane it took when it last refused one, which counts until full; wait is what it asked
+	// for then. Each success lets in one more, so that what it can take is found again as TCP's slow start finds it, at the
+	// price of one refusal for each success. Whoever comes beyond that is refused here: it costs less than to be told so by
+	// the endpoint, which has work to do.
+	room   int
+	full   time.Time
+	wait   time.Duration
+	spared int // calls refused here since it was full
 	// pass is the virtual time of its next turn among equals: each choice moves it on by 1/Weight, so that they take turns
 	// in proportion to their weights (stride scheduling, Waldspurger and Weihl 1995).
 	pass float64
 }
+
+// How long an endpoint that refused for want of room is believed, at least and at most. What it asks for lies between.
+const (
+	minFull = 100 * time.Millisecond
+	maxFull = 2 * time.Second
+)
 
 // avoidFor is how long such an endpoint is passed over while there are others. Presence ejects the
 // dead within a few heartbeats; this covers the time until then.
@@ -69,12 +83,15 @@ func (b *balancer) find(id string) *endpoint {
 	return nil
 }
 
-// choose returns the best endpoint for t, or nil when none is known, and counts the turn against it.
+// choose returns the best endpoint for t, or nil when none is known that has room, and counts the turn against it.
 func (b *balancer) choose(now time.Time, t *Turn) *endpoint {
 	var best *endpoint
 	var bestClass int
 	var bestLoad float64
 	for _, e := range b.endpoints {
+		if e.isFull(now) {
+			continue
+		}
 		e.pass = max(e.pass, b.now)
 		class, load := e.class(now, t), e.load()
 		if best == nil || class < bestClass || class == bestClass &&
@@ -89,10 +106,29 @@ func (b *balancer) choose(now time.Time, t *Turn) *endpoint {
 	return best
 }
 
-// untried reports whether there is an endpoint that t has not tried. The balancer of a lane without endpoints is nil.
-func (b *balancer) untried(t *Turn) bool {
-	return b != nil && slices.ContainsFunc(b.endpoints, func(e *endpoint) bool { return !t.hasTried(e.ID) })
+// untried reports whether there is an endpoint with room that t has not tried. The balancer of a lane without endpoints is
+// nil.
+func (b *balancer) untried(now time.Time, t *Turn) bool {
+	return b != nil && slices.ContainsFunc(b.endpoints, func(e *endpoint) bool { return !e.isFull(now) && !t.hasTried(e.ID) })
 }
+
+// comeBack is when a call that finds every endpoint full may find room. Who has room for so many and refuses others for
+// wait works off room calls in wait, so those refused here are told to come at that rate, not all at once; the next round
+// begins after four waits, lest callers that do not heed it make the advice to others absurd.
+func (b *balancer) comeBack() time.Duration {
+	soonest := b.endpoints[0]
+	for _, e := range b.endpoints[1:] {
+		if e.wait < soonest.wait {
+			soonest = e
+		}
+	}
+	rank := soonest.spared % (3 * soonest.room)
+	soonest.spared++
+	return soonest.wait + time.Duration(float64(soonest.wait)*float64(rank)/float64(soonest.room))
+}
+
+// isFull reports whether the endpoint would have no room for one more call.
+func (e *endpoint) isFull(now time.Time) bool { return e.inFlight >= e.room && now.Before(e.full) }
 
 // class puts endpoints that t has not tried before those that it has, and reachable ones before the others.
 func (e *endpoint) class(now time.Time, t *Turn) int {
@@ -112,16 +148,26 @@ func (e *endpoint) load() float64 {
 	return float64(e.inFlight+bits.Len(uint(max(e.Load, 0))>>3)) / float64(e.Weight)
 }
 
-// judge learns from an outcome whether the endpoint can be reached and has room.
+// judge learns from the outcome of a call that is still counted whether the endpoint can be reached and has room.
 func (e *endpoint) judge(now time.Time, err error) {
 	switch fault.KindOf(err) {
 	case fault.None:
 		e.avoid = time.Time{}
+		e.room++
 	case fault.Unavailable:
 		e.avoid = now.Add(avoidFor)
 	case fault.Exhausted, fault.Tripped:
 		if fault.NotSent(err) {
 			e.avoid = now.Add(avoidFor)
+		}
+		switch fault.ReasonOf(err) {
+		case fault.QueueFull, fault.FabricBusy:
+			if !now.Before(e.full) {
+				e.spared = 0
+			}
+			e.room = max(e.inFlight-1, 1)
+			e.wait = min(max(fault.RetryAfter(err), minFull), maxFull)
+			e.full = now.Add(e.wait)
 		}
 	}
 }

@@ -29,6 +29,14 @@ const (
 	guessService  = 100 * time.Millisecond
 )
 
+// attemptTakes estimates how long an attempt that begins now takes.
+func (g *gate) attemptTakes() time.Duration {
+	if g.service == 0 {
+		return guessService
+	}
+	return min(max(g.service, minRetryAfter), maxRetryAfter)
+}
+
 // retryAfter estimates when a turn that comes then will find room: when the slots have worked off those who wait.
 func (g *gate) retryAfter() time.Duration {
 	service := g.service

@@ -213,8 +213,12 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 
 // retry sends a turn whose try failed with err round again, or gives it up.
 func (m *Machine) retry(now time.Time, t *Turn, err error) {
-	t.last = err
-	wait, again := m.policy.again(now, t, err, m.balancer.untried(t))
+	wait, again := m.policy.again(now, t, err, m.balancer.untried(now, t))
+	if t.last != nil && fault.NotSent(err) && !fault.NotSent(t.last) {
+		err = NotRetried(t.last, err) // what was sent once may have been done
+	} else {
+		t.last = err
+	}
 	switch {
 	case !again || m.draining || t.hedge:
 		m.giveUp(t, err)

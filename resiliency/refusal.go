@@ -62,7 +62,12 @@ func (m *Machine) overloaded(t *Turn) error {
 		m.lane, t.priority).After(m.gate.retryAfter())
 }
 
+// noEndpoint is why none was chosen: none is known, or all would refuse the call, and are spared that.
 func (m *Machine) noEndpoint(t *Turn) error {
+	if n := len(m.balancer.endpoints); n > 0 {
+		return fault.New(t.Call.Op, fault.QueueFull, "none of the instances of lane %s has room (%d known): each refused a "+
+			"call, and still works on as many as it had then", m.lane, n).After(m.balancer.comeBack())
+	}
 	return fault.New(t.Call.Op, fault.AppNotFound, "no instance is known to lane %s", m.lane)
 }
 
@@ -71,7 +76,7 @@ func (m *Machine) noEndpoint(t *Turn) error {
 func (m *Machine) breakerOpen(now time.Time, t *Turn) error {
 	after := m.breaker.retryAfter(now)
 	if after == 0 {
-		after = m.gate.retryAfter()
+		after = m.gate.attemptTakes()
 	}
 	return fault.New(t.Call.Op, fault.BreakerOpen, "the breaker of lane %s %s", m.lane, m.breaker.refusal(now)).After(after)
 }
