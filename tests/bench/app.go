@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	sidecast "github.com/sidecast/sidecast/sdk/go"
 	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
@@ -37,8 +39,12 @@ func runApp(ctx context.Context, sidecar string) error {
 			return &sidecast.Response{Data: req.Data}, nil
 		}),
 		sidecast.Handle("work", working.handle),
+		sidecast.Handle("hang", func(ctx context.Context, _ *sidecast.Request) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}),
 		sidecast.Handle("most", func(context.Context, *sidecast.Request) ([]byte, error) {
-			return []byte(strconv.Itoa(int(working.most.Load()))), nil
+			return []byte(strconv.Itoa(int(working.most.Swap(0)))), nil
 		}))
 }
 
@@ -69,6 +75,9 @@ type echoServer struct {
 }
 
 func (echoServer) Invoke(_ context.Context, in *sidecastv1.InvokeRequest) (*sidecastv1.InvokeResponse, error) {
+	if in.Method == "refuse" {
+		return nil, status.Error(codes.ResourceExhausted, "a server that does nothing else")
+	}
 	return &sidecastv1.InvokeResponse{Data: in.Data}, nil
 }
 

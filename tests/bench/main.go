@@ -21,7 +21,7 @@ func main() {
 	sidecast := flag.String("sidecast", "bin/sidecast", "the binary to measure")
 	out := flag.String("json", "", "file for the figures as JSON")
 	each := flag.Duration("for", 1500*time.Millisecond, "how long each cell is measured")
-	only := flag.String("only", "", "measure only operations whose name starts with this")
+	only := flag.String("only", "", "measure only operations whose name starts with this, or `overload`, or `isolation`")
 	role := flag.String("role", "", "used by the benchmark itself")
 	address := flag.String("sidecar", "", "used by the benchmark itself")
 	flag.Parse()
@@ -44,7 +44,8 @@ type report struct {
 	LoadedRSSMiB  []float64 `json:"loaded_rss_mib"`  // each sidecar right after all cells; mapped files count
 	SettledRSSMiB []float64 `json:"settled_rss_mib"` // the same after a while of quiet
 	Cells         []cell    `json:"cells"`
-	Overload      overload  `json:"overload"`
+	Overload      []storm   `json:"overload"`
+	Isolation     isolation `json:"isolation"`
 }
 
 // settling is how long the sidecars are left alone before they are looked at again.
@@ -67,6 +68,14 @@ type cell struct {
 }
 
 func run(binary, out string, each time.Duration, only string) error {
+	switch only {
+	case "overload":
+		_, err := measureOverload(binary)
+		return err
+	case "isolation":
+		_, err := measureIsolation(binary)
+		return err
+	}
 	r := report{When: time.Now().UTC()}
 	var err error
 	if r.StartMillis, r.IdleRSSMiB, err = measureStart(binary); err != nil {
@@ -78,12 +87,6 @@ func run(binary, out string, each time.Duration, only string) error {
 		return err
 	}
 	defer stage.close()
-	if only == "overload" {
-		o, err := measureOverload(binary)
-		o.print()
-		return err
-	}
-
 	fmt.Printf("%-9s %8s %8s %10s %9s %9s %10s %7s\n", "", "bytes", "callers", "per s", "p50 ms", "p99 ms", "CPU µs/op", "ratio")
 	direct := map[[2]int]float64{}
 	for _, bytes := range []int{1 << 10, 100 << 10} {
@@ -115,7 +118,9 @@ func run(binary, out string, each time.Duration, only string) error {
 	if r.Overload, err = measureOverload(binary); err != nil {
 		return err
 	}
-	r.Overload.print()
+	if r.Isolation, err = measureIsolation(binary); err != nil {
+		return err
+	}
 	if out == "" {
 		return nil
 	}

@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -19,91 +20,158 @@ import (
 const (
 	workTime = 50 * time.Millisecond
 	workers  = 16
-	storm    = 2000
+	callers  = 2000
 	stormFor = 10 * time.Second
 )
 
-// overload is what became of a storm.
-type overload struct {
+// storm is what became of callers that ask again and again.
+type storm struct {
+	// Callers says how they take a refusal: `heed` waits as long as it says, `pause` 100 ms, `insist` not at all. The last
+	// never leave less than 2000 calls under way: what a refusal takes then is 2000 times its cost over the number of cores.
+	// `bare` are such callers on a gRPC server which does nothing but refuse, to compare with.
+	Callers       string  `json:"callers"`
 	GoodPerSecond float64 `json:"good_per_second"`
 	Capacity      float64 `json:"capacity_per_second"`
 	MostInApp     int     `json:"most_in_app"`
 	Refused       int     `json:"refused"`
+	Advised       float64 `json:"refused_with_retry_after"` // share
+	RefusedP50    float64 `json:"refused_p50_ms"`
 	RefusedP99    float64 `json:"refused_p99_ms"`
+	CPU           float64 `json:"cpu_us"` // of both sidecars, for each call that was made
 	OtherFailures int     `json:"other_failures"`
 	GrowthMiB     float64 `json:"resident_growth_mib"` // of both sidecars together
 	CallAfter     float64 `json:"call_after_ms"`       // of a lone caller right after the storm
 }
 
-func measureOverload(binary string) (o overload, err error) {
+// manners are how callers take a refusal.
+var manners = []struct {
+	name string
+	wait func(advice time.Duration) time.Duration
+}{
+	{"heed", func(advice time.Duration) time.Duration { return advice }},
+	{"pause", func(time.Duration) time.Duration { return 100 * time.Millisecond }},
+	{"insist", func(time.Duration) time.Duration { return 0 }},
+}
+
+func measureOverload(binary string) (storms []storm, err error) {
 	s, err := newStage(binary, "--app-max-concurrency", strconv.Itoa(workers))
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	fmt.Printf("\n%d callers on an app that can do %.0f/s\n", callers, workers/workTime.Seconds())
+	for _, m := range manners {
+		o, err := s.overload(m.name, s.near.conn, "work", m.wait)
+		if err != nil {
+			return nil, err
+		}
+		o.print()
+		storms = append(storms, o)
+	}
+	bare, err := s.overload("bare", s.direct, "refuse", func(time.Duration) time.Duration { return 0 })
+	if err != nil {
+		return nil, err
+	}
+	bare.print()
+	return append(storms, bare), nil
+}
+
+// tally is what the callers of a storm count.
+type tally struct {
+	mu      sync.Mutex
+	good    int
+	refused []time.Duration
+	advised int
+	others  int
+	last    error
+}
+
+func (t *tally) add(took time.Duration, err error) (advice time.Duration) {
+	advice, advised := adviceOf(err)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case err == nil:
+		t.good++
+	case status.Code(err) == codes.ResourceExhausted:
+		t.refused = append(t.refused, took)
+		if advised {
+			t.advised++
+		}
+	default:
+		t.others++
+		t.last = err
+	}
+	return advice
+}
+
+func adviceOf(err error) (time.Duration, bool) {
+	for _, detail := range status.Convert(err).Details() {
+		if retry, ok := detail.(*errdetails.RetryInfo); ok {
+			return retry.RetryDelay.AsDuration(), true
+		}
+	}
+	return 0, false
+}
+
+func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait func(time.Duration) time.Duration) (o storm, err error) {
+	client := sidecastv1.NewInvocationClient(conn)
+	request := &sidecastv1.InvokeRequest{AppId: "echo", Method: method, Data: make([]byte, 1<<10)}
+	ctx, cancel := context.WithTimeout(context.Background(), stormFor+30*time.Second)
+	defer cancel()
+	before := s.rss()
+	busy, err := cpu(s.both)
 	if err != nil {
 		return o, err
 	}
-	defer s.close()
-	client := sidecastv1.NewInvocationClient(s.near.conn)
-	body := make([]byte, 1<<10)
-	before := s.rss()
-
-	var mu sync.Mutex
-	var refused []time.Duration
-	var last error
-	good := 0
-	ctx, cancel := context.WithTimeout(context.Background(), stormFor+30*time.Second)
-	defer cancel()
+	var t tally
+	var all sync.WaitGroup
 	end := time.Now().Add(stormFor)
-	var callers sync.WaitGroup
-	for range storm {
-		callers.Go(func() {
+	for range callers {
+		all.Go(func() {
 			for began := time.Now(); began.Before(end); began = time.Now() {
-				_, err := client.Invoke(ctx, &sidecastv1.InvokeRequest{AppId: "echo", Method: "work", Data: body})
-				took := time.Since(began)
-				mu.Lock()
-				switch {
-				case err == nil:
-					good++
-				case status.Code(err) == codes.ResourceExhausted:
-					refused = append(refused, took)
-				default:
-					o.OtherFailures++
-					last = err
-				}
-				mu.Unlock()
-				if err != nil {
-					time.Sleep(100 * time.Millisecond) // as a caller that heeds retry-after would
+				_, err := client.Invoke(ctx, request)
+				if advice := t.add(time.Since(began), err); err != nil {
+					time.Sleep(min(wait(advice), time.Until(end)))
 				}
 			}
 		})
 	}
-	callers.Wait()
+	all.Wait()
 	after := s.rss()
 	began := time.Now()
-	_, err = client.Invoke(ctx, &sidecastv1.InvokeRequest{AppId: "echo", Method: "work", Data: body})
-	if err != nil {
+	if _, err = client.Invoke(ctx, request); err != nil && conn == s.near.conn {
 		return o, fmt.Errorf("a lone caller after the storm: %w", err)
 	}
 	o.CallAfter = millis(time.Since(began))
-	most, err := client.Invoke(ctx, &sidecastv1.InvokeRequest{AppId: "echo", Method: "most"})
+	spent, err := cpu(s.both)
 	if err != nil {
 		return o, err
 	}
+	most, err := sidecastv1.NewInvocationClient(s.near.conn).Invoke(ctx, &sidecastv1.InvokeRequest{AppId: "echo", Method: "most"})
+	if err != nil {
+		return o, err
+	}
+	o.Callers, o.Capacity = name, workers/workTime.Seconds()
 	o.MostInApp, err = strconv.Atoi(string(most.Data))
-	o.GoodPerSecond = float64(good) / stormFor.Seconds()
-	o.Capacity = workers / workTime.Seconds()
-	o.Refused = len(refused)
-	if len(refused) > 0 {
-		slices.Sort(refused)
-		o.RefusedP99 = millis(refused[len(refused)*99/100])
+	o.GoodPerSecond = float64(t.good) / stormFor.Seconds()
+	o.Refused, o.OtherFailures = len(t.refused), t.others
+	if n := len(t.refused); n > 0 {
+		slices.Sort(t.refused)
+		o.RefusedP50, o.RefusedP99 = millis(t.refused[n/2]), millis(t.refused[n*99/100])
+		o.Advised = float64(t.advised) / float64(n)
 	}
+	o.CPU = (spent - busy) * 1e6 / float64(max(t.good+len(t.refused)+t.others, 1))
 	o.GrowthMiB = after[0] + after[1] - before[0] - before[1]
-	if o.OtherFailures > 0 {
-		fmt.Println("the last other failure:", last)
+	if t.others > 0 {
+		fmt.Println("the last other failure:", t.last)
 	}
-	return o, errors.Join(err)
+	return o, err
 }
 
-func (o overload) print() {
-	fmt.Printf("\n%d callers on an app that can do %.0f/s: %.0f/s done, at most %d at once in the app\n", storm, o.Capacity, o.GoodPerSecond, o.MostInApp)
-	fmt.Printf("%d refused, p99 %.1f ms; %d other failures; resident memory grew by %.1f MiB; a lone call afterwards took %.1f ms\n",
-		o.Refused, o.RefusedP99, o.OtherFailures, o.GrowthMiB, o.CallAfter)
+func (o storm) print() {
+	fmt.Printf("%-6s %.0f/s done, at most %d at once in the app; %d refused, %.0f %% with retry-after, p50 %.1f p99 %.1f ms; %d other failures; "+
+		"CPU %.0f µs a call; resident memory grew by %.1f MiB; a lone call afterwards took %.1f ms\n",
+		o.Callers, o.GoodPerSecond, o.MostInApp, o.Refused, o.Advised*100, o.RefusedP50, o.RefusedP99, o.OtherFailures,
+		o.CPU, o.GrowthMiB, o.CallAfter)
 }

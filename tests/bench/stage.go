@@ -145,20 +145,11 @@ func newStage(binary string, farFlags ...string) (*stage, error) {
 	if s.far, err = startSidecar(binary, s.near.dir, "echo", farFlags...); err != nil {
 		return nil, err
 	}
-	s.app = exec.Command(os.Args[0], "-role", "app", "-sidecar", s.far.address)
-	s.app.Stderr = os.Stderr
-	out, err := s.app.StdoutPipe()
-	if err != nil {
+	var address string
+	if s.app, address, err = startApp(s.far); err != nil {
 		return nil, err
 	}
-	if err := s.app.Start(); err != nil {
-		return nil, err
-	}
-	address, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		return nil, fmt.Errorf("the app did not start: %w", err)
-	}
-	if s.direct, err = dial(strings.TrimSpace(address)); err != nil {
+	if s.direct, err = dial(address); err != nil {
 		return nil, err
 	}
 	s.both = []*process.Process{s.near.process, s.far.process}
@@ -173,6 +164,24 @@ func newStage(binary string, farFlags ...string) (*stage, error) {
 		return nil, err
 	}
 	return s, s.settle()
+}
+
+// startApp starts an app beside a sidecar and tells where it takes direct calls.
+func startApp(beside *sidecar) (app *exec.Cmd, address string, err error) {
+	app = exec.Command(os.Args[0], "-role", "app", "-sidecar", beside.address)
+	app.Stderr = os.Stderr
+	out, err := app.StdoutPipe()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := app.Start(); err != nil {
+		return nil, "", err
+	}
+	address, err = bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		return nil, "", fmt.Errorf("the app did not start: %w", err)
+	}
+	return app, strings.TrimSpace(address), nil
 }
 
 // settle waits until calls from end to end succeed.
