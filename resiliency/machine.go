@@ -13,6 +13,7 @@ type Machine struct {
 	shield    shield
 	limiter   limiter
 	gate      gate
+	adaptive  adaptive
 	balancer  *balancer // nil when the lane does not choose
 	breaker   breaker
 	stopwatch stopwatch
@@ -195,6 +196,10 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 	}
 	m.gate.observe(took)
 	m.stopwatch.observe(now, took, err)
+	if m.adaptive.on() {
+		m.adaptive.observe(now, took, t.abreast, err)
+		m.setLimit()
+	}
 	m.breaker.settle(now, t.era, effectOf(err), took, err)
 	if t.endpoint != nil {
 		t.endpoint.judge(now, err)
@@ -266,6 +271,7 @@ func (m *Machine) leave(now time.Time, t *Turn) {
 func (m *Machine) hold(t *Turn) {
 	t.place = inFlight
 	m.gate.inFlight++
+	t.abreast = m.gate.inFlight
 	if t.endpoint != nil {
 		t.endpoint.inFlight++
 	}
@@ -283,13 +289,23 @@ func (m *Machine) release(t *Turn) {
 func (m *Machine) setPolicy(now time.Time, p Policy) {
 	p = p.settled()
 	m.policy = p
-	m.gate.limit, m.gate.room = p.MaxInFlight, p.MaxQueue
+	m.adaptive.setRule(p.Adaptive)
+	m.setLimit()
+	m.gate.room = p.MaxQueue
 	m.gate.queue.setRule(p.Queue)
 	m.shield.rule = p.Protection
 	m.limiter.setRules(now, p.Limits)
 	m.breaker.setRule(p.Breaker)
 	m.stopwatch.setRule(p.AdaptiveTimeout)
 	m.budget.rule = p.Retry.Budget
+}
+
+// setLimit has the gate admit what the policy allows, or less when the adaptive limit is lower.
+func (m *Machine) setLimit() {
+	m.gate.limit = m.policy.MaxInFlight
+	if limit := m.adaptive.now(); limit > 0 && (m.gate.limit == 0 || limit < m.gate.limit) {
+		m.gate.limit = limit
+	}
 }
 
 func (m *Machine) setEndpoints(list []Endpoint) {

@@ -290,7 +290,8 @@ type Adaptive struct {
 	Algorithm AdaptiveAlgorithm
 	// Min, Initial and Max of the limit (0 = 4, 20 and MaxInFlight or else 1000).
 	Min, Initial, Max int
-	// Tolerance is how much slower than at rest attempts may become before the limit falls (0 = 1.5).
+	// Tolerance is how much slower than at rest attempts may become before the limit falls (0 = 1.5). Give more where the
+	// time that attempts take differs much by itself.
 	Tolerance float64
 }
 
@@ -398,5 +399,6 @@ func (p Policy) settled() Policy {
 	p.Breaker = p.Breaker.settled()
 	p.Queue = p.Queue.settled()
 	p.Limits = settledLimits(p.Limits)
+	p.Adaptive = p.Adaptive.settled(p.MaxInFlight)
 	return p
 }

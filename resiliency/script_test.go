@@ -262,7 +262,7 @@ func number(t testing.TB, s string) int {
 }
 
 // policyKeys are the words by which scripts write policies. Each policy's test adds its own.
-var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys)
+var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys, adaptiveKeys)
 
 type policyKey = func(t *testing.T, p *Policy, v string)
 

@@ -31,7 +31,8 @@ func (c *Counts) refuse(reason fault.Reason) {
 type Status struct {
 	// Policy is the name of its policy.
 	Policy string `json:"policy"`
-	// InFlight calls of at most InFlightLimit (0 = no limit); Queued calls of at most QueueLimit.
+	// InFlight calls of at most InFlightLimit (0 = no limit), which moves when the policy is adaptive; Queued calls of at
+	// most QueueLimit.
 	InFlight      int `json:"inFlight"`
 	InFlightLimit int `json:"inFlightLimit"`
 	Queued        int `json:"queued"`
@@ -47,6 +48,8 @@ type Status struct {
 	Fallbacks uint64 `json:"fallbacks,omitempty"`
 	// AttemptTimeout is what bounds the next attempt; 0 = only the call's deadline.
 	AttemptTimeout time.Duration `json:"attemptTimeoutNanos,omitempty"`
+	// RestLatency is what an adaptive limit takes for the time of an attempt while the target is not busy.
+	RestLatency time.Duration `json:"restLatencyNanos,omitempty"`
 	// Waited is how long calls were in the queue that had to wait.
 	Waited Histogram `json:"waited"`
 	// Admission is `paused` or `drained` when an operator holds calls back or turns them away.
@@ -83,6 +86,7 @@ func (m *Machine) Status(now time.Time) Status {
 		Waited:         m.counts.Waited,
 		Admission:      m.admission,
 		Limits:         m.limiter.status(now),
+		RestLatency:    time.Duration(m.adaptive.rest),
 	}
 	m.breaker.describe(now, &s)
 	if m.balancer != nil {

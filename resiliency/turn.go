@@ -42,6 +42,7 @@ type Turn struct {
 	tries    int  // times that it came as far as the choice of an endpoint
 	attempts int  // grants
 	endpoint *endpoint
+	abreast  int    // in flight when it was granted, itself among them
 	era      uint64 // of the breaker when it let the turn pass
 	tried    []string
 	last     error         // of the latest try
