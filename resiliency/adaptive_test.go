@@ -133,6 +133,9 @@ func (s *simulation) finish(j *job) {
 func TestAdaptiveLimitFollowsCapacity(t *testing.T) {
 	for _, algorithm := range []AdaptiveAlgorithm{Gradient, Vegas} {
 		for workers, service := range map[int]time.Duration{4: 20 * time.Millisecond, 16: 50 * time.Millisecond, 64: 200 * time.Millisecond} {
+			if testing.Short() && workers > 4 {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s/%d/%v", algorithm, workers, service), func(t *testing.T) {
 				t.Parallel()
 				seed := rand.Uint64()
