@@ -62,7 +62,8 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 	case SetShare:
 		m.limiter.setShare(now, e)
 	case Pressure:
-		m.shield.feel(e)
+		m.shield.feel(now, e)
+		m.lookAround(now)
 	case Overdue:
 		m.overdue(now, e.Turn)
 	case Drain:
@@ -93,7 +94,7 @@ func (m *Machine) enter(now time.Time, t *Turn) {
 		m.refuse(t, m.deadlineSpent(now, t))
 	case m.draining || m.admission == TurnedAway:
 		m.refuse(t, m.laneDraining(t))
-	case m.shield.sheds(now, t):
+	case m.sheds(now, t):
 		m.refuse(t, m.overloaded(t))
 	default:
 		m.conform(now, t)
@@ -293,7 +294,7 @@ func (m *Machine) setPolicy(now time.Time, p Policy) {
 	m.setLimit()
 	m.gate.room = p.MaxQueue
 	m.gate.queue.setRule(p.Queue)
-	m.shield.rule = p.Protection
+	m.shield.setRule(p.Protection)
 	m.limiter.setRules(now, p.Limits)
 	m.breaker.setRule(p.Breaker)
 	m.stopwatch.setRule(p.AdaptiveTimeout)

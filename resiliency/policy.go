@@ -305,12 +305,14 @@ const (
 	Vegas       AdaptiveAlgorithm = "vegas"    // TCP Vegas: estimated queue from the least latency seen
 )
 
-// Protection sheds calls, those of the lowest priority first, while the sidecar's machine or the lane is overloaded. Each
-// threshold is off when 0.
+// Protection sheds a share of the calls, those of the lowest priority first, while the sidecar's machine or the lane is
+// overloaded. The share grows by a tenth each second in which something is over its threshold, to 95 % at most, and shrinks
+// by a twentieth each second in which everything is below nine tenths of it. Calls of priority 9 pass. Each threshold is off
+// when 0.
 type Protection struct {
 	// CPU and Memory are shares of what the machine, or the container, has: 0 to 1.
 	CPU, Memory float64
-	// QueueDelay is how long calls may have waited in the lane's queue.
+	// QueueDelay is how long the call that has waited longest in the lane's queue may have waited.
 	QueueDelay time.Duration
 }
 
@@ -400,5 +402,6 @@ func (p Policy) settled() Policy {
 	p.Queue = p.Queue.settled()
 	p.Limits = settledLimits(p.Limits)
 	p.Adaptive = p.Adaptive.settled(p.MaxInFlight)
+	p.Protection = p.Protection.settled()
 	return p
 }

@@ -58,8 +58,10 @@ func (m *Machine) budgetOver(t *Turn) error {
 }
 
 func (m *Machine) overloaded(t *Turn) error {
-	return fault.New(t.Call.Op, fault.Overloaded, "lane %s sheds calls of priority %d: the machine is overloaded",
-		m.lane, t.priority).After(m.gate.retryAfter())
+	s := &m.shield
+	return fault.New(t.Call.Op, fault.Overloaded, "lane %s sheds %v of its calls, those of low priority first (this has %d): "+
+		"%s is at %s, the policy allows %s", m.lane, percent(s.share), t.priority, s.worst.name, s.worst.at, s.worst.allowed).
+		After(shieldStep)
 }
 
 // noEndpoint is why none was chosen: none is known, or all would refuse the call, and are spared that.

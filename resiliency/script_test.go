@@ -161,6 +161,8 @@ func (s *stage) parse(now time.Time, words []string) Event {
 		return Overdue{s.turns[words[1]]}
 	case "share":
 		return shareOf(s.t, words[1:])
+	case "pressure":
+		return Pressure{CPU: decimalOr0(s.t, args["cpu"]), Memory: decimalOr0(s.t, args["memory"])}
 	case "drain":
 		return Drain{}
 	case "force":
@@ -245,6 +247,13 @@ func duration(t testing.TB, s string) time.Duration {
 	return d
 }
 
+func decimalOr0(t *testing.T, s string) float64 {
+	if s == "" {
+		return 0
+	}
+	return decimal(t, s)
+}
+
 func decimal(t *testing.T, s string) float64 {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil {
@@ -262,7 +271,7 @@ func number(t testing.TB, s string) int {
 }
 
 // policyKeys are the words by which scripts write policies. Each policy's test adds its own.
-var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys, adaptiveKeys)
+var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys, adaptiveKeys, protectionKeys)
 
 type policyKey = func(t *testing.T, p *Policy, v string)
 

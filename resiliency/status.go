@@ -52,6 +52,9 @@ type Status struct {
 	RestLatency time.Duration `json:"restLatencyNanos,omitempty"`
 	// Waited is how long calls were in the queue that had to wait.
 	Waited Histogram `json:"waited"`
+	// Shedding is the share of calls that overload protection sheds now, Pressure what it last felt.
+	Shedding float64  `json:"shedding,omitempty"`
+	Pressure Pressure `json:"pressure,omitzero"`
 	// Admission is `paused` or `drained` when an operator holds calls back or turns them away.
 	Admission Admission `json:"admission,omitempty"`
 	// Breaker is `closed`, `open`, `half-open` or `ramping`, BreakerReason why it opened. BreakerForced says that an
@@ -84,6 +87,8 @@ func (m *Machine) Status(now time.Time) Status {
 		Hedged:         m.counts.Hedged,
 		AttemptTimeout: m.stopwatch.timeout(now, m.policy.AttemptTimeout),
 		Waited:         m.counts.Waited,
+		Shedding:       m.shield.share,
+		Pressure:       m.shield.pressure,
 		Admission:      m.admission,
 		Limits:         m.limiter.status(now),
 		RestLatency:    time.Duration(m.adaptive.rest),

@@ -148,7 +148,10 @@ type SetShare struct {
 }
 
 // Pressure is how loaded the machine, or the container, is: shares from 0 to 1.
-type Pressure struct{ CPU, Memory float64 }
+type Pressure struct {
+	CPU    float64 `json:"cpu"`
+	Memory float64 `json:"memory"`
+}
 
 // Drain refuses new calls from now on. Calls that run or wait go on; nothing is tried again.
 type Drain struct{}
