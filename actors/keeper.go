@@ -104,6 +104,8 @@ func (k *keeper) Receive(ctx actor.Context) {
 		k.share()
 	case demandQuestion:
 		m.reply <- k.machine.Demands()
+	case pressureFelt:
+		k.step(m.Pressure)
 	case drain:
 		k.drain()
 	case question:

@@ -171,6 +171,7 @@ func (l *Lane) SetPolicy(p resiliency.Policy) {
 	defer l.steering.mu.Unlock()
 	l.steering.configured = p
 	l.adopt(l.steering.override.Over(p))
+	l.system.reheed(l)
 }
 
 // adopt makes p the policy that holds.

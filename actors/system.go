@@ -26,6 +26,9 @@ type Options struct {
 	// Observe, when not nil, is shown each decision of each lane, in the goroutine and with the context of the attempt or
 	// the call that it is about. It must not block.
 	Observe func(ctx context.Context, d Decided)
+	// Pressure tells how loaded the machine is. It is asked twice a second, by one goroutine, while there are lanes whose
+	// policy protects CPU or memory; without it (nil) those never shed for their sake.
+	Pressure func(context.Context) (resiliency.Pressure, error)
 }
 
 // Decided is a decision of a lane as Options.Observe is shown it. Its Turn is not the observer's to look at.
@@ -49,6 +52,10 @@ type System struct {
 	mu      sync.RWMutex
 	lanes   map[string]*Lane
 	workers map[*Worker]struct{}
+	heeding map[*Lane]struct{} // those who are told of pressure
+	sensing bool               // somebody looks
+
+	pressure func(context.Context) (resiliency.Pressure, error)
 
 	observe func(ctx context.Context, d Decided) // nil shows nobody
 
@@ -75,6 +82,9 @@ func NewSystem(o Options) *System {
 		lanes:   make(map[string]*Lane),
 		workers: make(map[*Worker]struct{}),
 		observe: o.Observe,
+		heeding: make(map[*Lane]struct{}),
+
+		pressure: o.Pressure,
 	}
 	root := &supervisor{
 		log:      o.Log,
@@ -136,15 +146,21 @@ func (s *System) lane(name string, p resiliency.Policy, balanced bool) *Lane {
 	}
 	l.pid = s.spawn(&l.subject, &keeper{lane: l})
 	s.lanes[name] = l
+	s.heed(l)
 	return l
 }
 
 // Worker runs run in a goroutine of its own. When run fails or panics it is called again after a wait that grows; when
 // it returns nil the worker is done. Its context ends with Stop and with the system.
 func (s *System) Worker(name string, run func(ctx context.Context) error) *Worker {
-	w := newWorker(s, name, run)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.worker(name, run)
+}
+
+// worker is Worker for who holds mu.
+func (s *System) worker(name string, run func(ctx context.Context) error) *Worker {
+	w := newWorker(s, name, run)
 	if s.isClosed() {
 		w.cancel()
 		close(w.gone)
@@ -184,6 +200,7 @@ func (s *System) forgetLane(l *Lane) {
 	if s.lanes[l.name] == l {
 		delete(s.lanes, l.name)
 	}
+	delete(s.heeding, l)
 }
 
 func (s *System) forgetWorker(w *Worker) {

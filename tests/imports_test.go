@@ -21,6 +21,7 @@ var arrows = map[string][]string{
 	"telemetry":           {"fault", "call"},
 	"resiliency":          {"fault"},
 	"actors":              {"fault", "resiliency"},
+	"pressure":            {"resiliency"},
 	"fabric":              {"fault", "call", "fabric"},
 	"fabric/subject":      {},
 	"quota":               {"actors", "fabric"},

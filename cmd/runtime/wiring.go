@@ -26,6 +26,7 @@ import (
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pressure"
 	"github.com/sidecast/sidecast/quota"
 	"github.com/sidecast/sidecast/telemetry"
 )
@@ -154,7 +155,7 @@ const fabricTimeout = 15 * time.Second
 
 // newSystem makes the actors and has their lanes share global rate limits from the first call on.
 func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *actors.System {
-	options := actors.Options{Log: log}
+	options := actors.Options{Log: log, Pressure: pressure.New().Read}
 	if tracer != nil {
 		options.Observe = blocks.Trace
 	}
