@@ -46,6 +46,16 @@ func (a *App) start() error { return a.fabric.Serve(a) }
 // Channel is how the app is reached.
 func (a *App) Channel() appchannel.Channel { return a.channel }
 
+// Room is how many calls one caller can have here at most, for those that work and those that wait, and for as many again as
+// work: while an answer travels, its caller counts a call that is over here. 0 is no bound.
+func (a *App) Room() int {
+	p := a.lane.Policy()
+	if p.MaxInFlight == 0 || p.Queue.Full == resiliency.WaitAnyway {
+		return 0
+	}
+	return 2*p.MaxInFlight + p.MaxQueue
+}
+
 // ServeCall gives the app a call that came over the fabric.
 func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)

@@ -419,3 +419,46 @@ func TestPublishRefusesWhatCannotBe(t *testing.T) {
 		t.Errorf("got %+v, %v", results, err)
 	}
 }
+
+// TestCallersAreToldOfRoom: what an instance cannot take is refused where it comes from, and the app sees none of it.
+func TestCallersAreToldOfRoom(t *testing.T) {
+	dir := t.TempDir()
+	arrived, release := make(chan struct{}, 1024), make(chan struct{})
+	busy := &testApp{invoke: func(ctx context.Context, req *call.Request) (*call.Response, error) {
+		arrived <- struct{}{}
+		<-release
+		return echo(ctx, req)
+	}}
+	caller := sidecar(t, dir, "caller", &testApp{}, 0)
+	callee := sidecar(t, dir, "callee", busy, 1)
+	if room := callee.App.Room(); room != appQueue+2 {
+		t.Fatalf("an app that works on one call at a time says it has room for %d", room)
+	}
+	if room := caller.App.Room(); room != 2*DefaultAppConcurrency+appQueue {
+		t.Errorf("an app whose concurrency nobody set says it has room for %d", room)
+	}
+	invoke := func() error {
+		_, err := caller.Invocation.Invoke(t.Context(), &call.Request{App: "callee", Method: "m"})
+		return err
+	}
+	const callers = appQueue + 50
+	answers := make(chan error, callers)
+	go func() { answers <- invoke() }()
+	<-arrived
+	for range callers - 1 {
+		go func() { answers <- invoke() }()
+	}
+	for range callers - appQueue - 1 {
+		err := <-answers
+		wantReason(t, err, fault.QueueFull)
+		if fault.RetryAfter(err) == 0 {
+			t.Errorf("%v says nothing about when to come back", err)
+		}
+	}
+	close(release)
+	for range appQueue + 1 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -105,7 +105,7 @@ func sidecar(t *testing.T, dir, appID string, app *testApp, maxConcurrency int) 
 	if err := b.Start(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
-	f.Announce(fabric.Instance{App: appID, ID: self.Instance, Weight: 1, Ready: true, Started: time.Now()})
+	f.Announce(fabric.Instance{App: appID, ID: self.Instance, Weight: 1, Room: b.App.Room(), Ready: true, Started: time.Now()})
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()

@@ -75,7 +75,7 @@ func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
 		}
 		for _, i := range instances {
 			if i.Ready == ready {
-				endpoints = append(endpoints, resiliency.Endpoint{ID: i.ID, Load: i.Load, Weight: i.Weight, Zone: i.Zone})
+				endpoints = append(endpoints, resiliency.Endpoint{ID: i.ID, Load: i.Load, Room: i.Room, Weight: i.Weight, Zone: i.Zone})
 			}
 		}
 	}

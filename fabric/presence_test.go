@@ -35,12 +35,12 @@ func TestJoinChangeLeave(t *testing.T) {
 	}
 	b := open(t, config(dir, "b", "b1"))
 	started := time.Now().Round(time.Microsecond)
-	b.Announce(fabric.Instance{App: "forged", ID: "forged", Version: "1", Host: "h", Zone: "z", PID: 7, Weight: 3, Load: 2,
+	b.Announce(fabric.Instance{App: "forged", ID: "forged", Version: "1", Host: "h", Zone: "z", PID: 7, Weight: 3, Load: 2, Room: 40,
 		Tags: map[string]string{"k": "v"}, Started: started, Ready: true})
 	eventually(t, "b is told of", func() bool { return last() == "b b1/1" })
 	got := a.Instances("b")
 	if len(got) != 1 || got[0].App != "b" || got[0].ID != "b1" || got[0].Host != "h" || got[0].Zone != "z" || got[0].PID != 7 ||
-		got[0].Weight != 3 || got[0].Load != 2 || got[0].Tags["k"] != "v" || !got[0].Started.Equal(started) || !got[0].Ready {
+		got[0].Weight != 3 || got[0].Load != 2 || got[0].Room != 40 || got[0].Tags["k"] != "v" || !got[0].Started.Equal(started) || !got[0].Ready {
 		t.Errorf("b is known as %+v", got)
 	}
 	b.Announce(fabric.Instance{Version: "2"})

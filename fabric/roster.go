@@ -18,6 +18,7 @@ type Instance struct {
 	PID     int               `json:"pid,omitempty"`
 	Weight  int               `json:"weight,omitempty"`
 	Load    int               `json:"load,omitempty"` // calls running now
+	Room    int               `json:"room,omitempty"` // calls that one caller may have here at most; 0 = not said
 	Tags    map[string]string `json:"tags,omitempty"`
 	Started time.Time         `json:"started,omitzero"`
 	Ready   bool              `json:"ready,omitempty"` // the app takes calls
@@ -25,7 +26,7 @@ type Instance struct {
 
 func (i Instance) equal(o Instance) bool {
 	return i.App == o.App && i.ID == o.ID && i.Version == o.Version && i.Host == o.Host && i.Zone == o.Zone && i.PID == o.PID &&
-		i.Weight == o.Weight && i.Load == o.Load && i.Ready == o.Ready && i.Started.Equal(o.Started) && maps.Equal(i.Tags, o.Tags)
+		i.Weight == o.Weight && i.Load == o.Load && i.Room == o.Room && i.Ready == o.Ready && i.Started.Equal(o.Started) && maps.Equal(i.Tags, o.Tags)
 }
 
 // roster is who is there, as a pure machine: it reads no clock and has no lock. Slices that it gave out never change.

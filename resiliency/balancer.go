@@ -1,6 +1,7 @@
 package resiliency
 
 import (
+	"cmp"
 	"math/bits"
 	"slices"
 	"time"
@@ -14,6 +15,8 @@ type Endpoint struct {
 	ID string
 	// Load is what the instance says it has in flight. It is old news, so only its order of magnitude counts.
 	Load int
+	// Room is how many calls it can have from one lane at most: it would refuse more. 0 = it does not say.
+	Room int
 	// Weight is its share against the others; less than 1 counts as 1.
 	Weight int
 	// Zone is where it runs. Nothing looks at it yet.
@@ -116,19 +119,20 @@ func (b *balancer) untried(now time.Time, t *Turn) bool {
 // wait works off room calls in wait, so those refused here are told to come at that rate, not all at once; the next round
 // begins after four waits, lest callers that do not heed it make the advice to others absurd.
 func (b *balancer) comeBack() time.Duration {
-	soonest := b.endpoints[0]
-	for _, e := range b.endpoints[1:] {
-		if e.wait < soonest.wait {
-			soonest = e
-		}
+	soonest := slices.MinFunc(b.endpoints, func(e, o *endpoint) int { return cmp.Compare(e.wait, o.wait) })
+	wait, room := max(soonest.wait, minFull), max(soonest.room, soonest.Room, 1)
+	if soonest.wait > 0 {
+		room = soonest.room
 	}
-	rank := soonest.spared % (3 * soonest.room)
+	rank := soonest.spared % (3 * room)
 	soonest.spared++
-	return soonest.wait + time.Duration(float64(soonest.wait)*float64(rank)/float64(soonest.room))
+	return wait + time.Duration(float64(wait)*float64(rank)/float64(room))
 }
 
 // isFull reports whether the endpoint would have no room for one more call.
-func (e *endpoint) isFull(now time.Time) bool { return e.inFlight >= e.room && now.Before(e.full) }
+func (e *endpoint) isFull(now time.Time) bool {
+	return e.Room > 0 && e.inFlight >= e.Room || e.inFlight >= e.room && now.Before(e.full)
+}
 
 // class puts endpoints that t has not tried before those that it has, and reachable ones before the others.
 func (e *endpoint) class(now time.Time, t *Turn) int {

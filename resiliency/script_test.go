@@ -305,7 +305,7 @@ func policyOf(t *testing.T, words []string) Policy {
 	return p
 }
 
-// endpointsOf reads `name` or `name*weight` or `name:load`.
+// endpointsOf reads `name` or `name*weight` or `name:load` or `name/room`.
 func endpointsOf(t *testing.T, words []string) []Endpoint {
 	var list []Endpoint
 	for _, w := range words {
@@ -317,6 +317,10 @@ func endpointsOf(t *testing.T, words []string) []Endpoint {
 		id, load, loaded := strings.Cut(id, ":")
 		if loaded {
 			e.Load = number(t, load)
+		}
+		id, room, bounded := strings.Cut(id, "/")
+		if bounded {
+			e.Room = number(t, room)
 		}
 		e.ID = id
 		list = append(list, e)

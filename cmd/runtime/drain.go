@@ -49,15 +49,16 @@ func newDrainer(c *config, log *slog.Logger, f *fabric.Fabric, system *actors.Sy
 // readinessPoll is how often presence looks whether the app takes calls.
 const readinessPoll = 50 * time.Millisecond
 
-// announce starts to tell the fabric of this sidecar, and again at once when the readiness of its app changes; heartbeats
-// are the fabric's own.
+// announce starts to tell the fabric of this sidecar, and again at once when the readiness of its app changes, or how much it
+// takes; heartbeats are the fabric's own.
 func (d *drainer) announce() {
 	d.presence = d.system.Worker("presence", func(ctx context.Context) error {
 		ticker := time.NewTicker(readinessPoll)
 		defer ticker.Stop()
 		for first := true; ; first = false {
-			if ready := d.app.Ready() == nil; first || ready != d.self.Ready {
-				d.self.Ready = ready
+			ready, room := d.app.Ready() == nil, d.blocks.App.Room()
+			if first || ready != d.self.Ready || room != d.self.Room {
+				d.self.Ready, d.self.Room = ready, room
 				d.fabric.Announce(d.self)
 			}
 			select {
