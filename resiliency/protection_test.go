@@ -62,10 +62,10 @@ func TestShieldShedsTheShareFromBelow(t *testing.T) {
 			if calls[priority] == 0 || priority == maxPriority {
 				continue
 			}
-			if partly && shed[priority] > 2 {
+			if partly && shed[priority] > 3+calls[priority]/50 {
 				t.Errorf("shed by priority %v of %v: lower ones passed", shed, calls)
 			}
-			partly = partly || shed[priority] < calls[priority]-2
+			partly = partly || shed[priority] < calls[priority]*0.98-3
 		}
 		want := min(m.shield.share, 1-calls[maxPriority]/all)
 		if got := gone / all; got < want-0.03 || got > want+0.03 {
