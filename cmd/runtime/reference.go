@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/sidecast/sidecast/api/admin"
 	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
@@ -29,6 +30,7 @@ func newReference() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			pages := map[string]func(io.Writer) error{
 				"errors.md":     errorReference,
+				"metrics.md":    metricsReference,
 				"components.md": func(w io.Writer) error { return components.Reference(w, standard.All()) },
 				"cli.md":        func(w io.Writer) error { return commands.Reference(w, c.Root()) },
 				"api.md":        func(w io.Writer) error { return apiReference(w, descriptors) },
@@ -48,6 +50,37 @@ func newReference() *cobra.Command {
 	c.Flags().StringVar(&out, "out", "docs/reference", "folder to write to")
 	c.Flags().StringVar(&descriptors, "descriptors", "", "file descriptor set of the API, with comments")
 	return c
+}
+
+func metricsReference(w io.Writer) error {
+	fmt.Fprint(w, `# Metrics
+
+`+"`/metrics` on `--metrics-port`"+` answers in the text format of Prometheus. Labels come from bounded sets: never a method, a key or
+a topic that an app made up. Beside those below stand the metrics of the Go runtime and of the process. This page is generated
+from the code.
+
+## Operations
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+| `+"`sidecast_operation_seconds` | histogram | `block`, `target`, `operation`, `kind`"+` | Time an operation of a building block took, by its outcome. |
+
+## Lanes
+
+Lanes are asked when they are scraped: their metrics cost calls nothing, and of a lane that is being restarted they are what was
+known last. The first 200 lanes have a `+"`lane`"+` label of their own; those beyond share the label `+"`_other`"+`, which sums them up.
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+`)
+	for _, m := range admin.LaneMetrics() {
+		fmt.Fprintf(w, "| `%s` | %s | `lane`", m.Name, m.Type)
+		for _, label := range m.Labels {
+			fmt.Fprintf(w, ", `%s`", label)
+		}
+		fmt.Fprintf(w, " | %s |\n", m.Help)
+	}
+	return nil
 }
 
 func errorReference(w io.Writer) error {
