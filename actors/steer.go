@@ -1,6 +1,7 @@
 package actors
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (l *Lane) Override(o resiliency.Override) ([]Change, error) {
 	next := l.steering.override.With(o)
 	policy := next.Over(l.steering.configured)
 	if err := policy.Validate(); err != nil {
-		return nil, fault.E(op, fault.None, fault.BadRequest, err)
+		return nil, fault.E(op, fault.None, fault.BadRequest, errors.Unwrap(err)) // whose manifest is not to blame
 	}
 	changed := o.Changes(l.steering.override.Over(l.steering.configured))
 	l.steering.override = next

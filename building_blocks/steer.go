@@ -172,24 +172,22 @@ func reset(l *actors.Lane) ([]actors.Change, error) {
 	return changes, nil
 }
 
-// findLane returns the lane of that name, or an error with the names that were probably meant.
+// findLane returns the lane of that name, or an error with the name that was probably meant.
 func (r *Runtime) findLane(name string) (*actors.Lane, error) {
 	if lane, ok := r.deps.System.Find(name); ok {
 		return lane, nil
 	}
 	known := r.deps.System.LaneNames()
 	text := fmt.Sprintf("there is no lane %q", name)
-	var near []string
+	near := components.Nearest(name, known)
 	for _, k := range known {
-		if strings.Contains(k, name) && len(near) < 3 {
-			near = append(near, k)
+		if strings.HasSuffix(k, "/"+name) { // its block was left out
+			near = k
+			break
 		}
 	}
-	if best := components.Nearest(name, known); best != "" && len(near) == 0 {
-		near = []string{best}
-	}
-	if len(near) > 0 {
-		text += fmt.Sprintf("; did you mean %s?", strings.Join(near, " or "))
+	if near != "" {
+		text += fmt.Sprintf("; did you mean %s?", near)
 	}
 	return nil, fault.New("steer lane", fault.LaneNotFound, "%s", text)
 }
