@@ -208,6 +208,10 @@ func TestNoReplyIsLost(t *testing.T) {
 			MaxQueue:    rapid.IntRange(0, 8).Draw(rt, "queue"),
 			Retry:       resiliency.Retry{Max: rapid.IntRange(-1, 2).Draw(rt, "retries"), Initial: 100 * time.Microsecond, Jitter: 0.5},
 			CallTimeout: 200 * time.Millisecond,
+			Adaptive:    resiliency.Adaptive{Algorithm: rapid.SampledFrom([]resiliency.AdaptiveAlgorithm{"", "gradient", "vegas"}).Draw(rt, "adaptive")},
+			Protection:  resiliency.Protection{QueueDelay: rapid.SampledFrom([]time.Duration{0, 20 * time.Microsecond}).Draw(rt, "queue delay")},
+			Limits:      []resiliency.RateLimit{{Name: "rate", Limit: rapid.SampledFrom([]int{1 << 20, 3}).Draw(rt, "rate"), Per: time.Millisecond, MaxWait: time.Millisecond}},
+			Breaker:     resiliency.Breaker{Failures: rapid.SampledFrom([]int{0, 2}).Draw(rt, "breaker"), OpenFor: 100 * time.Microsecond},
 			Queue: resiliency.Queue{
 				Full:    rapid.SampledFrom([]resiliency.OnFull{resiliency.Refuse, resiliency.WaitAnyway, resiliency.ShedOldest}).Draw(rt, "full"),
 				MaxWait: rapid.SampledFrom([]time.Duration{0, 20 * time.Microsecond, 20 * time.Millisecond}).Draw(rt, "max wait"),
@@ -276,7 +280,7 @@ func (c *chaos) run(t *rapid.T, policy resiliency.Policy) {
 		for i := range 20 {
 			policy.Name = string(rune('a' + i))
 			c.lane.SetPolicy(policy)
-			c.lane.SetEndpoints([]resiliency.Endpoint{{ID: policy.Name}, {ID: "b"}})
+			c.lane.SetEndpoints([]resiliency.Endpoint{{ID: policy.Name, Room: i % 3}, {ID: "b", Room: i % 2}})
 			c.lane.SetAdmission([]resiliency.Admission{resiliency.Held, resiliency.TurnedAway, resiliency.Admitting}[i%3])
 			c.lane.ForceBreaker([]resiliency.Forced{resiliency.ForcedOpen, resiliency.NotForced, resiliency.ForcedClosed}[i%3])
 			c.lane.Status(context.Background())
