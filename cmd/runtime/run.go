@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -149,7 +150,8 @@ func supervise(given *pflag.FlagSet, c *config, plan supervisor.Plan, output str
 	}
 	ctx, kill, release := supervisor.Signals(context.Background())
 	defer release()
-	host, err := hostFabric(ctx, &own)
+	plan.Voice = &supervisor.Voice{}
+	host, err := hostFabric(ctx, &own, plan.Voice)
 	if err != nil {
 		return err
 	}
@@ -171,12 +173,12 @@ func supervise(given *pflag.FlagSet, c *config, plan supervisor.Plan, output str
 }
 
 // hostFabric serves the embedded fabric from the supervisor, which lives longer than any sidecar.
-func hostFabric(ctx context.Context, c *config) (*fabric.Fabric, error) {
+func hostFabric(ctx context.Context, c *config, voice io.Writer) (*fabric.Fabric, error) {
 	if c.Fabric != "" {
 		return nil, nil
 	}
 	// While the run stops, the sidecar that hosts may go first: that is no news.
-	log := slog.New(while{ctx, slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})})
+	log := slog.New(while{ctx, slog.NewTextHandler(voice, &slog.HandlerOptions{Level: slog.LevelWarn})})
 	return c.openFabric(ctx, log)
 }
 

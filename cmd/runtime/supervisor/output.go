@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -92,6 +93,22 @@ func (o *output) say(format string, args ...any) {
 		prefix = "\x1b[1m" + prefix + "\x1b[0m"
 	}
 	o.line(source{kind: kindSelf, prefix: prefix}, "", []byte(fmt.Sprintf(format, args...)), false)
+}
+
+// Voice is what the process of the supervisor logs by itself, as lines of the run. Before and without a run they go to
+// standard error. The zero Voice is ready; it may be written to concurrently, whole lines at a time.
+type Voice struct{ out atomic.Pointer[output] }
+
+// Write implements io.Writer.
+func (v *Voice) Write(p []byte) (int, error) {
+	o := v.out.Load()
+	if o == nil {
+		return os.Stderr.Write(p)
+	}
+	for line := range bytes.Lines(p) {
+		o.say("%s", line)
+	}
+	return len(p), nil
 }
 
 // follow passes on the lines of r until its end.

@@ -34,6 +34,19 @@ func TestLinesAreNeverMixed(t *testing.T) {
 	}
 }
 
+func TestVoiceSpeaksInLinesOfTheRun(t *testing.T) {
+	var b bytes.Buffer
+	var v Voice
+	v.out.Store(newOutput(Plan{Out: &b, NoSidecars: true, Apps: []App{{ID: "a"}}}))
+	text := "level=WARN msg=\"100%\"\nand more\n"
+	if n, err := v.Write([]byte(text)); n != len(text) || err != nil {
+		t.Errorf("wrote %d, %v", n, err)
+	}
+	if want := "sidecast | level=WARN msg=\"100%\"\nsidecast | and more\n"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
+
 func TestColors(t *testing.T) {
 	var b bytes.Buffer
 	o := newOutput(Plan{Out: &b, Color: true, NoSidecars: true, Apps: []App{{ID: "a"}}})

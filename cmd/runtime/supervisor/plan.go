@@ -40,6 +40,8 @@ type Plan struct {
 	Env []string
 	// Out takes the merged output; nil means standard output.
 	Out io.Writer
+	// Voice, if there is one, speaks in Out while the run lasts.
+	Voice *Voice
 	// Format is how lines are written.
 	Format Format
 	// Color paints the names of the apps.

@@ -62,6 +62,10 @@ func Run(ctx context.Context, plan Plan) (exitCode int, err error) {
 		return 2, err
 	}
 	out := newOutput(plan)
+	if plan.Voice != nil {
+		plan.Voice.out.Store(out)
+		defer plan.Voice.out.Store(nil)
+	}
 	if err := build(ctx, plan, out); err != nil {
 		if ctx.Err() != nil {
 			return 0, nil
