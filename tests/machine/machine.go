@@ -154,9 +154,13 @@ func (m *Machine) Must(args ...string) string {
 // Binary is the path of the sidecast under test.
 func Binary(t testing.TB) string {
 	t.Helper()
+	began := time.Now()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if took := time.Since(began); took > time.Second { // with cold caches on a busy machine it is minutes, all of the first test's
+		t.Logf("building the binary took %v of this test", took.Round(time.Second))
 	}
 	return path
 }
