@@ -33,6 +33,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/sidecast/sidecast/lock"
+	"github.com/sidecast/sidecast/manifest"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/state"
 )
@@ -113,7 +114,7 @@ func build[C any, B Backend](block Block, product, doc string, open func(context
 	c := Component{block: block, product: product, doc: doc, schema: schemaOf[C](string(block)+"."+product, commonFields[block]...)}
 	c.open = func(ctx context.Context, host Host, m metadata) (Backend, error) {
 		var config C
-		if err := asError(c.schema.decode(m, reflect.ValueOf(&config).Elem())); err != nil {
+		if err := manifest.AsError(c.schema.decode(m, reflect.ValueOf(&config).Elem())); err != nil {
 			return nil, err
 		}
 		b, err := open(ctx, host, config)
@@ -138,7 +139,7 @@ func (c Component) Doc() string { return c.doc }
 func (c Component) Open(ctx context.Context, host Host, settings map[string]string) (Backend, error) {
 	m := metadata{values: make(map[string]value, len(settings))}
 	for key, text := range settings {
-		m.values[foldKey(key)] = value{key: key, text: text}
+		m.values[manifest.FoldKey(key)] = value{key: key, text: text}
 	}
 	return c.open(ctx, host, m)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // Explain says in words what a manifest sets up. It shows no secret, and no value at all of a type that is not known.
@@ -43,7 +45,7 @@ func Explain(m Manifest, known []Component) string {
 	}
 	given := m.metadata().values
 	for _, f := range c.schema.fields {
-		if _, set := given[foldKey(f.Key)]; !set && f.Default != "" {
+		if _, set := given[manifest.FoldKey(f.Key)]; !set && f.Default != "" {
 			fmt.Fprintf(&b, "  %s is %q, its default\n", f.Key, f.Default)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // Whatever a file holds, reading it ends without a panic, and every error has a place.
@@ -66,11 +68,11 @@ func FuzzDuration(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		d, err := parseDuration(s)
+		d, err := manifest.ParseDuration(s)
 		if err != nil {
 			return
 		}
-		if again, err := parseDuration(d.String()); err != nil || again != d {
+		if again, err := manifest.ParseDuration(d.String()); err != nil || again != d {
 			t.Fatalf("%q is %s, which is %s, %v", s, d, again, err)
 		}
 	})
@@ -86,9 +88,9 @@ func TestBytesRoundTrip(t *testing.T) {
 }
 
 func TestSyntaxErrorsHaveALine(t *testing.T) {
-	_, err := parse(chunk{line: 7, text: []byte("a: 1\nb: [\n")})
-	var syntax *syntaxError
-	if !errors.As(err, &syntax) || syntax.line != 8 {
+	_, err := manifest.Parse(manifest.Chunk{Line: 7, Text: []byte("a: 1\nb: [\n")})
+	var syntax *manifest.SyntaxError
+	if !errors.As(err, &syntax) || syntax.Line != 8 {
 		t.Errorf("got %v", err)
 	}
 }

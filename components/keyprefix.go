@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // keySeparator stands between a prefix and a key: Dapr's.
@@ -20,7 +21,7 @@ var commonFields = map[Block][]Field{StateBlock: {keyPrefixField}}
 
 // keyPrefix is what the keys of a state store start with, without the separator; "" means nothing.
 func keyPrefix(m Manifest, md metadata, host Host) (string, error) {
-	v := md.values[foldKey(keyPrefixField.Key)]
+	v := md.values[manifest.FoldKey(keyPrefixField.Key)]
 	strategy := strings.TrimSpace(v.text)
 	if strings.Contains(strategy, keySeparator) {
 		return "", fault.New(v.valueAt.String()+": spec.metadata."+v.key, fault.BadManifest, "must not hold %q", keySeparator)

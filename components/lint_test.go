@@ -72,7 +72,7 @@ func TestLoad(t *testing.T) {
 	}
 	file := filepath.Join("testdata/lint/good/all.yaml")
 	cart := Manifest{
-		Name: "cart", Namespace: "test", Type: "state.test", Source: Source{file, 3}, InitTimeout: 10 * time.Second,
+		Name: "cart", Namespace: "test", Type: "state.test", Source: Source{File: file, Line: 3}, InitTimeout: 10 * time.Second,
 		SecretStore: "vault", Scopes: []string{"orders"},
 		Metadata: []Entry{
 			{Key: "Dir", Value: "/tmp/cart", Line: 16, valueLine: 16}, {Key: "size", Value: "1GB", Line: 17, valueLine: 18},
@@ -82,12 +82,12 @@ func TestLoad(t *testing.T) {
 			{Key: "token", Env: "TOKEN", Line: 27, valueLine: 28},
 		},
 	}
-	vault := Manifest{Name: "vault", Type: "secretstores.test", Source: Source{file, 36}}
+	vault := Manifest{Name: "vault", Type: "secretstores.test", Source: Source{File: file, Line: 36}}
 	if want := []Manifest{cart, vault}; !reflect.DeepEqual(docs.Components, want) {
 		t.Errorf("got  %#v\nwant %#v", docs.Components, want)
 	}
 	sub := SubscriptionManifest{
-		Name: "orders", Source: Source{file, 42}, PubSub: "pubsub", Topic: "orders.placed", Group: "shipping", Route: "/orders",
+		Name: "orders", Source: Source{File: file, Line: 42}, PubSub: "pubsub", Topic: "orders.placed", Group: "shipping", Route: "/orders",
 		DeadLetterTopic: "orders.dead", MaxDeliveries: 3, AckWait: 45 * time.Second, Raw: true, OnlyNew: true, Scopes: []string{"orders"},
 	}
 	if want := []SubscriptionManifest{sub}; !reflect.DeepEqual(docs.Subscriptions, want) {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // Load reads all YAML files of the folders, and the files among paths. Folders are not searched in depth; names that
@@ -21,7 +23,7 @@ func Load(ctx context.Context, paths []string, known []Component) (*Documents, e
 	if err != nil {
 		return nil, err
 	}
-	if err := asError(r.findings); err != nil {
+	if err := manifest.AsError(r.findings); err != nil {
 		return nil, err
 	}
 	r.docs.Warnings = r.findings
@@ -52,7 +54,7 @@ func read(ctx context.Context, paths []string, known []Component) (*reader, erro
 		}
 	}
 	r.cross()
-	sortFindings(r.findings)
+	manifest.SortFindings(r.findings)
 	return r, nil
 }
 
@@ -101,9 +103,9 @@ func readFile(name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = fmt.Errorf("is larger than %s", Bytes(maxFile))
+	data, err := io.ReadAll(io.LimitReader(f, manifest.MaxFile+1))
+	if err == nil && len(data) > manifest.MaxFile {
+		err = fmt.Errorf("is larger than %s", Bytes(manifest.MaxFile))
 	}
 	return data, err
 }
@@ -142,7 +144,7 @@ func (r *reader) cross() {
 		}
 		if _, ok := stores[m.SecretStore]; !ok {
 			at(r.lines[i].secretStore, m, "auth.secretStore",
-				unknown("there is no secret store of that name", m.SecretStore, sortedKeys(stores)))
+				manifest.Unknown("there is no secret store of that name", m.SecretStore, sortedKeys(stores)))
 		} else if circular(stores, m.Name) {
 			at(r.lines[i].secretStore, m, "auth.secretStore",
 				Finding{Message: fmt.Sprintf("the secret store %s waits for its own secrets", m.SecretStore)})

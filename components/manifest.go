@@ -2,28 +2,15 @@ package components
 
 import (
 	"cmp"
-	"fmt"
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // BuiltIn is the File of the Source of a component that no manifest names.
 const BuiltIn = "built in"
-
-// Source is where something was written.
-type Source struct {
-	File string
-	Line int
-}
-
-// String is `file:line`, or the file alone when there is no line.
-func (s Source) String() string {
-	if s.Line == 0 {
-		return s.File
-	}
-	return fmt.Sprintf("%s:%d", s.File, s.Line)
-}
 
 // Manifest is a Component as a user wrote it.
 type Manifest struct {
@@ -89,8 +76,8 @@ func (m Manifest) same(o Manifest) bool {
 func (m Manifest) metadata() metadata {
 	md := metadata{at: m.Source, values: make(map[string]value, len(m.Metadata))}
 	for _, e := range m.Metadata {
-		md.values[foldKey(e.Key)] = value{
-			key: e.Key, at: Source{m.Source.File, e.Line}, valueAt: Source{m.Source.File, cmp.Or(e.valueLine, e.Line)},
+		md.values[manifest.FoldKey(e.Key)] = value{
+			key: e.Key, at: Source{File: m.Source.File, Line: e.Line}, valueAt: Source{File: m.Source.File, Line: cmp.Or(e.valueLine, e.Line)},
 			text: e.Value, pending: e.Secret != nil || e.Env != "",
 		}
 	}
@@ -123,14 +110,6 @@ func (s SubscriptionManifest) For(namespace, app string) bool {
 // inNamespace says whether something written for the namespace wanted is seen from the namespace own.
 func inNamespace(wanted, own string) bool {
 	return wanted == "" || own == "" || wanted == own
-}
-
-// Raw is a document of a kind that this package recognises and leaves to others.
-type Raw struct {
-	Kind, Name, Namespace string
-	Source                Source
-	// YAML is the document; its first line is the Source's.
-	YAML []byte
 }
 
 // Documents is what a set of folders holds: all of it is valid.

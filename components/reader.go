@@ -4,9 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // The API versions of the kinds.
@@ -25,15 +26,6 @@ var kinds = map[string][]string{
 	"HTTPEndpoint":  {daprV1Alpha1, sidecastV1},
 }
 
-// validName is what a component or subscription may be called.
-var validName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
-
-// serverKeys are what a cluster adds to an object's metadata: `kubectl get -o yaml` shows them, they say nothing here.
-var serverKeys = []string{
-	"labels", "annotations", "creationTimestamp", "generation", "resourceVersion", "uid", "managedFields", "ownerReferences",
-	"finalizers", "selfLink",
-}
-
 // reader gathers documents and what is wrong with them.
 type reader struct {
 	known    []Component
@@ -47,107 +39,95 @@ type lines struct{ name, secretStore int }
 
 // file reads all documents of one file.
 func (r *reader) file(name string, data []byte) {
-	for _, c := range split(data) {
-		d := &document{file: name}
-		root, err := parse(c)
-		var syntax *syntaxError
+	for _, c := range manifest.Split(data) {
+		d := &manifest.Document{File: name}
+		root, err := manifest.Parse(c)
+		var syntax *manifest.SyntaxError
 		switch {
 		case errors.As(err, &syntax):
-			d.fail(syntax.line, "", "%s", syntax.message)
-		case root.kind != mapping:
-			d.fail(root.line, "", "must be a mapping with apiVersion and kind, not %s", root.kind)
+			d.Fail(syntax.Line, "", "%s", syntax.Message)
+		case root.Kind != manifest.Mapping:
+			d.Fail(root.Line, "", "must be a mapping with apiVersion and kind, not %s", root.Kind)
 		default:
 			r.document(d, c, root)
 		}
-		r.findings = append(r.findings, d.findings...)
+		r.findings = append(r.findings, d.Findings...)
 	}
 }
 
-func (r *reader) document(d *document, c chunk, root *node) {
-	o := d.object(root, "")
-	version, kind := o.need("apiVersion", "write "+daprV1Alpha1), o.need("kind", "write Component or Subscription")
+func (r *reader) document(d *manifest.Document, c manifest.Chunk, root *manifest.Node) {
+	o := d.Object(root, "")
+	version, kind := o.Need("apiVersion", "write "+daprV1Alpha1), o.Need("kind", "write Component or Subscription")
 	if version == "" || kind == "" {
 		return
 	}
 	versions, ok := kinds[kind]
 	if !ok {
-		f := unknown("is not a kind this folder may hold", kind, sortedKeys(kinds))
-		f.Line, f.Key = o.line("kind"), "kind"
-		d.add(f)
+		f := manifest.Unknown("is not a kind this folder may hold", kind, sortedKeys(kinds))
+		f.Line, f.Key = o.Line("kind"), "kind"
+		d.Add(f)
 		return
 	}
 	if !slices.Contains(versions, version) {
-		f := unknown("is not an API version of "+kind, version, versions)
-		f.Line, f.Key = o.line("apiVersion"), "apiVersion"
-		d.add(f)
+		f := manifest.Unknown("is not an API version of "+kind, version, versions)
+		f.Line, f.Key = o.Line("apiVersion"), "apiVersion"
+		d.Add(f)
 		return
 	}
-	source := Source{d.file, root.line}
+	source := Source{File: d.File, Line: root.Line}
 	switch kind {
 	case "Component":
 		r.component(d, o, source)
 	case "Subscription":
 		r.subscription(d, o, source, version)
 	default:
-		r.other(d, o, Raw{Kind: kind, Source: Source{d.file, c.line}, YAML: c.text})
+		r.other(d, o, Raw{Kind: kind, Source: Source{File: d.File, Line: c.Line}, YAML: c.Text})
 	}
 }
 
-// identity reads metadata.name and metadata.namespace.
-func identity(o *object) (name, namespace string) {
-	m := o.child("metadata")
-	name, namespace = m.need("name", "what apps call it"), m.str("namespace")
-	if name != "" && !validName.MatchString(name) {
-		m.doc.fail(m.line("name"), m.at("name"), "%q must be letters, digits, dots, dashes and underscores", name)
-	}
-	m.ignored = serverKeys
-	m.done()
-	return name, namespace
-}
-
-func (r *reader) component(d *document, o *object, source Source) {
+func (r *reader) component(d *manifest.Document, o *manifest.Object, source Source) {
 	m := Manifest{Source: source}
-	m.Name, m.Namespace = identity(o)
-	m.Scopes = o.strs("scopes")
-	auth := o.child("auth")
-	m.SecretStore = auth.str("secretStore")
-	auth.done()
+	m.Name, m.Namespace = manifest.Identity(o)
+	m.Scopes = o.Strs("scopes")
+	auth := o.Child("auth")
+	m.SecretStore = auth.Str("secretStore")
+	auth.Done()
 
-	spec := o.child("spec")
-	m.Type = spec.need("type", "like state.badger")
-	if version := spec.str("version"); version != "" && version != "v1" {
-		d.fail(spec.line("version"), spec.at("version"), "%q is not a version of %s; valid: v1", version, m.Type)
+	spec := o.Child("spec")
+	m.Type = spec.Need("type", "like state.badger")
+	if version := spec.Str("version"); version != "" && version != "v1" {
+		d.Fail(spec.Line("version"), spec.At("version"), "%q is not a version of %s; valid: v1", version, m.Type)
 	}
-	m.InitTimeout = spec.duration("initTimeout")
-	m.Required = spec.flag("required")
-	if spec.flag("ignoreErrors") && m.Required {
-		d.fail(spec.line("required"), spec.at("required"), "contradicts ignoreErrors: the sidecar cannot do both")
+	m.InitTimeout = spec.Duration("initTimeout")
+	m.Required = spec.Flag("required")
+	if spec.Flag("ignoreErrors") && m.Required {
+		d.Fail(spec.Line("required"), spec.At("required"), "contradicts ignoreErrors: the sidecar cannot do both")
 	}
 	m.Metadata = entries(d, spec)
-	spec.done()
-	o.done()
+	spec.Done()
+	o.Done()
 
 	component, ok := r.find(m.Type)
 	switch {
 	case ok:
 		r.check(d, component, m)
 	case m.Type != "":
-		f := unknown("there is no component of that type", m.Type, r.types(m.Type))
-		f.Line, f.Key = spec.line("type"), "spec.type"
-		d.add(f)
+		f := manifest.Unknown("there is no component of that type", m.Type, r.types(m.Type))
+		f.Line, f.Key = spec.Line("type"), "spec.type"
+		d.Add(f)
 	}
 	r.docs.Components = append(r.docs.Components, m)
-	r.lines = append(r.lines, lines{name: o.child("metadata").line("name"), secretStore: auth.line("secretStore")})
+	r.lines = append(r.lines, lines{name: o.Child("metadata").Line("name"), secretStore: auth.Line("secretStore")})
 }
 
 // check reports what the component says about the manifest's metadata.
-func (r *reader) check(d *document, c Component, m Manifest) {
+func (r *reader) check(d *manifest.Document, c Component, m Manifest) {
 	md := m.metadata()
 	for _, f := range c.schema.check(md) {
-		d.add(f)
+		d.Add(f)
 	}
-	if v, ok := md.values[foldKey(keyPrefixField.Key)]; ok && c.block == StateBlock && strings.Contains(v.text, keySeparator) {
-		d.fail(v.valueAt.Line, "spec.metadata."+v.key, "must not hold %q", keySeparator)
+	if v, ok := md.values[manifest.FoldKey(keyPrefixField.Key)]; ok && c.block == StateBlock && strings.Contains(v.text, keySeparator) {
+		d.Fail(v.valueAt.Line, "spec.metadata."+v.key, "must not hold %q", keySeparator)
 	}
 }
 
@@ -177,63 +157,63 @@ func (r *reader) types(typ string) []string {
 }
 
 // entries reads spec.metadata.
-func entries(d *document, spec *object) []Entry {
+func entries(d *manifest.Document, spec *manifest.Object) []Entry {
 	var all []Entry
 	first := make(map[string]int)
-	for i, item := range spec.list("metadata") {
-		path := fmt.Sprintf("%s[%d]", spec.at("metadata"), i)
-		if item.kind != mapping {
-			d.fail(item.line, path, "must be a mapping with name and value, not %s", item.kind)
+	for i, item := range spec.List("metadata") {
+		path := fmt.Sprintf("%s[%d]", spec.At("metadata"), i)
+		if item.Kind != manifest.Mapping {
+			d.Fail(item.Line, path, "must be a mapping with name and value, not %s", item.Kind)
 			continue
 		}
-		o := d.object(item, path)
+		o := d.Object(item, path)
 		e, ok := entry(o)
 		if !ok {
 			continue
 		}
-		if line, twice := first[foldKey(e.Key)]; twice {
-			d.fail(e.Line, spec.at("metadata")+"."+e.Key, "is given twice, first in line %d", line)
+		if line, twice := first[manifest.FoldKey(e.Key)]; twice {
+			d.Fail(e.Line, spec.At("metadata")+"."+e.Key, "is given twice, first in line %d", line)
 			continue
 		}
-		first[foldKey(e.Key)] = e.Line
+		first[manifest.FoldKey(e.Key)] = e.Line
 		all = append(all, e)
 	}
 	return all
 }
 
-func entry(o *object) (Entry, bool) {
-	e := Entry{Key: o.need("name", "the key that this entry sets")}
+func entry(o *manifest.Object) (Entry, bool) {
+	e := Entry{Key: o.Need("name", "the key that this entry sets")}
 	if e.Key == "" {
-		o.valid = append(o.valid, "value", "secretKeyRef", "envRef")
-		o.done()
+		o.Valid = append(o.Valid, "value", "secretKeyRef", "envRef")
+		o.Done()
 		return Entry{}, false
 	}
-	e.Line = o.line("name")
-	o.path = "spec.metadata." + e.Key
+	e.Line = o.Line("name")
+	o.Path = "spec.metadata." + e.Key
 	var given []string
 	for _, key := range []string{"value", "secretKeyRef", "envRef"} {
-		if p := o.node.get(key); p != nil {
+		if p := o.Node.Get(key); p != nil {
 			given = append(given, key)
-			e.valueLine = p.line
+			e.valueLine = p.Line
 		}
 	}
 	if len(given) != 1 {
-		o.doc.fail(e.Line, o.path, "needs exactly one of value, secretKeyRef and envRef, and has %s", cmp.Or(strings.Join(given, " and "), "none"))
+		o.Doc.Fail(e.Line, o.Path, "needs exactly one of value, secretKeyRef and envRef, and has %s", cmp.Or(strings.Join(given, " and "), "none"))
 	}
-	if p, ok := o.scalar("value"); ok {
-		e.Value = p.value.text
+	if p, ok := o.Scalar("value"); ok {
+		e.Value = p.Value.Text
 	}
 	if slices.Contains(given, "secretKeyRef") {
-		ref := o.child("secretKeyRef")
-		e.Secret = &SecretRef{Name: ref.need("name", "the secret"), Key: ref.str("key")}
+		ref := o.Child("secretKeyRef")
+		e.Secret = &SecretRef{Name: ref.Need("name", "the secret"), Key: ref.Str("key")}
 		e.Secret.Key = cmp.Or(e.Secret.Key, e.Secret.Name)
-		ref.done()
+		ref.Done()
 	}
-	o.valid = append(o.valid, "secretKeyRef")
+	o.Valid = append(o.Valid, "secretKeyRef")
 	if slices.Contains(given, "envRef") {
-		e.Env = o.need("envRef", "the environment variable")
+		e.Env = o.Need("envRef", "the environment variable")
 	}
-	o.valid = append(o.valid, "envRef")
-	o.done()
+	o.Valid = append(o.Valid, "envRef")
+	o.Done()
 	return e, true
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // metadata is what one manifest says under spec.metadata, by lower-case key: Dapr's keys know no case.
@@ -14,9 +16,6 @@ type metadata struct {
 	at     Source // of the manifest
 	values map[string]value
 }
-
-// foldKey is the form in which keys are compared.
-func foldKey(key string) string { return strings.ToLower(key) }
 
 // value is the text of one key.
 type value struct {
@@ -106,10 +105,10 @@ func schemaOf[C any](subject string, common ...Field) schema {
 	s.fields = append(s.fields, common...)
 	taken := make(map[string]bool, len(s.fields))
 	for _, f := range s.fields {
-		if taken[foldKey(f.Key)] {
+		if taken[manifest.FoldKey(f.Key)] {
 			panic(fmt.Sprintf("components: %s has two keys %s", subject, f.Key))
 		}
-		taken[foldKey(f.Key)] = true
+		taken[manifest.FoldKey(f.Key)] = true
 	}
 	return s
 }
@@ -184,13 +183,13 @@ func parseInto(v reflect.Value, text string) error {
 	case string:
 		v.SetString(text)
 	case bool:
-		b, err := parseBool(text)
+		b, err := manifest.ParseBool(text)
 		if err != nil {
 			return err
 		}
 		v.SetBool(b)
 	case time.Duration:
-		d, err := parseDuration(text)
+		d, err := manifest.ParseDuration(text)
 		if err != nil {
 			return err
 		}
@@ -217,17 +216,6 @@ func parseInto(v reflect.Value, text string) error {
 	return nil
 }
 
-// parseBool reads the spellings of yes and no that Dapr's components take.
-func parseBool(text string) (bool, error) {
-	switch strings.ToLower(strings.TrimSpace(text)) {
-	case "true", "t", "1", "yes", "y", "on":
-		return true, nil
-	case "false", "f", "0", "no", "n", "off":
-		return false, nil
-	}
-	return false, errors.New("is neither true nor false")
-}
-
 // decode fills config, the struct of the schema, from m and the defaults, and returns all that is wrong with m.
 func (s schema) decode(m metadata, config reflect.Value) []Finding {
 	var findings []Finding
@@ -238,8 +226,8 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 	}
 	known := make(map[string]bool, len(s.fields))
 	for _, f := range s.fields {
-		known[foldKey(f.Key)] = true
-		v, given := m.values[foldKey(f.Key)]
+		known[manifest.FoldKey(f.Key)] = true
+		v, given := m.values[manifest.FoldKey(f.Key)]
 		switch {
 		case !given && f.Required:
 			report(m.at, f.Key, "%s needs this %s: %s", s.subject, f.Type, f.Doc)
@@ -263,11 +251,11 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 		if known[key] {
 			continue
 		}
-		f := unknown(s.subject+" has no such key", v.key, s.keys())
+		f := manifest.Unknown(s.subject+" has no such key", v.key, s.keys())
 		f.File, f.Line, f.Key = v.at.File, v.at.Line, "spec.metadata."+v.key
 		findings = append(findings, f)
 	}
-	sortFindings(findings)
+	manifest.SortFindings(findings)
 	return findings
 }
 

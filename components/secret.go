@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // resolve replaces the references of a manifest by what they refer to, and the templates in its values. It returns all
@@ -19,7 +20,7 @@ func (s *Set) resolve(ctx context.Context, m Manifest, c Component) (metadata, s
 	md := m.metadata()
 	var hidden []string
 	for _, e := range m.Metadata {
-		v := md.values[foldKey(e.Key)]
+		v := md.values[manifest.FoldKey(e.Key)]
 		var err error
 		switch {
 		case e.Secret != nil:
@@ -36,7 +37,7 @@ func (s *Set) resolve(ctx context.Context, m Manifest, c Component) (metadata, s
 		if e.Secret != nil || c.schema.secret(e.Key) || e.Env != "" && len(v.text) >= shortestPassword {
 			hidden = append(hidden, v.text)
 		}
-		md.values[foldKey(e.Key)] = v
+		md.values[manifest.FoldKey(e.Key)] = v
 	}
 	return md, newScrubber(hidden), nil
 }
@@ -88,7 +89,7 @@ func (s *Set) expand(text string) string {
 
 // secret says whether the value of key is never shown.
 func (s schema) secret(key string) bool {
-	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Secret && foldKey(f.Key) == foldKey(key) })
+	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Secret && manifest.FoldKey(f.Key) == manifest.FoldKey(key) })
 }
 
 const redacted = "(secret)"

@@ -20,7 +20,7 @@ import (
 // cart is a manifest of a store for tests.
 func cart(entries ...Entry) Manifest {
 	return Manifest{
-		Name: "cart", Type: "state.test", Source: Source{"cart.yaml", 1},
+		Name: "cart", Type: "state.test", Source: Source{File: "cart.yaml", Line: 1},
 		Metadata: append([]Entry{{Key: "dir", Value: "/tmp", Line: 5}}, entries...),
 	}
 }

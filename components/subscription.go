@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // subscriptionKeys is what a Subscription may say under spec.metadata.
@@ -18,74 +19,74 @@ type subscriptionKeys struct {
 
 var subscriptionSchema = schemaOf[subscriptionKeys]("a Subscription")
 
-func (r *reader) subscription(d *document, o *object, source Source, version string) {
+func (r *reader) subscription(d *manifest.Document, o *manifest.Object, source Source, version string) {
 	s := SubscriptionManifest{Source: source}
-	s.Name, s.Namespace = identity(o)
-	s.Scopes = o.strs("scopes")
+	s.Name, s.Namespace = manifest.Identity(o)
+	s.Scopes = o.Strs("scopes")
 
-	spec := o.child("spec")
-	s.PubSub = spec.need("pubsubname", "the pub/sub component")
-	s.Topic = spec.need("topic", "the topic")
-	s.DeadLetterTopic = spec.str("deadLetterTopic")
+	spec := o.Child("spec")
+	s.PubSub = spec.Need("pubsubname", "the pub/sub component")
+	s.Topic = spec.Need("topic", "the topic")
+	s.DeadLetterTopic = spec.Str("deadLetterTopic")
 	s.Route = route(spec, version)
-	bulk := spec.child("bulkSubscribe")
-	if bulk.flag("enabled") {
-		d.add(Finding{
-			Line: bulk.line("enabled"), Key: bulk.at("enabled"), Severity: Error, reason: fault.NotSupported,
+	bulk := spec.Child("bulkSubscribe")
+	if bulk.Flag("enabled") {
+		d.Add(Finding{
+			Line: bulk.Line("enabled"), Key: bulk.At("enabled"), Severity: Error, Reason: fault.NotSupported,
 			Message: "bulk subscriptions are not supported yet: events come one by one, several at a time",
 		})
 	}
-	bulk.ignored = []string{"maxMessagesCount", "maxAwaitDurationMs"}
-	bulk.done()
+	bulk.Ignored = []string{"maxMessagesCount", "maxAwaitDurationMs"}
+	bulk.Done()
 
 	var keys subscriptionKeys
 	for _, f := range subscriptionSchema.decode(plainMetadata(d, spec), reflect.ValueOf(&keys).Elem()) {
-		d.add(f)
+		d.Add(f)
 	}
 	s.Group, s.MaxDeliveries, s.AckWait, s.Raw, s.OnlyNew = keys.Group, keys.MaxDeliveries, keys.AckWait, keys.RawPayload, keys.OnlyNew
-	spec.done()
-	o.done()
+	spec.Done()
+	o.Done()
 	r.docs.Subscriptions = append(r.docs.Subscriptions, s)
 }
 
 // route reads where events go: spec.route in v1alpha1, spec.routes.default in v2alpha1, either in Sidecast's own version.
-func route(spec *object, version string) string {
+func route(spec *manifest.Object, version string) string {
 	switch {
-	case version == daprV1Alpha1, version == sidecastV1 && spec.node.get("routes") == nil:
-		return spec.need("route", "the path or handler that takes the events")
-	case version == sidecastV1 && spec.node.get("route") != nil:
-		spec.doc.fail(spec.line("route"), spec.at("route"), "contradicts routes: write one of them")
-		spec.valid = append(spec.valid, "route")
+	case version == daprV1Alpha1, version == sidecastV1 && spec.Node.Get("routes") == nil:
+		return spec.Need("route", "the path or handler that takes the events")
+	case version == sidecastV1 && spec.Node.Get("route") != nil:
+		spec.Doc.Fail(spec.Line("route"), spec.At("route"), "contradicts routes: write one of them")
+		spec.Valid = append(spec.Valid, "route")
 	}
-	routes := spec.child("routes")
-	defer routes.done()
-	if rules := routes.list("rules"); len(rules) > 0 {
-		spec.doc.add(Finding{
-			Line: rules[0].line, Key: routes.at("rules"), Severity: Error, reason: fault.NotSupported,
+	routes := spec.Child("routes")
+	defer routes.Done()
+	if rules := routes.List("rules"); len(rules) > 0 {
+		spec.Doc.Add(Finding{
+			Line: rules[0].Line, Key: routes.At("rules"), Severity: Error, Reason: fault.NotSupported,
 			Message: "routing rules are not supported yet: write routes.default, and choose in the handler",
 		})
 	}
-	return routes.need("default", "the path or handler that takes the events")
+	return routes.Need("default", "the path or handler that takes the events")
 }
 
 // plainMetadata reads a Subscription's metadata, which is a mapping of keys to values.
-func plainMetadata(d *document, spec *object) metadata {
-	o := spec.child("metadata")
-	md := metadata{at: Source{d.file, spec.node.line}, values: make(map[string]value, len(o.node.pairs))}
-	for _, p := range o.node.pairs {
-		if v, ok := o.scalar(p.key); ok {
-			at := Source{d.file, p.line}
-			md.values[foldKey(p.key)] = value{key: p.key, at: at, valueAt: at, text: v.value.text}
+func plainMetadata(d *manifest.Document, spec *manifest.Object) metadata {
+	o := spec.Child("metadata")
+	md := metadata{at: Source{File: d.File, Line: spec.Node.Line}, values: make(map[string]value, len(o.Node.Pairs))}
+	for _, p := range o.Node.Pairs {
+		if v, ok := o.Scalar(p.Key); ok {
+			at := Source{File: d.File, Line: p.Line}
+			md.values[manifest.FoldKey(p.Key)] = value{key: p.Key, at: at, valueAt: at, text: v.Value.Text}
 		}
 	}
 	return md
 }
 
 // other keeps documents of the kinds that this package does not read.
-func (r *reader) other(d *document, o *object, raw Raw) {
-	m := o.child("metadata")
-	raw.Name, raw.Namespace = m.need("name", "what it is called"), m.str("namespace")
-	d.add(Finding{Line: o.line("kind"), Severity: Warning, Message: "kind " + raw.Kind + " is not applied yet"})
+func (r *reader) other(d *manifest.Document, o *manifest.Object, raw Raw) {
+	m := o.Child("metadata")
+	raw.Name, raw.Namespace = m.Need("name", "what it is called"), m.Str("namespace")
+	d.Add(Finding{Line: o.Line("kind"), Severity: Warning, Message: "kind " + raw.Kind + " is not applied yet"})
 	if raw.Kind == "Resiliency" {
 		r.docs.Resiliency = append(r.docs.Resiliency, raw)
 	}

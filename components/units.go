@@ -5,7 +5,6 @@ import (
 	"math"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/dustin/go-humanize"
 )
@@ -31,19 +30,3 @@ func ParseBytes(s string) (Bytes, error) {
 	}
 	return Bytes(n), nil
 }
-
-// parseDuration reads Go syntax, and plain numbers as seconds, as Dapr does.
-func parseDuration(s string) (time.Duration, error) {
-	s = strings.TrimSpace(s)
-	if d, err := time.ParseDuration(s); err == nil {
-		return d, nil
-	}
-	seconds, err := strconv.ParseFloat(s, 64)
-	if err != nil || seconds != seconds || seconds > maxSeconds || seconds < -maxSeconds {
-		return 0, errors.New("is not a duration: write a number with a unit, like 500ms, 30s or 1h30m, or a plain number of seconds")
-	}
-	return time.Duration(seconds * float64(time.Second)), nil
-}
-
-// maxSeconds keeps a number of seconds within a time.Duration.
-const maxSeconds = float64(math.MaxInt64/int64(time.Second)) - 1

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // Use is a backend in use: until Release is called, once, no reload closes it. The zero Use has nothing to release.
@@ -78,6 +79,6 @@ func (n *snapshot) refuse(block Block, name string) error {
 	if slot != nil {
 		what = fmt.Sprintf("the component of that name is %s (%s)", slot.manifest.Type, slot.manifest.Source)
 	}
-	f := unknown(what, name, names)
-	return fault.New(op, fault.ComponentNotFound, "%s", strings.Replace(f.text(), "; valid:", "; there are:", 1)).With("component", name)
+	f := manifest.Unknown(what, name, names)
+	return fault.New(op, fault.ComponentNotFound, "%s", strings.Replace(f.Text(), "; valid:", "; there are:", 1)).With("component", name)
 }

@@ -1,4 +1,4 @@
-package components
+package manifest
 
 import (
 	"bytes"
@@ -11,56 +11,62 @@ import (
 	"github.com/goccy/go-yaml/parser"
 )
 
+// MaxFile is the most bytes a file of manifests may have.
+const MaxFile = 1 << 20
+
 // What a file may cost to read. Manifests are small; a file beyond these limits is a mistake or an attack.
 const (
-	maxFile  = 1 << 20
 	maxDepth = 32
 	maxNodes = 100_000
 )
 
-type nodeKind uint8
+// Kind is what a Node is.
+type Kind uint8
 
+// The kinds.
 const (
-	null nodeKind = iota
-	scalar
-	mapping
-	sequence
+	Null Kind = iota
+	Scalar
+	Mapping
+	Sequence
 )
 
-func (k nodeKind) String() string {
+// String is the kind as messages say it.
+func (k Kind) String() string {
 	return [...]string{"empty", "a single value", "a mapping", "a list"}[k]
 }
 
-// node is a YAML value with its line, anchors and merges resolved.
-type node struct {
-	kind  nodeKind
-	line  int
-	text  string // of a scalar, as it is written without its quotes
-	str   bool   // the scalar is a string: quoted, or nothing else it could be
-	pairs []pair
-	items []*node
+// Node is a YAML value with its line, anchors and merges resolved.
+type Node struct {
+	Kind  Kind
+	Line  int
+	Text  string // of a scalar, as it is written without its quotes
+	Str   bool   // the scalar is a string: quoted, or nothing else it could be
+	Pairs []Pair
+	Items []*Node
 }
 
-type pair struct {
-	key   string
-	line  int
-	value *node
+// Pair is a key of a mapping and its value.
+type Pair struct {
+	Key   string
+	Line  int
+	Value *Node
 }
 
-// chunk is one document of a file, still text; line is that of its first line.
-type chunk struct {
-	line int
-	text []byte
+// Chunk is one document of a file, still text; line is that of its first line.
+type Chunk struct {
+	Line int
+	Text []byte
 }
 
-// split cuts a file at its document markers. The parser could do it, but loses a document that follows an empty one.
-func split(data []byte) []chunk {
+// Split cuts a file at its document markers. The parser could do it, but loses a document that follows an empty one.
+func Split(data []byte) []Chunk {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
-	var chunks []chunk
-	now := chunk{line: 1}
+	var chunks []Chunk
+	now := Chunk{Line: 1}
 	flush := func() {
-		if !blank(now.text) {
+		if !blank(now.Text) {
 			chunks = append(chunks, now)
 		}
 	}
@@ -70,9 +76,9 @@ func split(data []byte) []chunk {
 		rest, marked := cutMarker(line)
 		if marked {
 			flush()
-			now = chunk{line: number}
+			now = Chunk{Line: number}
 		}
-		now.text = append(now.text, rest...)
+		now.Text = append(now.Text, rest...)
 	}
 	flush()
 	return chunks
@@ -100,46 +106,46 @@ func blank(text []byte) bool {
 	return true
 }
 
-// syntaxError is what is wrong with a document as YAML. It holds no text of the document, which may have secrets.
-type syntaxError struct {
-	line    int
-	message string
+// SyntaxError is what is wrong with a document as YAML. It holds no text of the document, which may have secrets.
+type SyntaxError struct {
+	Line    int
+	Message string
 }
 
-func (e *syntaxError) Error() string { return fmt.Sprintf("line %d: %s", e.line, e.message) }
+func (e *SyntaxError) Error() string { return fmt.Sprintf("line %d: %s", e.Line, e.Message) }
 
-// parse reads one document. It contains panics of the parser.
-func parse(c chunk) (root *node, err error) {
+// Parse reads one document. It contains panics of the parser.
+func Parse(c Chunk) (root *Node, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			root, err = nil, &syntaxError{line: c.line, message: "cannot be read as YAML"}
+			root, err = nil, &SyntaxError{Line: c.Line, Message: "cannot be read as YAML"}
 		}
 	}()
-	if line := tooDeep(c.text); line > 0 {
-		return nil, &syntaxError{line: c.line + line - 1, message: "nests too deeply"}
+	if line := tooDeep(c.Text); line > 0 {
+		return nil, &SyntaxError{Line: c.Line + line - 1, Message: "nests too deeply"}
 	}
-	file, err := parser.ParseBytes(c.text, 0, parser.AllowDuplicateMapKey())
+	file, err := parser.ParseBytes(c.Text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return nil, c.syntaxError(err)
 	}
 	if len(file.Docs) != 1 {
-		return nil, &syntaxError{line: c.line, message: "cannot be read as one YAML document"}
+		return nil, &SyntaxError{Line: c.Line, Message: "cannot be read as one YAML document"}
 	}
-	k := converter{offset: c.line - 1, anchors: make(map[string]ast.Node)}
+	k := converter{offset: c.Line - 1, anchors: make(map[string]ast.Node)}
 	return k.convert(file.Docs[0].Body, 0)
 }
 
-// syntaxError keeps the parser's message and line and drops its excerpt of the file.
-func (c chunk) syntaxError(err error) error {
+// SyntaxError keeps the parser's message and line and drops its excerpt of the file.
+func (c Chunk) syntaxError(err error) error {
 	var detail yaml.Error
 	if !errors.As(err, &detail) {
-		return &syntaxError{line: c.line, message: "cannot be read as YAML"}
+		return &SyntaxError{Line: c.Line, Message: "cannot be read as YAML"}
 	}
-	line := c.line
+	line := c.Line
 	if t := detail.GetToken(); t != nil && t.Position != nil {
 		line += t.Position.Line - 1
 	}
-	return &syntaxError{line: line, message: "is not YAML: " + detail.GetMessage()}
+	return &SyntaxError{Line: line, Message: "is not YAML: " + detail.GetMessage()}
 }
 
 // tooDeep finds, before the parser recurses into it, nesting that needs no indentation; 0 means none.
@@ -184,28 +190,28 @@ func (k *converter) line(n ast.Node) int {
 }
 
 func (k *converter) fail(n ast.Node, format string, args ...any) error {
-	return &syntaxError{line: k.line(n), message: fmt.Sprintf(format, args...)}
+	return &SyntaxError{Line: k.line(n), Message: fmt.Sprintf(format, args...)}
 }
 
-func (k *converter) convert(n ast.Node, depth int) (*node, error) {
+func (k *converter) convert(n ast.Node, depth int) (*Node, error) {
 	if k.nodes++; depth > maxDepth || k.nodes > maxNodes {
 		return nil, k.fail(n, "nests too deeply or is too large")
 	}
 	switch n := n.(type) {
 	case nil, *ast.NullNode, *ast.CommentGroupNode:
-		return &node{kind: null, line: k.line(n)}, nil
+		return &Node{Kind: Null, Line: k.line(n)}, nil
 	case *ast.MappingNode:
 		return k.mapping(n, n.Values, depth)
 	case *ast.MappingValueNode:
 		return k.mapping(n, []*ast.MappingValueNode{n}, depth)
 	case *ast.SequenceNode:
-		list := &node{kind: sequence, line: k.line(n)}
+		list := &Node{Kind: Sequence, Line: k.line(n)}
 		for _, v := range n.Values {
 			item, err := k.convert(v, depth+1)
 			if err != nil {
 				return nil, err
 			}
-			list.items = append(list.items, item)
+			list.Items = append(list.Items, item)
 		}
 		return list, nil
 	case *ast.AnchorNode:
@@ -222,41 +228,41 @@ func (k *converter) convert(n ast.Node, depth int) (*node, error) {
 	case *ast.MappingKeyNode:
 		return k.convert(n.Value, depth+1)
 	case *ast.LiteralNode:
-		return &node{kind: scalar, line: k.line(n), text: n.Value.Value, str: true}, nil
+		return &Node{Kind: Scalar, Line: k.line(n), Text: n.Value.Value, Str: true}, nil
 	case *ast.StringNode:
-		return &node{kind: scalar, line: k.line(n), text: n.Value, str: true}, nil
+		return &Node{Kind: Scalar, Line: k.line(n), Text: n.Value, Str: true}, nil
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode, *ast.MergeKeyNode:
-		return &node{kind: scalar, line: k.line(n), text: n.GetToken().Value}, nil
+		return &Node{Kind: Scalar, Line: k.line(n), Text: n.GetToken().Value}, nil
 	}
 	return nil, k.fail(n, "holds YAML that manifests do not have (%s)", n.Type())
 }
 
 // tagged accepts the tags of plain YAML values; what they say is checked where the value is used.
-func (k *converter) tagged(n *ast.TagNode, depth int) (*node, error) {
+func (k *converter) tagged(n *ast.TagNode, depth int) (*Node, error) {
 	switch tag := n.Start.Value; tag {
 	case "!!str", "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq":
 		v, err := k.convert(n.Value, depth+1)
 		if err == nil && tag == "!!str" {
-			v.str = true
+			v.Str = true
 		}
 		return v, err
 	}
 	return nil, k.fail(n, "holds the tag %s, which manifests do not have", n.Start.Value)
 }
 
-func (k *converter) mapping(n ast.Node, values []*ast.MappingValueNode, depth int) (*node, error) {
-	m := &node{kind: mapping, line: k.line(n)}
+func (k *converter) mapping(n ast.Node, values []*ast.MappingValueNode, depth int) (*Node, error) {
+	m := &Node{Kind: Mapping, Line: k.line(n)}
 	if len(values) > 0 {
-		m.line = k.line(values[0].Key)
+		m.Line = k.line(values[0].Key)
 	}
-	var merged []pair
+	var merged []Pair
 	for _, v := range values {
 		key, err := k.convert(v.Key, depth+1)
 		if err != nil {
 			return nil, err
 		}
-		if key.kind != scalar {
-			return nil, k.fail(v.Key, "holds a key that is %s", key.kind)
+		if key.Kind != Scalar {
+			return nil, k.fail(v.Key, "holds a key that is %s", key.Kind)
 		}
 		value, err := k.convert(v.Value, depth+1)
 		if err != nil {
@@ -270,39 +276,39 @@ func (k *converter) mapping(n ast.Node, values []*ast.MappingValueNode, depth in
 			merged = append(merged, pairs...)
 			continue
 		}
-		m.pairs = append(m.pairs, pair{key: key.text, line: key.line, value: value})
+		m.Pairs = append(m.Pairs, Pair{Key: key.Text, Line: key.Line, Value: value})
 	}
 	for _, p := range merged {
-		if m.get(p.key) == nil {
-			m.pairs = append(m.pairs, p)
+		if m.Get(p.Key) == nil {
+			m.Pairs = append(m.Pairs, p)
 		}
 	}
 	return m, nil
 }
 
 // merged is what `<<: n` adds to a mapping.
-func (n *node) merged() ([]pair, bool) {
-	switch n.kind {
-	case mapping:
-		return n.pairs, true
-	case sequence:
-		var all []pair
-		for _, item := range n.items {
-			if item.kind != mapping {
+func (n *Node) merged() ([]Pair, bool) {
+	switch n.Kind {
+	case Mapping:
+		return n.Pairs, true
+	case Sequence:
+		var all []Pair
+		for _, item := range n.Items {
+			if item.Kind != Mapping {
 				return nil, false
 			}
-			all = append(all, item.pairs...)
+			all = append(all, item.Pairs...)
 		}
 		return all, true
 	}
 	return nil, false
 }
 
-// get finds the value of a key; keys know no case, as in Dapr.
-func (n *node) get(key string) *pair {
-	for i := range n.pairs {
-		if strings.EqualFold(n.pairs[i].key, key) {
-			return &n.pairs[i]
+// Get finds the value of a key; keys know no case, as in Dapr.
+func (n *Node) Get(key string) *Pair {
+	for i := range n.Pairs {
+		if strings.EqualFold(n.Pairs[i].Key, key) {
+			return &n.Pairs[i]
 		}
 	}
 	return nil
