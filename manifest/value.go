@@ -37,3 +37,16 @@ func ParseDuration(s string) (time.Duration, error) {
 
 // maxSeconds keeps a number of seconds within a time.Duration.
 const maxSeconds = float64(math.MaxInt64/int64(time.Second)) - 1
+
+// ParseShare reads a part of a whole: a number from 0 to 1, or a percentage.
+func ParseShare(s string) (float64, error) {
+	number, percent := strings.CutSuffix(strings.TrimSpace(s), "%")
+	share, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if percent {
+		share /= 100
+	}
+	if err != nil || !(share >= 0 && share <= 1) {
+		return 0, errors.New("is not a share: write a number from 0 to 1, like 0.25, or a percentage, like 25%")
+	}
+	return share, nil
+}

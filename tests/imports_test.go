@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"lock":                {"fault", "lock"},
 	"appchannel":          {"fault", "fault/faultgrpc", "call", "sdk/proto", "appchannel"},
 	"manifest":            {"fault"},
+	"governance":          {"fault", "manifest", "resiliency"},
 	"components":          {"fault", "manifest", "state", "pubsub", "lock", "components"},
 	"components/standard": {"components", "state", "pubsub", "lock"},
 	"components/badgerdb": {"fault", "fabric/subject", "components"},

@@ -1,0 +1,164 @@
+package governance
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// Rules are what documents say about the targets of one sidecar. They never change; a reload makes new ones. Nil Rules
+// say nothing, and every target keeps its default.
+type Rules struct {
+	apps       map[string]*target
+	components map[string]componentRules
+	local      *target
+	sergo      []operation // at the local app
+	book       *book
+}
+
+type componentRules struct{ outbound, inbound *target }
+
+// target is what documents say about one.
+type target struct {
+	named      bool // by a document
+	settings   settings
+	operations []operation // the most specific first
+}
+
+type operation struct {
+	pattern  pattern
+	app      string // of an OpenSergo rule: whose app it is for, "" every one's
+	settings settings
+}
+
+// Target is how the calls to one target are guarded: by the policy of its lane and, before it, by that of the first
+// operation that matches.
+type Target struct {
+	Policy     resiliency.Policy
+	Operations []Operation
+}
+
+// Operation is a rule for some operations of a target. Its policy says only what the rule does: it has no defaults.
+type Operation struct {
+	// Name tells it from the others of the target.
+	Name   string
+	Policy resiliency.Policy
+
+	pattern pattern
+}
+
+// Matches tells whether the rule is for an operation: a method, a path, a topic or what a component does. Verb is that of
+// HTTP, "" where there is none.
+func (o *Operation) Matches(verb, operation string) bool { return o.pattern.matches(verb, operation) }
+
+// The types of components as Dapr names them in its default policies.
+const (
+	Statestore = "Statestore"
+	Pubsub     = "Pubsub"
+	Lock       = "Lock"
+)
+
+// App is how calls to another app are guarded. Base is what holds where no document says otherwise.
+func (r *Rules) App(id string, base resiliency.Policy) Target {
+	if r == nil {
+		return Target{Policy: base}
+	}
+	if t, ok := r.apps[id]; ok {
+		return t.over(base)
+	}
+	if built, ok := r.book.builtIn(); ok {
+		base.Name, base.Retry = builtInService, built
+	}
+	return Target{Policy: r.book.defaults("App").over(base)}
+}
+
+// AppStreams is how streams to another app are guarded: as its calls are, but they may last as long as their callers like.
+func (r *Rules) AppStreams(id string, base resiliency.Policy) Target {
+	t := r.App(id, base)
+	t.Policy = stream(t.Policy)
+	for i := range t.Operations {
+		t.Operations[i].Policy = stream(t.Operations[i].Policy)
+	}
+	return t
+}
+
+// Component is how the operations of a component of that type are guarded.
+func (r *Rules) Component(kind, name string, base resiliency.Policy) Target {
+	if r == nil {
+		return Target{Policy: base}
+	}
+	if c, ok := r.components[name]; ok {
+		return c.outbound.over(base)
+	}
+	return Target{Policy: r.book.defaults(kind+"ComponentOutbound", "ComponentOutbound", "Component").over(base)}
+}
+
+// Delivery is how the events of a pub/sub component are delivered. Its operations are topics.
+func (r *Rules) Delivery(pubsub string, base resiliency.Policy) Target {
+	if r == nil {
+		return Target{Policy: base}
+	}
+	if c, ok := r.components[pubsub]; ok {
+		return c.inbound.over(base)
+	}
+	return Target{Policy: r.book.defaults("PubsubComponentInbound", "ComponentInbound", "Component").over(base)}
+}
+
+// Local is how calls to the local app are guarded, whoever makes them.
+func (r *Rules) Local(base resiliency.Policy) Target {
+	if r == nil {
+		return Target{Policy: base}
+	}
+	t := r.local.over(base)
+	for _, rule := range r.sergo {
+		t.merge(rule.guard())
+	}
+	slices.SortStableFunc(t.Operations, func(a, b Operation) int { return a.pattern.compare(b.pattern) })
+	return t
+}
+
+// merge adds a rule: to that of the same operations if there is one.
+func (t *Target) merge(o Operation) {
+	for i := range t.Operations {
+		if own := &t.Operations[i]; own.Name == o.Name {
+			own.Policy = joined(own.Policy, o.Policy)
+			return
+		}
+	}
+	t.Operations = append(t.Operations, o)
+}
+
+// joined is a policy that refuses what either of two refuses.
+func joined(a, b resiliency.Policy) resiliency.Policy {
+	a.Name += "+" + b.Name
+	a.Limits = append(slices.Clip(a.Limits), b.Limits...)
+	if b.MaxInFlight > 0 && (a.MaxInFlight == 0 || b.MaxInFlight < a.MaxInFlight) {
+		a.MaxInFlight, a.MaxQueue, a.Queue = b.MaxInFlight, b.MaxQueue, b.Queue
+	}
+	if !breaks(a.Breaker) {
+		a.Breaker = b.Breaker
+	}
+	a.Fallback = cmp.Or(a.Fallback, b.Fallback)
+	return a
+}
+
+func breaks(b resiliency.Breaker) bool {
+	return b.Failures > 0 || b.Ratio > 0 || b.SlowRatio > 0 || b.Trip != nil
+}
+
+// over lays what documents say about a target over its default.
+func (t *target) over(base resiliency.Policy) Target {
+	if t == nil {
+		return Target{Policy: base}
+	}
+	all := Target{Policy: t.settings.over(base)}
+	for _, o := range t.operations {
+		all.Operations = append(all.Operations, o.guard())
+	}
+	return all
+}
+
+func (o operation) guard() Operation {
+	return Operation{Name: o.pattern.text, Policy: o.settings.over(resiliency.Policy{}), pattern: o.pattern}
+}

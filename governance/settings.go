@@ -1,0 +1,180 @@
+package governance
+
+import (
+	"strings"
+	"time"
+
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// settings are what documents say about one target. Parts that are nil say nothing: there the target's default holds.
+type settings struct {
+	name        string // of the policy, "" when no document says anything
+	timeouts    *timeouts
+	retries     *retries
+	breaker     *resiliency.Breaker
+	limits      []resiliency.RateLimit
+	concurrency *concurrency
+	protection  *resiliency.Protection
+	hedge       *resiliency.Hedge
+	fallback    *resiliency.Fallback
+	mode        resiliency.FailureMode
+}
+
+type timeouts struct {
+	call, attempt time.Duration
+	adaptive      resiliency.AdaptiveTimeout
+}
+
+type retries struct {
+	resiliency.Retry
+	within time.Duration // bounds the whole call where no timeout does; 0 = not
+}
+
+type concurrency struct {
+	inFlight, queue *int
+	rules           *resiliency.Queue
+	adaptive        *resiliency.Adaptive
+}
+
+// over lays the settings over the default of a target: what they say replaces it, part by part.
+//
+// A default bound of the whole call would cut the retries of who configured some. So where retries are set and timeouts
+// are not, it bounds each attempt instead.
+func (s *settings) over(p resiliency.Policy) resiliency.Policy {
+	if s == nil || s.name == "" {
+		return p
+	}
+	p.Name = s.name
+	if r := s.retries; r != nil {
+		p.Retry = r.Retry
+		if p.AttemptTimeout == 0 {
+			p.AttemptTimeout = p.CallTimeout
+		}
+		p.CallTimeout = 0
+	}
+	if t := s.timeouts; t != nil {
+		p.CallTimeout, p.AttemptTimeout, p.AdaptiveTimeout = t.call, t.attempt, t.adaptive
+	}
+	if r := s.retries; r != nil && r.within > 0 && p.CallTimeout == 0 {
+		p.CallTimeout = max(r.within, p.AttemptTimeout)
+	}
+	if s.breaker != nil {
+		p.Breaker = *s.breaker
+	}
+	if s.limits != nil {
+		p.Limits = s.limits
+	}
+	s.concurrency.over(&p)
+	if s.protection != nil {
+		p.Protection = *s.protection
+	}
+	if s.hedge != nil {
+		p.Hedge = *s.hedge
+	}
+	if s.fallback != nil {
+		p.Fallback = s.fallback
+	}
+	if s.mode != "" {
+		p.Mode = s.mode
+	}
+	return p
+}
+
+func (c *concurrency) over(p *resiliency.Policy) {
+	if c == nil {
+		return
+	}
+	if c.inFlight != nil {
+		p.MaxInFlight = *c.inFlight
+		if p.MaxInFlight == 0 && c.adaptive == nil {
+			p.MaxQueue = 0 // nobody waits where there is no limit
+		}
+	}
+	if c.queue != nil {
+		p.MaxQueue = *c.queue
+	}
+	if c.rules != nil {
+		p.Queue = *c.rules
+	}
+	if c.adaptive != nil {
+		p.Adaptive = *c.adaptive
+	}
+}
+
+// stream is the policy of streams: they last as long as their callers like, and what was sent cannot be sent again.
+func stream(p resiliency.Policy) resiliency.Policy {
+	p.CallTimeout, p.AttemptTimeout, p.AdaptiveTimeout = 0, 0, resiliency.AdaptiveTimeout{}
+	p.Hedge, p.Fallback = resiliency.Hedge{}, nil
+	p.Retry.NonIdempotent = false
+	if p.Mode == resiliency.Failsafe {
+		p.Mode = resiliency.ModeNone
+	}
+	return p
+}
+
+// pattern says which operations of a target a rule is for.
+type pattern struct {
+	text string
+	verb string // of HTTP, upper case; "" is any
+	path string // without a leading slash, where * stands for any text
+}
+
+// parsePattern reads `/foo`, `/orders/*`, `GET:/foo` and `GET /foo`.
+func parsePattern(text string) pattern {
+	p := pattern{text: text, path: strings.TrimSpace(text)}
+	if at := strings.IndexAny(p.path, ": "); at > 0 && isVerb(p.path[:at]) {
+		p.verb, p.path = p.path[:at], strings.TrimSpace(p.path[at+1:])
+	}
+	p.path = strings.TrimPrefix(p.path, "/")
+	return p
+}
+
+func isVerb(s string) bool {
+	return len(s) >= 3 && !strings.ContainsFunc(s, func(r rune) bool { return r < 'A' || r > 'Z' })
+}
+
+// matches tells whether the rule is for an operation. Verb is "" for what has none.
+func (p pattern) matches(verb, operation string) bool {
+	if p.verb != "" && p.verb != verb {
+		return false
+	}
+	operation = strings.TrimPrefix(operation, "/")
+	before, rest, wild := strings.Cut(p.path, "*")
+	if !wild {
+		return p.path == operation
+	}
+	if !strings.HasPrefix(operation, before) {
+		return false
+	}
+	operation = operation[len(before):]
+	for {
+		part, after, more := strings.Cut(rest, "*")
+		if !more {
+			return strings.HasSuffix(operation, part)
+		}
+		at := strings.Index(operation, part)
+		if at < 0 {
+			return false
+		}
+		operation, rest = operation[at+len(part):], after
+	}
+}
+
+// compare puts the more specific of two patterns first: one without a star, then the longer one, then one with a verb.
+func (p pattern) compare(q pattern) int {
+	rank := func(p pattern) int {
+		n := 2 * len(strings.ReplaceAll(p.path, "*", ""))
+		if !strings.Contains(p.path, "*") {
+			n += 1 << 20
+		}
+		if p.verb != "" {
+			n++
+		}
+		return n
+	}
+	if a, b := rank(p), rank(q); a != b {
+		return b - a
+	}
+	return strings.Compare(p.text, q.text)
+}

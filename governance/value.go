@@ -1,0 +1,134 @@
+package governance
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// text is a single value, or "" with a finding.
+func text(d *manifest.Document, n *manifest.Node, path string) (string, bool) {
+	if n.Kind != manifest.Scalar {
+		d.Fail(n.Line, path, "must be a single value, not %s", n.Kind)
+		return "", false
+	}
+	return strings.TrimSpace(n.Text), true
+}
+
+// DecodeNode reads a duration as Dapr does: Go's syntax, or a plain number of milliseconds.
+func (t *duration) DecodeNode(d *manifest.Document, n *manifest.Node, path string) {
+	s, ok := text(d, n, path)
+	if !ok {
+		return
+	}
+	if ms, err := strconv.ParseInt(s, 10, 64); err == nil {
+		if ms < 0 || ms > int64(1<<63-1)/int64(time.Millisecond) {
+			d.Fail(n.Line, path, "%q is not a time", s)
+			return
+		}
+		*t = duration(time.Duration(ms) * time.Millisecond)
+		if ms != 0 {
+			d.Add(manifest.Finding{
+				Line: n.Line, Key: path, Severity: manifest.Warning,
+				Message: fmt.Sprintf("%q means %s, as it does for Dapr: write a unit to be clear", s, time.Duration(*t)),
+			})
+		}
+		return
+	}
+	parsed, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		d.Fail(n.Line, path, "%q is not a duration: write a number with a unit, like 500ms, 30s or 1h30m", s)
+	case parsed < 0:
+		d.Fail(n.Line, path, "%q must not be negative", s)
+	default:
+		*t = duration(parsed)
+	}
+}
+
+// Schema describes a duration for editors.
+func (*duration) Schema() map[string]any {
+	return map[string]any{"anyOf": []any{
+		map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^[0-9]+$`, "examples": []string{"500ms", "30s", "1h30m"}},
+		map[string]any{"type": "integer", "minimum": 0, "description": "milliseconds"},
+	}}
+}
+
+// codes are numbers and ranges of numbers in the form of Dapr: 429,500-599.
+type codes []resiliency.Range
+
+// Bounds of what a code may be: HTTP statuses begin where gRPC codes have ended for long.
+const (
+	maxGRPC          = 16
+	minHTTP, maxHTTP = 100, 599
+	codesPattern     = `^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$`
+	httpKey          = "httpStatusCodes"
+)
+
+// DecodeNode reads codes; the key says of which protocol.
+func (c *codes) DecodeNode(d *manifest.Document, n *manifest.Node, path string) {
+	s, ok := text(d, n, path)
+	if !ok {
+		return
+	}
+	least, most := 0, maxGRPC
+	if strings.HasSuffix(path, "."+httpKey) {
+		least, most = minHTTP, maxHTTP
+	}
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		first, last, isRange := strings.Cut(part, "-")
+		from, err := strconv.Atoi(strings.TrimSpace(first))
+		to := from
+		if isRange && err == nil {
+			to, err = strconv.Atoi(strings.TrimSpace(last))
+		}
+		if err != nil || from < least || to > most || to < from {
+			d.Fail(n.Line, path, "%q is neither a code nor a range of codes from %d to %d", part, least, most)
+			continue
+		}
+		*c = append(*c, resiliency.Range{First: from, Last: to})
+	}
+}
+
+// Schema describes codes for editors.
+func (*codes) Schema() map[string]any {
+	return map[string]any{"anyOf": []any{
+		map[string]any{"type": "string", "pattern": codesPattern}, map[string]any{"type": "integer"},
+	}}
+}
+
+// timeoutSpec is a bound of each attempt, as in Dapr, or the bounds of a call in parts.
+type timeoutSpec struct {
+	timeoutParts
+	plain bool
+}
+
+// DecodeNode reads either form.
+func (t *timeoutSpec) DecodeNode(d *manifest.Document, n *manifest.Node, path string) {
+	if n.Kind != manifest.Mapping {
+		t.plain, t.Where = true, manifest.Where{Line: n.Line, Path: path}
+		t.Attempt.DecodeNode(d, n, path)
+		return
+	}
+	o := d.Object(n, path)
+	o.Into(&t.timeoutParts)
+	o.Done()
+	if t.Call > 0 && t.Attempt > t.Call {
+		d.Fail(o.Line("attempt"), o.At("attempt"), "%s is longer than the whole call, %s", time.Duration(t.Attempt), time.Duration(t.Call))
+	}
+	if a := t.Adaptive; a != nil && a.Max > 0 && a.Min > a.Max {
+		d.Fail(o.Line("adaptive"), o.At("adaptive.min"), "%s is more than max, %s", time.Duration(a.Min), time.Duration(a.Max))
+	}
+}
+
+// Schema describes both forms for editors.
+func (t *timeoutSpec) Schema() map[string]any {
+	return map[string]any{"anyOf": []any{t.Attempt.Schema(), manifest.SchemaOf(timeoutParts{})}}
+}

@@ -1,0 +1,80 @@
+package manifest
+
+import (
+	"reflect"
+	"strconv"
+)
+
+// SchemaOf is the JSON Schema of a struct that Into reads. Keys that are not in it are errors.
+func SchemaOf(sample any) map[string]any { return structSchema(reflect.TypeOf(sample)) }
+
+func structSchema(t reflect.Type) map[string]any {
+	properties := map[string]any{}
+	var required []string
+	for _, f := range Fields(t) {
+		property := f.schema()
+		property["description"] = f.Doc
+		properties[f.Key] = property
+		if f.Required {
+			required = append(required, f.Key)
+		}
+	}
+	s := map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
+	if required != nil {
+		s["required"] = required
+	}
+	return s
+}
+
+// schema describes one key. What YAML takes for another type may be written all the same where it means the same.
+func (f Field) schema() map[string]any {
+	t := f.Type
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(decoderType) {
+		return reflect.New(t).Interface().(Decoder).Schema()
+	}
+	inner := Field{Type: t, OneOf: f.OneOf, Min: f.Min, Max: f.Max}
+	switch {
+	case t == nameType:
+		return map[string]any{"type": "string"}
+	case t == shareType:
+		return map[string]any{"anyOf": []any{
+			map[string]any{"type": "number", "minimum": 0, "maximum": 1},
+			map[string]any{"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%?$`},
+		}}
+	case t == durationType:
+		return map[string]any{"type": []string{"string", "number"}}
+	case t.Kind() == reflect.Struct:
+		return structSchema(t)
+	case t.Kind() == reflect.Map:
+		inner.Type = t.Elem()
+		return map[string]any{"type": "object", "additionalProperties": inner.schema()}
+	case t.Kind() == reflect.Slice:
+		inner.Type = t.Elem()
+		return map[string]any{"type": "array", "items": inner.schema()}
+	case t.Kind() == reflect.Bool:
+		return map[string]any{"type": "boolean"}
+	case t.Kind() == reflect.String:
+		s := map[string]any{"type": "string"}
+		if f.OneOf != nil {
+			s["enum"] = f.OneOf
+		}
+		return s
+	}
+	return f.numberSchema(t)
+}
+
+func (f Field) numberSchema(t reflect.Type) map[string]any {
+	s := map[string]any{"type": "integer"}
+	if t.Kind() == reflect.Float64 {
+		s["type"] = "number"
+	}
+	for key, bound := range map[string]string{"minimum": f.Min, "maximum": f.Max} {
+		if x, err := strconv.ParseFloat(bound, 64); err == nil {
+			s[key] = x
+		}
+	}
+	return map[string]any{"anyOf": []any{s, map[string]any{"type": "string", "pattern": `^-?[0-9]+(\.[0-9]+)?$`}}}
+}
