@@ -103,7 +103,7 @@ type sergoKey struct{ namespace, kind, name string }
 // sergoStrategy adds itself to the policy of a rule.
 type sergoStrategy struct {
 	source manifest.Source
-	apply  func(*resiliency.Policy)
+	apply  func(*resiliency.Policy) (ok bool)
 	answer *resiliency.Fallback // of an action
 }
 
@@ -181,7 +181,10 @@ func rateLimitStrategy(d *manifest.Document, o *manifest.Object, name string) *s
 	if limit.Limit > exactLog {
 		limit.Algorithm = resiliency.SlidingCounter
 	}
-	return &sergoStrategy{apply: func(p *resiliency.Policy) { p.Limits = append(p.Limits, limit) }}
+	return &sergoStrategy{apply: func(p *resiliency.Policy) bool {
+		p.Limits = append(p.Limits, limit)
+		return true
+	}}
 }
 
 func throttlingStrategy(o *manifest.Object, name string) *sergoStrategy {
@@ -191,10 +194,11 @@ func throttlingStrategy(o *manifest.Object, name string) *sergoStrategy {
 		Name: name, Algorithm: resiliency.LeakyBucket, Limit: 1, Burst: 1,
 		Per: time.Duration(s.MinIntervalOfRequests), MaxWait: time.Duration(s.QueueTimeout),
 	}
-	return &sergoStrategy{apply: func(p *resiliency.Policy) {
+	return &sergoStrategy{apply: func(p *resiliency.Policy) bool {
 		if limit.Per > 0 {
 			p.Limits = append(p.Limits, limit)
 		}
+		return true
 	}}
 }
 
@@ -207,10 +211,11 @@ func concurrencyStrategy(d *manifest.Document, o *manifest.Object) *sergoStrateg
 			Message: "a limit of concurrency for all sidecars together is not supported: write Local",
 		})
 	}
-	return &sergoStrategy{apply: func(p *resiliency.Policy) {
+	return &sergoStrategy{apply: func(p *resiliency.Policy) bool {
 		if p.MaxInFlight == 0 || s.MaxConcurrency < p.MaxInFlight {
 			p.MaxInFlight = s.MaxConcurrency
 		}
+		return true
 	}}
 }
 
@@ -228,25 +233,31 @@ func breakerStrategy(d *manifest.Document, o *manifest.Object) *sergoStrategy {
 	default:
 		b.SlowRatio, b.SlowAfter = float64(s.TriggerRatio), time.Duration(s.SlowConditions.MaxAllowedRT)
 	}
-	return &sergoStrategy{apply: func(p *resiliency.Policy) {
-		if !breaks(p.Breaker) {
-			p.Breaker = b
-			return
-		}
-		p.Breaker = bothBreakers(p.Breaker, b)
+	return &sergoStrategy{apply: func(p *resiliency.Policy) (ok bool) {
+		p.Breaker, ok = bothBreakers(p.Breaker, b)
+		return ok
 	}}
 }
 
-// bothBreakers opens when either of a ratio of failures and one of slow requests says so.
-func bothBreakers(a, b resiliency.Breaker) resiliency.Breaker {
-	if b.Ratio > 0 {
-		a.Ratio = b.Ratio
+// bothBreakers opens when either says so: a ratio of failures and one of slow requests, over the same time.
+func bothBreakers(a, b resiliency.Breaker) (both resiliency.Breaker, ok bool) {
+	if !breaks(a) {
+		return b, true
 	}
-	if b.SlowRatio > 0 {
-		a.SlowRatio, a.SlowAfter = b.SlowRatio, b.SlowAfter
+	if !breaks(b) || a == b {
+		return a, true
 	}
-	return a
+	both = a
+	both.Ratio, both.SlowRatio, both.SlowAfter = max(a.Ratio, b.Ratio), max(a.SlowRatio, b.SlowRatio), max(a.SlowAfter, b.SlowAfter)
+	times := func(b resiliency.Breaker) resiliency.Breaker {
+		b.Ratio, b.SlowRatio, b.SlowAfter = 0, 0, 0
+		return b
+	}
+	return both, times(a) == times(b) && (a.Ratio == 0 || b.Ratio == 0) && (a.SlowRatio == 0 || b.SlowRatio == 0)
 }
+
+// twoBreakers is what is wrong with breakers that one lane cannot be.
+const twoBreakers = "has a second breaker for the same requests: two are one only if one is for slow requests and one for errors, and statDuration, recoveryTimeout and minRequestAmount are the same"
 
 // sergoRefusals are what a fallback action answers: a strategy's refusal, and no failure of the app.
 var sergoRefusals = resiliency.Match{Reasons: []fault.Reason{fault.RateLimited, fault.QueueFull, fault.BreakerOpen}}
@@ -292,8 +303,8 @@ func (r *reader) resolveRules() []operation {
 		rule := &r.rules[i]
 		p := resiliency.Policy{Name: rule.name}
 		for _, ref := range rule.spec.Strategies {
-			if s := r.strategy(rule, ref); s != nil {
-				s.apply(&p)
+			if s := r.strategy(rule, ref); s != nil && !s.apply(&p) {
+				rule.Fail(ref.Line, ref.Path, twoBreakers)
 			}
 		}
 		if a := rule.spec.FallbackAction; a != nil {
@@ -301,14 +312,29 @@ func (r *reader) resolveRules() []operation {
 		}
 		if rule.app == "" || r.who.AppID == "" || rule.app == r.who.AppID {
 			for _, t := range rule.spec.Targets {
-				all = append(all, operation{
-					pattern: parsePattern(t.TargetResourceName), app: rule.app, settings: settingsOf(p),
-				})
+				r.join(rule, &all, operation{pattern: parsePattern(t.TargetResourceName), app: rule.app, settings: settingsOf(p)})
 			}
 		}
 		r.findings = append(r.findings, rule.Findings...)
 	}
 	return all
+}
+
+// join adds a rule to those for the same requests of the same app.
+func (r *reader) join(rule *sergoRule, all *[]operation, o operation) {
+	for i := range *all {
+		own := &(*all)[i]
+		if own.pattern.text != o.pattern.text || own.app != o.app {
+			continue
+		}
+		joined, ok := joined(own.settings.over(resiliency.Policy{}), o.settings.over(resiliency.Policy{}))
+		if !ok {
+			rule.Fail(rule.spec.Line, rule.spec.Path, twoBreakers)
+		}
+		own.settings = settingsOf(joined)
+		return
+	}
+	*all = append(*all, o)
 }
 
 // settingsOf says all that a policy of a rule does.

@@ -122,25 +122,27 @@ func (r *Rules) Local(base resiliency.Policy) Target {
 func (t *Target) merge(o Operation) {
 	for i := range t.Operations {
 		if own := &t.Operations[i]; own.Name == o.Name {
-			own.Policy = joined(own.Policy, o.Policy)
+			own.Policy, _ = joined(own.Policy, o.Policy)
 			return
 		}
 	}
 	t.Operations = append(t.Operations, o)
 }
 
-// joined is a policy that refuses what either of two refuses.
-func joined(a, b resiliency.Policy) resiliency.Policy {
-	a.Name += "+" + b.Name
-	a.Limits = append(slices.Clip(a.Limits), b.Limits...)
+// joined is a policy that refuses what either of two refuses. Of two breakers that cannot be one, the first counts.
+func joined(a, b resiliency.Policy) (both resiliency.Policy, ok bool) {
+	both = a
+	both.Name += "+" + b.Name
+	both.Limits = append(slices.Clip(a.Limits), b.Limits...)
 	if b.MaxInFlight > 0 && (a.MaxInFlight == 0 || b.MaxInFlight < a.MaxInFlight) {
-		a.MaxInFlight, a.MaxQueue, a.Queue = b.MaxInFlight, b.MaxQueue, b.Queue
+		both.MaxInFlight, both.MaxQueue, both.Queue = b.MaxInFlight, b.MaxQueue, b.Queue
 	}
-	if !breaks(a.Breaker) {
-		a.Breaker = b.Breaker
+	breaker, ok := bothBreakers(a.Breaker, b.Breaker)
+	if ok {
+		both.Breaker = breaker
 	}
-	a.Fallback = cmp.Or(a.Fallback, b.Fallback)
-	return a
+	both.Fallback = cmp.Or(a.Fallback, b.Fallback)
+	return both, ok
 }
 
 func breaks(b resiliency.Breaker) bool {

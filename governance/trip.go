@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
@@ -43,6 +44,15 @@ func (*trip) Schema() map[string]any {
 	return map[string]any{"type": "string", "examples": []string{"consecutiveFailures > 5", "totalFailures > 10 && totalFailures * 2 > requests"}}
 }
 
+// tripEnv is what all expressions are compiled in. It never changes, and making one is most of the work.
+var tripEnv = sync.OnceValues(func() (*cel.Env, error) {
+	options := make([]cel.EnvOption, len(tripVariables))
+	for i, name := range tripVariables {
+		options[i] = cel.Variable(name, cel.IntType)
+	}
+	return cel.NewEnv(options...)
+})
+
 // compileTrip makes a Trip of a CEL expression. One that fails to evaluate does not open, as in Dapr.
 func compileTrip(s string) (compiled *resiliency.Trip, err error) {
 	if len(s) > maxTrip {
@@ -53,11 +63,7 @@ func compileTrip(s string) (compiled *resiliency.Trip, err error) {
 			compiled, err = nil, errors.New("it cannot be compiled")
 		}
 	}()
-	options := make([]cel.EnvOption, len(tripVariables))
-	for i, name := range tripVariables {
-		options[i] = cel.Variable(name, cel.IntType)
-	}
-	env, err := cel.NewEnv(options...)
+	env, err := tripEnv()
 	if err != nil {
 		return nil, err
 	}

@@ -13,12 +13,12 @@ import (
 // Words says in a sentence what a policy does to the calls that it guards.
 func Words(p resiliency.Policy) string {
 	w := &words{}
+	w.timeouts(&p)
 	for i := range p.Limits {
-		w.limit(&p.Limits[i])
+		w.limit(&p.Limits[i], p.Fallback)
 	}
 	w.concurrency(&p)
 	w.protection(p.Protection)
-	w.timeouts(&p)
 	w.breaker(p.Breaker)
 	w.retry(&p)
 	if h := p.Hedge; h.After > 0 {
@@ -198,7 +198,7 @@ var algorithms = map[resiliency.RateAlgorithm]string{
 	resiliency.SlidingLog: ", in any such time", resiliency.SlidingCounter: ", in any such time by estimate",
 }
 
-func (w *words) limit(l *resiliency.RateLimit) {
+func (w *words) limit(l *resiliency.RateLimit, fallback *resiliency.Fallback) {
 	text := fmt.Sprintf("admit %s per %s%s", count(l.Limit, "call"), l.Per, algorithms[l.Algorithm])
 	switch l.By {
 	case resiliency.ByHeader:
@@ -216,7 +216,7 @@ func (w *words) limit(l *resiliency.RateLimit) {
 	if l.MaxWait > 0 {
 		text += fmt.Sprintf("; others wait up to %s", l.MaxWait)
 	}
-	if l.Answer != nil {
+	if l.Answer != nil && l.Answer != fallback {
 		text += "; others " + answerWords(l.Answer)
 	}
 	w.say("%s", text)

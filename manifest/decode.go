@@ -98,9 +98,18 @@ func (o *Object) into(v reflect.Value) {
 		case p != nil:
 			f.decode(o.Doc, p.Value, p.Line, o.At(f.Key), v.FieldByIndex(f.index))
 		case f.Required:
-			o.Doc.Fail(o.Line(f.Key), o.At(f.Key), "is missing: %s", strings.TrimSuffix(f.Doc, "."))
+			o.Doc.Fail(o.Line(f.Key), o.At(f.Key), "is missing: %s", f.clause())
 		}
 	}
+}
+
+// clause is the documentation as the second part of a sentence.
+func (f Field) clause() string {
+	text := strings.TrimSuffix(f.Doc, ".")
+	if len(text) > 1 && text[1] >= 'a' {
+		text = strings.ToLower(text[:1]) + text[1:]
+	}
+	return text
 }
 
 // place fills in where the struct and those inlined into it stand.

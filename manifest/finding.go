@@ -89,7 +89,7 @@ func SortFindings(findings []Finding) {
 
 // Unknown is a Finding about a word that is not one of valid. The caller fills in the place.
 func Unknown(what, word string, valid []string) Finding {
-	valid = slices.Sorted(slices.Values(valid))
+	valid = slices.Compact(slices.Sorted(slices.Values(valid)))
 	return Finding{
 		Severity:   Error,
 		Message:    fmt.Sprintf("%s; valid: %s", what, cmp.Or(strings.Join(valid, ", "), "none")),
