@@ -11,6 +11,7 @@ import (
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/resiliency"
 	"github.com/sidecast/sidecast/telemetry"
 )
@@ -21,7 +22,7 @@ type App struct {
 	self    Self
 	channel appchannel.Channel
 	fabric  *fabric.Fabric
-	lane    *actors.Lane
+	lane    *guard
 	metrics *telemetry.Metrics
 	tracer  *telemetry.Tracer
 
@@ -30,12 +31,14 @@ type App struct {
 
 var _ fabric.Handler = (*App)(nil)
 
-func newApp(d Deps) *App {
+func newApp(d Deps, rules *rulebook) *App {
 	return &App{
 		self:    d.Self,
 		channel: d.App,
 		fabric:  d.Fabric,
-		lane:    d.System.Lane("app", appPolicy(d.AppMaxConcurrency)),
+		lane: rules.guard("app", false, func(r *governance.Rules) governance.Target {
+			return r.Local(appPolicy(d.AppMaxConcurrency))
+		}),
 		metrics: d.Metrics,
 		tracer:  d.Tracer,
 	}
@@ -61,7 +64,7 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
 	defer span.End(&err)
-	resp, err = actors.Do(ctx, a.lane, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
+	resp, err = pass(ctx, a.lane, req.Verb, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) (*call.Response, error) {
 			if err := a.channel.Ready(); err != nil {
 				return nil, err
@@ -71,8 +74,11 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 				return nil, err
 			}
 			return resp, failedStatus("serve", resp)
+		},
+		func(ctx context.Context, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
+			return a.fallback.settle(ctx, lane, req, resp, err)
 		})
-	return answered(a.fallback.settle(ctx, a.lane, req, resp, err))
+	return answered(resp, err)
 }
 
 // ServeStream gives the app a stream that came over the fabric.
@@ -80,7 +86,7 @@ func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.Se
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "stream"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
 	defer span.End(&err)
-	return a.lane.Do(ctx, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
+	return a.lane.doAs(ctx, req.Verb, req.Method, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) error {
 			if err := a.channel.Ready(); err != nil {
 				return err
@@ -91,7 +97,7 @@ func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.Se
 
 // deliver gives the app an event.
 func (a *App) deliver(ctx context.Context, event *appchannel.Event) (outcome appchannel.Outcome, err error) {
-	err = a.lane.Do(ctx, resiliency.Call{Op: event.Topic, Idempotent: true},
+	err = a.lane.Lane.Do(ctx, resiliency.Call{Op: event.Topic, Idempotent: true},
 		func(ctx context.Context, _ actors.Grant) error {
 			if err := a.channel.Ready(); err != nil {
 				return err

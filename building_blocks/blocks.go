@@ -17,6 +17,7 @@ import (
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fabric"
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -35,6 +36,8 @@ type Deps struct {
 	Tracer     *telemetry.Tracer // nil makes no spans
 	// AppMaxConcurrency is the most calls and events the app is given at once; 0 means DefaultAppConcurrency.
 	AppMaxConcurrency int
+	// Rules are what documents say about resiliency; nil says nothing. SetRules replaces them.
+	Rules *governance.Rules
 	// Shutdown asks the process to drain and end.
 	Shutdown func()
 }
@@ -47,23 +50,31 @@ type Blocks struct {
 	State      *State
 	Lock       *Lock
 	Runtime    *Runtime
+
+	rules *rulebook
 }
 
 // New builds the blocks. Nothing runs until Start.
 func New(d Deps) *Blocks {
-	app := newApp(d)
-	events := newPubSub(d, app)
-	invocation := newInvocation(d)
+	rules := newRulebook(d.System, d.Rules)
+	app := newApp(d, rules)
+	events := newPubSub(d, app, rules)
+	invocation := newInvocation(d, rules)
 	app.fallback.invoke = invocation.invokeOnce
 	return &Blocks{
 		App:        app,
 		Invocation: invocation,
 		PubSub:     events,
-		State:      newState(d),
-		Lock:       newLock(d),
+		State:      newState(d, rules),
+		Lock:       newLock(d, rules),
 		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
+		rules:      rules,
 	}
 }
+
+// SetRules puts rules into force, in lanes that run without a call being dropped, and in those that come; nil rules say
+// nothing.
+func (b *Blocks) SetRules(rules *governance.Rules) { b.rules.set(rules) }
 
 // Start takes calls from the fabric and subscribes to what the app and the manifests ask for.
 func (b *Blocks) Start(ctx context.Context, declared []appchannel.Subscription) error {

@@ -5,47 +5,70 @@ import (
 	"errors"
 	"sync"
 
-	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 )
 
 // componentLanes are the lanes of one block's components, one each. Only components that exist get one.
 type componentLanes struct {
-	system *actors.System
-	block  string
-	lanes  sync.Map // component → *actors.Lane
+	rules *rulebook
+	block string
+	kind  string // of component, as rules name it
+
+	mu    sync.Mutex // held to make a lane
+	lanes sync.Map   // component → *guard
 }
 
-func (c *componentLanes) of(component string) *actors.Lane {
+func (c *componentLanes) of(component string) *guard {
 	if lane, ok := c.lanes.Load(component); ok {
-		return lane.(*actors.Lane)
+		return lane.(*guard)
 	}
-	lane, _ := c.lanes.LoadOrStore(component, c.system.Lane(c.block+"/"+component, componentPolicy))
-	return lane.(*actors.Lane)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if lane, ok := c.lanes.Load(component); ok {
+		return lane.(*guard)
+	}
+	lane := c.rules.guard(c.block+"/"+component, false, func(r *governance.Rules) governance.Target {
+		return r.Component(c.kind, component, componentPolicy)
+	})
+	c.lanes.Store(component, lane)
+	return lane
 }
 
 // deliveryLanes are the lanes of topics that somebody subscribes to. Topics are the apps' own words, so a lane lives no
 // longer than its subscriptions.
 type deliveryLanes struct {
-	system *actors.System
+	rules *rulebook
 
 	mu    sync.Mutex
-	users map[string]int // by name
+	lanes map[string]*deliveryLane // by name
 }
 
-// use returns the lane of that name until done is called.
-func (d *deliveryLanes) use(name string) (lane *actors.Lane, done func()) {
+type deliveryLane struct {
+	*guard
+	users int
+}
+
+// use returns the lane of a topic until done is called.
+func (d *deliveryLanes) use(pubsub, topic string) (lane *guard, done func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.users[name]++
-	lane = d.system.Lane(name, deliveryPolicy)
-	return lane, func() {
+	name := "sub/" + pubsub + "/" + topic
+	l := d.lanes[name]
+	if l == nil {
+		l = &deliveryLane{guard: d.rules.guard(name, false, func(r *governance.Rules) governance.Target {
+			return r.Delivery(pubsub, deliveryPolicy)
+		})}
+		d.lanes[name] = l
+	}
+	l.users++
+	return l.guard, func() {
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if d.users[name]--; d.users[name] == 0 {
-			delete(d.users, name)
-			_ = lane.Close(context.Background()) // nothing runs in it: there is nothing to wait for
+		if l.users--; l.users == 0 {
+			delete(d.lanes, name)
+			l.close() // nothing runs in it: there is nothing to wait for
 		}
 	}
 }

@@ -31,6 +31,14 @@ type invokeFallback struct {
 	last   lastGood[*call.Response]
 }
 
+// settlement is settle, or what does without a fallback.
+type settlement func(f *invokeFallback, ctx context.Context, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error)
+
+// ignore passes on what came of req, whatever the lane's fallback is.
+func (f *invokeFallback) ignore(_ context.Context, _ *actors.Lane, _ *call.Request, resp *call.Response, err error) (*call.Response, error) {
+	return resp, err
+}
+
 // settle passes on what came of req in lane, or what the lane's fallback answers in its place.
 func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error) {
 	if err == nil {

@@ -121,7 +121,7 @@ func TestFallbackAnswersReadsOfState(t *testing.T) {
 		t.Fatal(items, err)
 	}
 	broken := fault.New("get", fault.BackendDown, "gone")
-	lane := b.State.lanes.of("statestore")
+	lane := b.State.lanes.of("statestore").Lane
 	items, err := b.State.lastOr(lane, "statestore", []string{"k"}, nil, broken)
 	if err != nil || len(items) != 1 || string(items[0].Value) != "v" {
 		t.Errorf("%v, %v", items, err)

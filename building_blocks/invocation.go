@@ -14,6 +14,7 @@ import (
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/resiliency"
 	"github.com/sidecast/sidecast/telemetry"
 )
@@ -22,7 +23,7 @@ import (
 // breaker and queue. A call is made at most once unless that lane's policy retries it.
 type Invocation struct {
 	self    Self
-	system  *actors.System
+	rules   *rulebook
 	fabric  *fabric.Fabric
 	metrics *telemetry.Metrics
 	tracer  *telemetry.Tracer
@@ -40,13 +41,13 @@ const forgetAfter = 10 * time.Minute
 
 // target is an app that presence has shown.
 type target struct {
-	calls, streams *actors.Lane
+	calls, streams *guard
 	fallback       invokeFallback
 }
 
-func newInvocation(d Deps) *Invocation {
+func newInvocation(d Deps, rules *rulebook) *Invocation {
 	return &Invocation{
-		self: d.Self, system: d.System, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer,
+		self: d.Self, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer, rules: rules,
 		unknown: d.System.Lane("unknown-apps", unknownPolicy), absent: map[string]time.Time{},
 	}
 }
@@ -82,8 +83,12 @@ func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
 	t := v.target(app)
 	if t == nil {
 		t = &target{
-			calls:   v.system.BalancedLane("app/"+app, targetPolicy),
-			streams: v.system.BalancedLane("app/"+app+"/streams", streamPolicy),
+			calls: v.rules.guard("app/"+app, true, func(r *governance.Rules) governance.Target {
+				return r.App(app, targetPolicy)
+			}),
+			streams: v.rules.guard("app/"+app+"/streams", true, func(r *governance.Rules) governance.Target {
+				return r.AppStreams(app, streamPolicy)
+			}),
 		}
 		t.fallback.invoke = v.invokeOnce
 		v.targets.Store(app, t)
@@ -128,43 +133,42 @@ func (v *Invocation) target(app string) *target {
 func (v *Invocation) Invoke(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
 	ctx, span := v.tracer.Start(ctx, "invoke "+req.App+"/"+req.Method, trace.SpanKindClient, &req.Header)
 	defer span.End(&err)
-	t, resp, err := v.invoke(ctx, req)
-	if t != nil {
-		resp, err = t.fallback.settle(ctx, t.calls, req, resp, err)
-	}
-	return answered(resp, err)
+	return answered(v.invoke(ctx, req, (*invokeFallback).settle))
 }
 
 // invokeOnce is Invoke without a fallback.
 func (v *Invocation) invokeOnce(ctx context.Context, req *call.Request) (*call.Response, error) {
-	_, resp, err := v.invoke(ctx, req)
-	return answered(resp, err)
+	return answered(v.invoke(ctx, req, (*invokeFallback).ignore))
 }
 
-// invoke passes req through the lane of its target, nil when there is none. Of an HTTP answer that counts as a failure
-// both resp and err are set.
-func (v *Invocation) invoke(ctx context.Context, req *call.Request) (t *target, resp *call.Response, err error) {
+// invoke passes req through the lane of its target; settle says what its fallback makes of the outcome. Of an HTTP answer
+// that counts as a failure both resp and err are set.
+func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settlement) (resp *call.Response, err error) {
 	if err := v.admit(req); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	began := time.Now()
 	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Idempotent: req.Idempotent, Header: &req.Header}
-	if t = v.target(req.App); t == nil {
+	t := v.target(req.App)
+	if t == nil {
 		if t, err = v.findTarget(ctx, req, what); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	reached := error(nil) // an app that answers, be it with a failure, was reached
 	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "invoke"}, began, &reached)
-	resp, err = actors.Do(ctx, t.calls, what, func(ctx context.Context, grant actors.Grant) (*call.Response, error) {
-		resp, err := v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
-		if err != nil {
-			return nil, err
-		}
-		return resp, failedStatus("invoke", resp)
-	})
-	_, reached = answered(resp, err)
-	return t, resp, err
+	return pass(ctx, t.calls, req.Verb, what,
+		func(ctx context.Context, grant actors.Grant) (*call.Response, error) {
+			resp, err := v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+			if err != nil {
+				return nil, err
+			}
+			return resp, failedStatus("invoke", resp)
+		},
+		func(ctx context.Context, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
+			_, reached = answered(resp, err)
+			return settle(&t.fallback, ctx, lane, req, resp, err)
+		})
 }
 
 // answered takes back the failure that only the lane had to know: an HTTP app's answer is the caller's, whatever its
@@ -196,7 +200,7 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 		}
 	}
 	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "stream"}, time.Now(), &err)
-	return t.streams.Do(ctx, what, func(ctx context.Context, grant actors.Grant) error {
+	return t.streams.doAs(ctx, req.Verb, req.Method, what, func(ctx context.Context, grant actors.Grant) error {
 		stream, err := v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
 		if err != nil {
 			return err

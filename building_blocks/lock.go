@@ -9,6 +9,7 @@ import (
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/resiliency"
 	"github.com/sidecast/sidecast/telemetry"
@@ -32,10 +33,10 @@ type Lock struct {
 	metrics    *telemetry.Metrics
 }
 
-func newLock(d Deps) *Lock {
+func newLock(d Deps, rules *rulebook) *Lock {
 	return &Lock{
 		components: d.Components,
-		lanes:      &componentLanes{system: d.System, block: "lock"},
+		lanes:      &componentLanes{rules: rules, block: "lock", kind: governance.Lock},
 		waiting:    d.System.Lane("lock-waiters", waitPolicy),
 		metrics:    d.Metrics,
 	}
@@ -49,7 +50,14 @@ type LockRequest struct {
 	TTL, Wait time.Duration
 }
 
-func (l *Lock) do(ctx context.Context, component, op string, lane func(name string) *actors.Lane, idempotent bool,
+// passage is what calls go through: a guard, or a lane without one.
+type passage interface {
+	Do(context.Context, resiliency.Call, func(context.Context, actors.Grant) error) error
+}
+
+func (l *Lock) lane(component string) passage { return l.lanes.of(component) }
+
+func (l *Lock) do(ctx context.Context, component, op string, lane func(name string) passage, idempotent bool,
 	work func(context.Context, lock.Locker) error) (err error) {
 	use, err := l.components.Lock(ctx, component)
 	if err != nil {
@@ -73,7 +81,7 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 		return lease, fault.New("lock: acquire "+r.Name, fault.BadRequest, "wait is %s; it must not be negative", r.Wait)
 	}
 	if r.Wait == 0 {
-		err = l.do(ctx, r.Component, "acquire", l.lanes.of, false, func(ctx context.Context, locker lock.Locker) error {
+		err = l.do(ctx, r.Component, "acquire", l.lane, false, func(ctx context.Context, locker lock.Locker) error {
 			lease, err = locker.Acquire(ctx, r.Name, r.Owner, r.TTL, false)
 			return err
 		})
@@ -81,7 +89,7 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 	}
 	bounded, cancel := context.WithTimeout(ctx, r.Wait)
 	defer cancel()
-	inLine := func(string) *actors.Lane { return l.waiting }
+	inLine := func(string) passage { return l.waiting }
 	err = l.do(bounded, r.Component, "wait", inLine, false, func(ctx context.Context, locker lock.Locker) error {
 		lease, err = locker.Acquire(ctx, r.Name, r.Owner, r.TTL, true)
 		return err
@@ -94,7 +102,7 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 
 // Renew extends a lease to ttl from now; 0 keeps its length.
 func (l *Lock) Renew(ctx context.Context, component string, held lock.Lease, ttl time.Duration) (lease lock.Lease, err error) {
-	err = l.do(ctx, component, "renew", l.lanes.of, true, func(ctx context.Context, locker lock.Locker) error {
+	err = l.do(ctx, component, "renew", l.lane, true, func(ctx context.Context, locker lock.Locker) error {
 		lease, err = locker.Renew(ctx, held, ttl)
 		return err
 	})
@@ -103,7 +111,7 @@ func (l *Lock) Renew(ctx context.Context, component string, held lock.Lease, ttl
 
 // Release ends a lease.
 func (l *Lock) Release(ctx context.Context, component string, held lock.Lease) error {
-	return l.do(ctx, component, "release", l.lanes.of, false, func(ctx context.Context, locker lock.Locker) error {
+	return l.do(ctx, component, "release", l.lane, false, func(ctx context.Context, locker lock.Locker) error {
 		return locker.Release(ctx, held)
 	})
 }

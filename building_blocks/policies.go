@@ -3,8 +3,14 @@ package blocks
 import (
 	"time"
 
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/resiliency"
 )
+
+// Defaults are the policies of targets that no document names.
+func Defaults() governance.Defaults {
+	return governance.Defaults{App: targetPolicy, Component: componentPolicy, Delivery: deliveryPolicy, Local: appPolicy(0)}
+}
 
 // DefaultAppConcurrency is how many calls and events an app is given at once when nobody says.
 const DefaultAppConcurrency = 1024

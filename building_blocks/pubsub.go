@@ -13,6 +13,7 @@ import (
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/resiliency"
 	"github.com/sidecast/sidecast/telemetry"
@@ -49,7 +50,7 @@ type PubSub struct {
 	cut     func()          // ends it
 }
 
-func newPubSub(d Deps, app *App) *PubSub {
+func newPubSub(d Deps, app *App, rules *rulebook) *PubSub {
 	credits := d.AppMaxConcurrency
 	if credits == 0 {
 		credits = defaultEventConcurrency
@@ -57,8 +58,8 @@ func newPubSub(d Deps, app *App) *PubSub {
 	working, cut := context.WithCancel(context.Background())
 	return &PubSub{
 		self: d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits,
-		lanes:      &componentLanes{system: d.System, block: "pubsub"},
-		deliveries: &deliveryLanes{system: d.System, users: map[string]int{}},
+		lanes:      &componentLanes{rules: rules, block: "pubsub", kind: governance.Pubsub},
+		deliveries: &deliveryLanes{rules: rules, lanes: map[string]*deliveryLane{}},
 		metrics:    d.Metrics, tracer: d.Tracer,
 		active:  map[subscriptionKey]*appConsumer{},
 		working: working, cut: cut,

@@ -11,6 +11,7 @@ import (
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/resiliency"
 	"github.com/sidecast/sidecast/state"
 	"github.com/sidecast/sidecast/telemetry"
@@ -35,32 +36,21 @@ type State struct {
 	last       lastGood[[]state.Item]
 }
 
-func newState(d Deps) *State {
-	return &State{components: d.Components, lanes: &componentLanes{system: d.System, block: "state"}, metrics: d.Metrics}
+func newState(d Deps, rules *rulebook) *State {
+	return &State{components: d.Components, lanes: &componentLanes{rules: rules, block: "state", kind: governance.Statestore}, metrics: d.Metrics}
 }
 
 // do runs work on the named component in its lane.
 func (s *State) do(ctx context.Context, component, op string, idempotent bool,
-	work func(ctx context.Context, use components.Use[state.Store]) error) error {
-	_, _, err := inLane(s, ctx, component, op, idempotent, func(ctx context.Context, use components.Use[state.Store]) (struct{}, error) {
-		return struct{}{}, work(ctx, use)
-	})
-	return err
-}
-
-// inLane runs work that has a value, which may be hedged, and tells the lane, nil when there is no such component.
-func inLane[T any](s *State, ctx context.Context, component, op string, idempotent bool,
-	work func(ctx context.Context, use components.Use[state.Store]) (T, error)) (lane *actors.Lane, value T, err error) {
+	work func(ctx context.Context, use components.Use[state.Store]) error) (err error) {
 	use, err := s.components.State(ctx, component)
 	if err != nil {
-		return nil, value, err
+		return err
 	}
 	defer use.Release()
 	defer s.metrics.Observe(telemetry.Op{Block: "state", Target: use.Name, Name: op}, time.Now(), &err)
-	lane = s.lanes.of(use.Name)
-	value, err = actors.Do(ctx, lane, resiliency.Call{Op: op, Idempotent: idempotent},
-		func(ctx context.Context, _ actors.Grant) (T, error) { return work(ctx, use) })
-	return lane, value, err
+	return s.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op, Idempotent: idempotent},
+		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use) })
 }
 
 // Get returns the items of those keys that exist, in the order of keys. Where the policy falls back on last good answers
@@ -74,18 +64,26 @@ func (s *State) Get(ctx context.Context, component string, keys []string) (items
 			return nil, err
 		}
 	}
-	lane, items, err := inLane(s, ctx, component, "get", true, func(ctx context.Context, use components.Use[state.Store]) ([]state.Item, error) {
-		prefix := keyPrefix(use.KeyPrefix)
-		items, err := use.Backend.Get(ctx, withPrefix(prefix, keys))
-		for i := range items {
-			items[i].Key = strings.TrimPrefix(items[i].Key, prefix)
-		}
-		return items, err
-	})
-	if lane == nil {
+	use, err := s.components.State(ctx, component)
+	if err != nil {
 		return nil, err
 	}
-	return s.lastOr(lane, component, keys, items, err)
+	defer use.Release()
+	failed := error(nil) // before a fallback answered
+	defer s.metrics.Observe(telemetry.Op{Block: "state", Target: use.Name, Name: "get"}, time.Now(), &failed)
+	prefix := keyPrefix(use.KeyPrefix)
+	return pass(ctx, s.lanes.of(use.Name), "", resiliency.Call{Op: "get", Idempotent: true},
+		func(ctx context.Context, _ actors.Grant) ([]state.Item, error) {
+			items, err := use.Backend.Get(ctx, withPrefix(prefix, keys))
+			for i := range items {
+				items[i].Key = strings.TrimPrefix(items[i].Key, prefix)
+			}
+			return items, err
+		},
+		func(_ context.Context, lane *actors.Lane, items []state.Item, err error) ([]state.Item, error) {
+			failed = err
+			return s.lastOr(lane, component, keys, items, err)
+		})
 }
 
 // lastOr passes on what came of a Get in lane, or the last good items in its place if the policy says so.

@@ -94,7 +94,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 		defer cancel()
 		err = errors.Join(err, feed.Close(closing))
 	}()
-	lane, done := p.deliveries.use("sub/" + sub.PubSub + "/" + sub.Topic)
+	lane, done := p.deliveries.use(sub.PubSub, sub.Topic)
 	defer done()
 	c := &consumer{
 		block: p, sub: sub, sink: sink, broker: use.Backend, feed: feed, lane: lane,
@@ -113,7 +113,7 @@ type consumer struct {
 	sink    Sink
 	broker  pubsub.Broker
 	feed    pubsub.Feed
-	lane    *actors.Lane
+	lane    *guard
 	log     *slog.Logger
 	running sync.WaitGroup
 }
@@ -202,14 +202,29 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appc
 	defer c.block.metrics.Observe(telemetry.Op{Block: "pubsub", Target: c.sub.PubSub, Name: "deliver"}, time.Now(), &err)
 	ctx, span := c.block.tracer.Start(ctx, "deliver "+c.sub.Topic, trace.SpanKindConsumer, &event.Header)
 	defer span.End(&err)
-	err = c.lane.Do(ctx, resiliency.Call{Op: "deliver", Idempotent: true}, func(ctx context.Context, _ actors.Grant) error {
+	what := resiliency.Call{Op: "deliver", Idempotent: true, Header: &event.Header}
+	err = c.lane.doAs(ctx, "", c.sub.Topic, what, func(ctx context.Context, _ actors.Grant) error {
+		if offered { // what the sink allowed is used up
+			if _, err := c.sink.Take(ctx, 1); err != nil {
+				return err
+			}
+		}
 		offered = true
 		var err error
 		outcome, err = c.sink.Deliver(ctx, event)
+		if err == nil && outcome.Verdict == appchannel.Retry {
+			return fault.E("deliver", fault.None, fault.EventRejected, errAskedAgain)
+		}
 		return err
 	})
+	if errors.Is(err, errAskedAgain) { // only the lane had to know: the app did answer
+		err = nil
+	}
 	return event, outcome, err
 }
+
+// errAskedAgain makes a lane see that an app wants the event once more.
+var errAskedAgain = errors.New("the app asked for the event again")
 
 // overdue tells whether d is beyond its last delivery: one that was cut off gets another, but not for ever.
 func (c *consumer) overdue(d pubsub.Delivery) bool {

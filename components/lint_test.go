@@ -25,7 +25,8 @@ func TestLint(t *testing.T) {
 		t.Run(folder.Name(), func(t *testing.T) {
 			dir := filepath.Join("testdata/lint", folder.Name())
 			var b strings.Builder
-			for _, f := range Lint([]string{dir}, testComponents) {
+			findings, _ := Lint([]string{dir}, testComponents)
+			for _, f := range findings {
 				f.File = filepath.Base(f.File)
 				b.WriteString(string(f.Severity) + " " + f.String() + "\n")
 			}
@@ -96,10 +97,10 @@ func TestLoad(t *testing.T) {
 	if !sub.For("prod", "orders") || sub.For("prod", "billing") {
 		t.Error("the scopes of the subscription are not followed")
 	}
-	if len(docs.Resiliency) != 1 || docs.Resiliency[0].Name != "policies" || !strings.Contains(string(docs.Resiliency[0].YAML), "policies: {}") {
-		t.Errorf("got %+v", docs.Resiliency)
+	if len(docs.Policies) != 1 || docs.Policies[0].Kind != "Resiliency" || !strings.Contains(string(docs.Policies[0].YAML), "policies: {}") {
+		t.Errorf("got %+v", docs.Policies)
 	}
-	if len(docs.Warnings) != 2 {
+	if len(docs.Warnings) != 1 {
 		t.Errorf("got %v", docs.Warnings)
 	}
 }

@@ -30,11 +30,11 @@ func Load(ctx context.Context, paths []string, known []Component) (*Documents, e
 	return &r.docs, nil
 }
 
-// Lint reads paths as Load does and returns all there is to say, errors and warnings, in the order of files and lines.
-// It opens nothing and looks no secret up.
-func Lint(paths []string, known []Component) []Finding {
+// Lint reads paths as Load does and returns all there is to say, errors and warnings, in the order of files and lines, and
+// the documents that are for others to read. It opens nothing and looks no secret up.
+func Lint(paths []string, known []Component) ([]Finding, []Raw) {
 	r, _ := read(context.Background(), paths, known) // fails only when its context ends
-	return r.findings
+	return r.findings, r.docs.Policies
 }
 
 // read fails only when ctx ends.

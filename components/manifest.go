@@ -116,7 +116,8 @@ func inNamespace(wanted, own string) bool {
 type Documents struct {
 	Components    []Manifest
 	Subscriptions []SubscriptionManifest
-	Resiliency    []Raw
+	// Policies are the documents about resiliency, which package governance reads.
+	Policies []Raw
 	// Warnings is what the user should know though nothing is wrong.
 	Warnings []Finding
 }

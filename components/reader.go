@@ -15,15 +15,25 @@ const (
 	daprV1Alpha1 = "dapr.io/v1alpha1"
 	daprV2Alpha1 = "dapr.io/v2alpha1"
 	sidecastV1   = "sidecast.dev/v1"
+
+	openSergoV1Alpha1 = "fault-tolerance.opensergo.io/v1alpha1"
 )
 
 // kinds are the documents a folder may hold, and the API versions of each.
 var kinds = map[string][]string{
 	"Component":     {daprV1Alpha1, sidecastV1},
 	"Subscription":  {daprV1Alpha1, daprV2Alpha1, sidecastV1},
-	"Resiliency":    {daprV1Alpha1, sidecastV1},
 	"Configuration": {daprV1Alpha1, sidecastV1},
 	"HTTPEndpoint":  {daprV1Alpha1, sidecastV1},
+
+	// Read by others, as Documents.Policies.
+	"Resiliency":                {daprV1Alpha1, sidecastV1},
+	"RateLimitStrategy":         {openSergoV1Alpha1},
+	"ThrottlingStrategy":        {openSergoV1Alpha1},
+	"ConcurrencyLimitStrategy":  {openSergoV1Alpha1},
+	"CircuitBreakerStrategy":    {openSergoV1Alpha1},
+	"HttpRequestFallbackAction": {openSergoV1Alpha1},
+	"FaultToleranceRule":        {openSergoV1Alpha1},
 }
 
 // reader gathers documents and what is wrong with them.
@@ -80,8 +90,10 @@ func (r *reader) document(d *manifest.Document, c manifest.Chunk, root *manifest
 		r.component(d, o, source)
 	case "Subscription":
 		r.subscription(d, o, source, version)
+	case "Configuration", "HTTPEndpoint":
+		other(d, o)
 	default:
-		r.other(d, o, Raw{Kind: kind, Source: Source{File: d.File, Line: c.Line}, YAML: c.Text})
+		r.docs.Policies = append(r.docs.Policies, Raw{Kind: kind, Source: Source{File: d.File, Line: c.Line}, YAML: c.Text})
 	}
 }
 

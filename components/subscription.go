@@ -82,12 +82,8 @@ func plainMetadata(d *manifest.Document, spec *manifest.Object) metadata {
 	return md
 }
 
-// other keeps documents of the kinds that this package does not read.
-func (r *reader) other(d *manifest.Document, o *manifest.Object, raw Raw) {
-	m := o.Child("metadata")
-	raw.Name, raw.Namespace = m.Need("name", "what it is called"), m.Str("namespace")
-	d.Add(Finding{Line: o.Line("kind"), Severity: Warning, Message: "kind " + raw.Kind + " is not applied yet"})
-	if raw.Kind == "Resiliency" {
-		r.docs.Resiliency = append(r.docs.Resiliency, raw)
-	}
+// other checks the little that is known of documents of kinds that nobody reads.
+func other(d *manifest.Document, o *manifest.Object) {
+	o.Child("metadata").Need("name", "what it is called")
+	d.Add(Finding{Line: o.Line("kind"), Severity: Warning, Message: "kind " + o.Str("kind") + " is not applied yet"})
 }

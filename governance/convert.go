@@ -102,6 +102,10 @@ func anyKind() []fault.Kind {
 	return slices.DeleteFunc(fault.Kinds(), func(k fault.Kind) bool { return k == fault.None || k == fault.Canceled })
 }
 
+func anyButConflict() []fault.Kind {
+	return slices.DeleteFunc(anyKind(), func(k fault.Kind) bool { return k == fault.Conflict })
+}
+
 func (m *matchSpec) match() resiliency.Match {
 	if m == nil {
 		return resiliency.Match{}

@@ -88,10 +88,24 @@ func (r *Rules) Component(kind, name string, base resiliency.Policy) Target {
 	if r == nil {
 		return Target{Policy: base}
 	}
+	t := Target{Policy: r.book.defaults(kind+"ComponentOutbound", "ComponentOutbound", "Component").over(base)}
 	if c, ok := r.components[name]; ok {
-		return c.outbound.over(base)
+		t = c.outbound.over(base)
 	}
-	return Target{Policy: r.book.defaults(kind+"ComponentOutbound", "ComponentOutbound", "Component").over(base)}
+	t.Policy.Retry.On = noConflict(t.Policy.Retry.On)
+	for i := range t.Operations {
+		t.Operations[i].Policy.Retry.On = noConflict(t.Operations[i].Policy.Retry.On)
+	}
+	return t
+}
+
+// noConflict leaves the answers of a backend out of every failure: an ETag that does not match and a lock that another
+// holds are no failures that may pass, for Dapr either.
+func noConflict(m resiliency.Match) resiliency.Match {
+	if slices.Equal(m.Kinds, anyKind()) {
+		m.Kinds = anyButConflict()
+	}
+	return m
 }
 
 // Delivery is how the events of a pub/sub component are delivered. Its operations are topics.

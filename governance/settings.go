@@ -42,7 +42,7 @@ type concurrency struct {
 // A default bound of the whole call would cut the retries of who configured some. So where retries are set and timeouts
 // are not, it bounds each attempt instead.
 func (s *settings) over(p resiliency.Policy) resiliency.Policy {
-	if s == nil || s.name == "" {
+	if s == nil || s.empty() {
 		return p
 	}
 	p.Name = s.name
@@ -79,6 +79,12 @@ func (s *settings) over(p resiliency.Policy) resiliency.Policy {
 		p.Mode = s.mode
 	}
 	return p
+}
+
+// empty says that nothing is set.
+func (s *settings) empty() bool {
+	return s.timeouts == nil && s.retries == nil && s.breaker == nil && s.limits == nil && s.concurrency == nil &&
+		s.protection == nil && s.hedge == nil && s.fallback == nil && s.mode == ""
 }
 
 func (c *concurrency) over(p *resiliency.Policy) {

@@ -111,12 +111,16 @@ func waits(r resiliency.Retry) string {
 // after says which failures are followed by a retry.
 func after(r resiliency.Retry) string {
 	on := r.On
-	if slices.Equal(on.Kinds, anyKind()) {
+	if slices.Equal(on.Kinds, anyKind()) || slices.Equal(on.Kinds, anyButConflict()) {
+		but := ""
+		if len(on.Kinds) < len(anyKind()) {
+			but = " but conflicts"
+		}
 		on.Kinds = nil
 		if matched := matchWords(on); matched != "" {
-			return "after " + matched + " and every failure that is no answer" + idempotence(r)
+			return "after " + matched + " and every failure that is no answer" + but + idempotence(r)
 		}
-		return "after every failure" + idempotence(r)
+		return "after every failure" + but + idempotence(r)
 	}
 	if matched := matchWords(on); matched != "" {
 		return "after " + matched + idempotence(r)

@@ -21,8 +21,8 @@ func (s Source) String() string {
 
 // Raw is a document as text, for whoever reads its kind.
 type Raw struct {
-	Kind, Name, Namespace string
-	Source                Source
+	Kind   string
+	Source Source
 	// YAML is the document; its first line is the Source's.
 	YAML []byte
 }

@@ -81,7 +81,7 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.IntVar(&c.GRPCPort, "grpc-port", 50001, "port of the native gRPC API; 0: any free one")
 	f.StringVar(&c.GRPCSocket, "grpc-socket", "", "also serve the gRPC API on this Unix socket")
 	f.IntVar(&c.MetricsPort, "metrics-port", 9090, "port of /healthz, /readyz, /metrics and /tree; 0: any free one")
-	f.StringSliceVar(&c.Resources, "resources-path", nil, "folder with component and subscription files (may be given more than once)")
+	f.StringSliceVar(&c.Resources, "resources-path", nil, "folder with component, subscription and policy files (may be given more than once)")
 	f.StringVar(&c.DataDir, "data-dir", "", "folder for everything Sidecast keeps on this machine (default $SIDECAST_DATA_DIR or your state folder)")
 	f.StringVar(&c.MaxBody, "max-body", "64MiB", "largest body of a call or event")
 	f.DurationVar(&c.GracePeriod, "grace-period", 10*time.Second, "how long a stop may take; running work has four fifths of it to end")

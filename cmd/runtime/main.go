@@ -10,9 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/manifest"
 )
 
 // version is set by the build.
@@ -88,12 +91,20 @@ func componentType(c components.Component) commands.ComponentType {
 	return t
 }
 
-func lint(paths []string) []commands.Finding {
+func lint(paths []string) ([]commands.Finding, []commands.Explanation) {
+	all, policies := components.Lint(paths, standard.All())
+	rules, more := governance.Read(policies, governance.Who{})
+	all = append(all, more...)
+	manifest.SortFindings(all)
 	var findings []commands.Finding
-	for _, f := range components.Lint(paths, standard.All()) {
+	for _, f := range all {
 		findings = append(findings, commands.Finding{
 			File: f.File, Line: f.Line, Key: f.Key, Severity: string(f.Severity), Message: f.Message, Suggestion: f.Suggestion,
 		})
 	}
-	return findings
+	var said []commands.Explanation
+	for _, e := range rules.Explain(blocks.Defaults()) {
+		said = append(said, commands.Explanation{Target: e.Target, Policy: e.Text})
+	}
+	return findings, said
 }

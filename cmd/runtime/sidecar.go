@@ -18,6 +18,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 )
 
 // startTime is when this sidecar began to start.
@@ -123,16 +124,33 @@ func newCallback(c *config, log *slog.Logger) (appchannel.Channel, error) {
 	return appchannel.OpenHTTP(callback), nil
 }
 
-// reload takes changed component and subscription files into use. Files that are wrong change nothing.
+// readRules reads what documents say about resiliency, for this sidecar.
+func readRules(c *config, docs *components.Documents, log *slog.Logger) (*governance.Rules, error) {
+	rules, findings := governance.Read(docs.Policies, governance.Who{AppID: c.AppID, Namespace: c.Namespace})
+	if rules == nil {
+		return nil, governance.Error(findings)
+	}
+	for _, warning := range findings {
+		log.Warn(warning.String())
+	}
+	return rules, nil
+}
+
+// reload takes changed files into use: components, subscriptions and policies. Files that are wrong change nothing.
 func reload(ctx context.Context, c *config, b *blocks.Blocks, set *components.Set, log *slog.Logger) {
 	docs, err := components.Load(ctx, c.Resources, standard.All())
+	var rules *governance.Rules
+	if err == nil {
+		rules, err = readRules(c, docs, log)
+	}
 	if err != nil {
 		log.Error("the changed files are not taken into use: correct them and save again", "error", err)
 		return
 	}
 	set.Reload(docs)
+	b.SetRules(rules)
 	b.PubSub.Declare(ctx, declared(docs, c))
-	log.Info("component and subscription files were read again")
+	log.Info("component, subscription and policy files were read again")
 }
 
 // declared are the subscriptions that manifests declare for this app.

@@ -26,6 +26,7 @@ import (
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/pressure"
 	"github.com/sidecast/sidecast/quota"
 	"github.com/sidecast/sidecast/telemetry"
@@ -164,13 +165,17 @@ func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *ac
 	return system
 }
 
-func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, log *slog.Logger) (*components.Set, *components.Documents, error) {
+func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, log *slog.Logger) (*components.Set, *components.Documents, *governance.Rules, error) {
 	docs, err := components.Load(context.Background(), c.Resources, standard.All())
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	for _, warning := range docs.Warnings {
 		log.Warn(warning.String())
+	}
+	rules, err := readRules(c, docs, log)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	set := components.NewSet(components.Options{
 		Host: components.Host{
@@ -185,7 +190,7 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 	})
 	lc.Append(fx.Hook{OnStart: set.Start, OnStop: c.by(.96, set.Close)})
 	lc.Append(fx.Hook{OnStop: c.by(.92, system.Close)}) // stops before the components its workers open
-	return set, docs, nil
+	return set, docs, rules, nil
 }
 
 // newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
@@ -201,10 +206,10 @@ func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Chann
 }
 
 func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
-	app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
+	rules *governance.Rules, app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
 	return blocks.New(blocks.Deps{
 		Self: self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: m, Tracer: t,
-		AppMaxConcurrency: c.AppMaxConcurrency, Shutdown: shutdown,
+		AppMaxConcurrency: c.AppMaxConcurrency, Rules: rules, Shutdown: shutdown,
 	})
 }
 

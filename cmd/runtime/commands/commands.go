@@ -23,8 +23,8 @@ import (
 type Deps struct {
 	// Catalogue knows every type of component there is; nil means none are known.
 	Catalogue Catalogue
-	// Lint checks files and folders of resources; nil leaves the command out.
-	Lint func(paths []string) []Finding
+	// Lint checks files and folders of resources and says in words what their policies do; nil leaves the command out.
+	Lint func(paths []string) ([]Finding, []Explanation)
 	// Version, Commit and Date are of the build; empty ones are read from the program's build information.
 	Version, Commit, Date string
 }

@@ -55,8 +55,9 @@ var known = catalogue{
 }
 
 // lint finds what the names of the files say.
-func lint(paths []string) []commands.Finding {
+func lint(paths []string) ([]commands.Finding, []commands.Explanation) {
 	var findings []commands.Finding
+	var said []commands.Explanation
 	for _, path := range paths {
 		names, _ := filepath.Glob(filepath.Join(path, "*.yaml"))
 		for _, name := range names {
@@ -67,9 +68,12 @@ func lint(paths []string) []commands.Finding {
 				}
 			}
 			findings = append(findings, f)
+			if strings.Contains(name, "policy") {
+				said = append(said, commands.Explanation{Target: "calls to orders", Policy: "give up after 5s"})
+			}
 		}
 	}
-	return findings
+	return findings, said
 }
 
 func newRoot() *cobra.Command {

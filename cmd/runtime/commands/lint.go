@@ -41,13 +41,20 @@ func (f Finding) String() string {
 	return b.String()
 }
 
+// Explanation says in words how the calls to a target are guarded.
+type Explanation struct {
+	Target string `json:"target"`
+	Policy string `json:"policy"`
+}
+
 func lintCommand(o *options) *cobra.Command {
 	var strict bool
 	cmd := &cobra.Command{
 		Use:   "lint DIR...",
-		Short: "Check folders of components and other resources",
+		Short: "Check folders of components, policies and other resources",
 		Long: `Reads the YAML files of folders as a sidecar would and prints everything there is to say about them,
-each with its file, line and key. It opens no backend and looks no secret up. Exit code 2: something
+each with its file, line and key. Where policies are right it says in words what they do to the calls
+of each target, defaults included. It opens no backend and looks no secret up. Exit code 2: something
 is wrong.`,
 		Example: examples(
 			`sidecast lint ./components`,
@@ -61,7 +68,7 @@ is wrong.`,
 				}
 			}
 			bad := 0
-			findings := o.deps.Lint(paths)
+			findings, said := o.deps.Lint(paths)
 			for _, f := range findings {
 				if strict || f.Severity == "error" {
 					bad++
@@ -72,6 +79,15 @@ is wrong.`,
 					}
 				} else {
 					fmt.Fprintln(cmd.OutOrStdout(), f)
+				}
+			}
+			for _, e := range said {
+				if o.json() {
+					if err := printJSON(cmd.OutOrStdout(), e); err != nil {
+						return err
+					}
+				} else {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", e.Target, e.Policy)
 				}
 			}
 			if bad > 0 {

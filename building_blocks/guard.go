@@ -1,0 +1,249 @@
+package blocks
+
+import (
+	"context"
+	"errors"
+	"reflect"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// rulebook gives the lanes of all targets their policies by the rules in force, and new ones when these change.
+type rulebook struct {
+	system *actors.System
+
+	mu     sync.Mutex
+	rules  *governance.Rules
+	guards map[*guard]struct{}
+}
+
+func newRulebook(system *actors.System, rules *governance.Rules) *rulebook {
+	return &rulebook{system: system, rules: rules, guards: make(map[*guard]struct{})}
+}
+
+// set puts rules into force, in lanes that exist and in those that come. No call is dropped: those that run or wait go on
+// under the new policies.
+func (b *rulebook) set(rules *governance.Rules) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.rules = rules
+	for g := range b.guards {
+		g.follow(g.target(rules))
+	}
+}
+
+// guard makes the guard of a target, whose lane has that name. Target is what rules say of it.
+func (b *rulebook) guard(name string, balanced bool, target func(*governance.Rules) governance.Target) *guard {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	g := &guard{name: name, book: b, target: target, lanes: make(map[string]*ruleLane)}
+	now := target(b.rules)
+	if balanced {
+		g.Lane = b.system.BalancedLane(name, now.Policy)
+	} else {
+		g.Lane = b.system.Lane(name, now.Policy)
+	}
+	g.operations(now.Operations)
+	b.guards[g] = struct{}{}
+	return g
+}
+
+// guard is the way of all calls to one target: its lane and, before it, the lanes of rules for single operations.
+type guard struct {
+	*actors.Lane
+	name   string
+	book   *rulebook
+	target func(*governance.Rules) governance.Target
+	rules  atomic.Pointer[ruleSet] // nil when there are none
+	lanes  map[string]*ruleLane    // of rules, by name; the book guards it
+}
+
+// follow takes new policies into use. The book is locked.
+func (g *guard) follow(now governance.Target) {
+	g.SetPolicy(now.Policy)
+	g.operations(now.Operations)
+}
+
+// operations replaces the rules for single operations. A lane whose rule stays keeps what it knows. The book is locked.
+func (g *guard) operations(wanted []governance.Operation) {
+	old := g.rules.Load()
+	if old == nil && len(wanted) == 0 {
+		return
+	}
+	var next *ruleSet
+	if len(wanted) > 0 {
+		next = &ruleSet{guard: g}
+		for _, op := range wanted {
+			next.rules = append(next.rules, &rule{operation: op, ruleLane: g.lane(op)})
+		}
+	}
+	g.rules.Store(next)
+	if old != nil {
+		old.retire()
+	}
+}
+
+// lane is that of a rule: one that there is already goes on under the new policy. The book is locked.
+func (g *guard) lane(op governance.Operation) *ruleLane {
+	l := g.lanes[op.Name]
+	if l == nil {
+		l = &ruleLane{Lane: g.book.system.Lane(g.name+"/op:"+op.Name, op.Policy)}
+		g.lanes[op.Name] = l
+	} else if !reflect.DeepEqual(l.policy, op.Policy) {
+		l.SetPolicy(op.Policy)
+	}
+	l.policy = op.Policy
+	l.sets++
+	return l
+}
+
+// close ends the lanes of the guard. Nothing runs in them any more.
+func (g *guard) close() {
+	g.book.mu.Lock()
+	delete(g.book.guards, g)
+	g.operations(nil)
+	g.book.mu.Unlock()
+	_ = g.Lane.Close(context.Background())
+}
+
+// rule guards some operations of a target.
+type rule struct {
+	operation governance.Operation
+	*ruleLane
+}
+
+// ruleLane is the lane of a rule and how many sets hold it; the last one closes it. The book guards what it knows of it.
+type ruleLane struct {
+	*actors.Lane
+	policy resiliency.Policy
+	sets   int
+}
+
+// ruleSet is the rules of a guard between two changes. It is left behind by calls that are still on their way, and its
+// lanes, as far as no newer set has them, close when the last of these is through.
+type ruleSet struct {
+	guard   *guard
+	rules   []*rule // the most specific first
+	users   atomic.Int64
+	retired atomic.Bool
+	closed  bool // the book guards it
+}
+
+// enter finds the rule for an operation; leave its set when the call is over.
+func (g *guard) enter(verb, operation string) (*rule, *ruleSet) {
+	for {
+		set := g.rules.Load()
+		if set == nil {
+			return nil, nil
+		}
+		set.users.Add(1)
+		if g.rules.Load() != set { // it was replaced meanwhile, and may be closing
+			set.leave()
+			continue
+		}
+		for _, r := range set.rules {
+			if r.operation.Matches(verb, operation) {
+				return r, set
+			}
+		}
+		set.leave()
+		return nil, nil
+	}
+}
+
+func (s *ruleSet) leave() {
+	if s.users.Add(-1) == 0 && s.retired.Load() {
+		s.guard.book.mu.Lock()
+		defer s.guard.book.mu.Unlock()
+		s.close()
+	}
+}
+
+// retire has the set close when nobody uses it. The book is locked.
+func (s *ruleSet) retire() {
+	s.retired.Store(true)
+	if s.users.Load() == 0 {
+		s.close()
+	}
+}
+
+// close ends the lanes that no other set holds, once. The book is locked.
+func (s *ruleSet) close() {
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for _, r := range s.rules {
+		if r.sets--; r.sets == 0 {
+			delete(s.guard.lanes, r.operation.Name)
+			_ = r.Lane.Close(context.Background()) // nothing runs in it: there is nothing to wait for
+		}
+	}
+}
+
+// Do passes a call through the rule for its operation, if there is one, and the lane.
+func (g *guard) Do(ctx context.Context, call resiliency.Call, attempt func(context.Context, actors.Grant) error) error {
+	return g.doAs(ctx, "", call.Op, call, attempt)
+}
+
+// doAs is Do for a call whose operation has another name for rules.
+func (g *guard) doAs(ctx context.Context, verb, operation string, call resiliency.Call,
+	attempt func(context.Context, actors.Grant) error) error {
+	r, set := g.enter(verb, operation)
+	if r == nil {
+		return g.Lane.Do(ctx, call, attempt)
+	}
+	defer set.leave()
+	var inner failure
+	err := r.Do(ctx, call, func(ctx context.Context, _ actors.Grant) error {
+		return inner.note(g.Lane.Do(ctx, call, attempt))
+	})
+	return inner.or(err)
+}
+
+// pass is doAs for attempts that have a value. What came of the lane, and then of the rule before it, is told to settle,
+// which may answer in its place.
+func pass[T any](ctx context.Context, g *guard, verb string, call resiliency.Call,
+	attempt func(context.Context, actors.Grant) (T, error),
+	settle func(context.Context, *actors.Lane, T, error) (T, error)) (T, error) {
+	r, set := g.enter(verb, call.Op)
+	if r == nil {
+		value, err := actors.Do(ctx, g.Lane, call, attempt)
+		return settle(ctx, g.Lane, value, err)
+	}
+	defer set.leave()
+	var inner failure
+	value, err := actors.Do(ctx, r.Lane, call, func(ctx context.Context, _ actors.Grant) (T, error) {
+		value, err := actors.Do(ctx, g.Lane, call, attempt)
+		value, err = settle(ctx, g.Lane, value, err)
+		return value, inner.note(err)
+	})
+	return settle(ctx, r.Lane, value, inner.or(err))
+}
+
+// failure is how a lane answered that stands behind a rule. It tells its own lane, policy and attempts, which the rule's
+// lane would put its own in place of.
+type failure struct{ last atomic.Pointer[error] }
+
+func (f *failure) note(err error) error {
+	f.last.Store(&err)
+	return err
+}
+
+// or is the lane's own failure where the rule's lane only passed it on, and otherwise err.
+func (f *failure) or(err error) error {
+	own := f.last.Load()
+	var passed *fault.Error
+	if err == nil || own == nil || *own == nil || !errors.As(err, &passed) || passed.Meta["attempts"] != "1" {
+		return err
+	}
+	if passed.Kind == fault.KindOf(*own) && passed.Reason == fault.ReasonOf(*own) {
+		return *own
+	}
+	return err
+}

@@ -1,0 +1,246 @@
+package blocks
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/resiliency"
+)
+
+// rules reads the policies and targets of a Resiliency document.
+func rules(t *testing.T, spec string) *governance.Rules {
+	t.Helper()
+	text := "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: test}\nspec:\n" + spec
+	read, findings := governance.Read([]manifest.Raw{{Source: manifest.Source{File: "r.yaml", Line: 1}, YAML: []byte(text)}}, governance.Who{})
+	if read == nil {
+		t.Fatal(findings)
+	}
+	return read
+}
+
+func testGuard(b *Blocks) *guard {
+	return b.rules.guard("sub/test", false, func(*governance.Rules) governance.Target {
+		return governance.Target{Policy: deliveryPolicy}
+	})
+}
+
+// operationLanes are the lanes of rules for single operations.
+func operationLanes(t *testing.T, b *Blocks) (names []string) {
+	for _, child := range b.Runtime.Tree(t.Context()).Children {
+		if strings.Contains(child.Name, "/op:") {
+			names = append(names, child.Name)
+		}
+	}
+	return names
+}
+
+const lateRule = `
+  policies:
+    timeouts: {short: 30ms}
+    concurrency: {one: {maxInFlight: 1}}
+  targets:
+    app:
+      operations:
+        /late/*: {timeout: short}
+        /single: {concurrency: one}
+`
+
+func TestARuleIsForItsOperationsAlone(t *testing.T) {
+	release := make(chan struct{})
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: func(ctx context.Context, req *call.Request) (*call.Response, error) {
+		select {
+		case <-release:
+			return &call.Response{}, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}}, 0)
+	b.SetRules(rules(t, lateRule))
+
+	_, err := b.App.ServeCall(t.Context(), &call.Request{App: "orders", Method: "late/night"})
+	wantReason(t, err, fault.AttemptTimeout)
+	if policy := err.(*fault.Error).Meta["policy"]; policy != "test/app./late/*" {
+		t.Errorf("policy %q refused it", policy)
+	}
+
+	var served sync.WaitGroup
+	for range 2 {
+		served.Go(func() {
+			if _, err := b.App.ServeCall(t.Context(), &call.Request{App: "orders", Method: "other"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	served.Go(func() { _, _ = b.App.ServeCall(t.Context(), &call.Request{App: "orders", Method: "single"}) })
+	eventually(t, "three calls run", func() bool { return b.App.lane.Status(t.Context()).InFlight == 3 })
+	_, err = b.App.ServeCall(t.Context(), &call.Request{App: "orders", Method: "single"})
+	wantReason(t, err, fault.QueueFull)
+	close(release)
+	served.Wait()
+}
+
+func TestAFailureTellsTheLaneItIsOf(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: func(context.Context, *call.Request) (*call.Response, error) {
+		return nil, fault.New("x", fault.AppUnreachable, "no")
+	}}, 0)
+	b.SetRules(rules(t, lateRule))
+	_, err := b.App.ServeCall(t.Context(), &call.Request{App: "orders", Method: "late/x"})
+	wantReason(t, err, fault.AppUnreachable)
+	if meta := err.(*fault.Error).Meta; meta["lane"] != "app" || meta["policy"] != "app-max-concurrency" {
+		t.Errorf("got %v", meta)
+	}
+}
+
+// Rules come, change and go while calls run: none fails, and the lanes of rules that went are gone.
+func TestNewRulesDropNoCall(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
+	patient := strings.ReplaceAll(lateRule, "30ms", "30s")
+	sets := []*governance.Rules{
+		rules(t, patient), nil,
+		rules(t, strings.ReplaceAll(patient, "maxInFlight: 1", "maxInFlight: 100, maxQueue: 1000")),
+		rules(t, "  policies: {concurrency: {many: {maxInFlight: 64, maxQueue: 64}}}\n  targets: {app: {concurrency: many, operations: {late/*: {concurrency: many}}}}\n"),
+	}
+	done := make(chan struct{})
+	var callers sync.WaitGroup
+	var calls atomic.Int64
+	for range 8 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, err := b.App.ServeCall(t.Context(), &call.Request{App: "orders", Method: "late/x"}); err != nil {
+					t.Error(err)
+					return
+				}
+				calls.Add(1)
+			}
+		})
+	}
+	for round := range 40 {
+		before := calls.Load()
+		b.SetRules(sets[round%len(sets)])
+		eventually(t, "calls go on", func() bool { return calls.Load() > before+8 || t.Failed() })
+	}
+	close(done)
+	callers.Wait()
+	b.SetRules(nil)
+	if left := operationLanes(t, b); left != nil {
+		t.Errorf("%v are left", left)
+	}
+}
+
+func TestALaneOfARuleThatStaysKeepsWhatItKnows(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
+	b.SetRules(rules(t, lateRule))
+	late := func() *actors.Lane {
+		r, set := b.App.lane.enter("", "late/x")
+		defer set.leave()
+		return r.Lane
+	}
+	before := late()
+	b.SetRules(rules(t, strings.ReplaceAll(lateRule, "30ms", "40ms")))
+	after := late()
+	if before != after {
+		t.Error("the lane was made anew")
+	}
+	eventually(t, "the new policy is in force", func() bool { return after.Policy().AttemptTimeout == 40*time.Millisecond })
+	if lanes := operationLanes(t, b); len(lanes) != 2 {
+		t.Errorf("got %v", lanes)
+	}
+}
+
+func TestRulesReachEveryLane(t *testing.T) {
+	dir := t.TempDir()
+	b := sidecar(t, dir, "orders", &testApp{invoke: echo, deliver: handled,
+		subs: []appchannel.Subscription{{Topic: "t"}}}, 0)
+	eventually(t, "it sees itself", func() bool { return b.Invocation.target("orders") != nil })
+	if _, err := b.State.Get(t.Context(), "", []string{"k"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it subscribes", func() bool {
+		subs := b.PubSub.Subscriptions()
+		return len(subs) == 1 && subs[0].State == "active"
+	})
+	all := "concurrency: c, timeout: t, retry: r"
+	b.SetRules(rules(t, `
+  policies:
+    timeouts: {t: 3s}
+    retries: {r: {duration: 1ms, maxRetries: 1}}
+    concurrency: {c: {maxInFlight: 7}}
+  targets:
+    app: {`+all+`}
+    apps: {orders: {`+all+`}}
+    components:
+      statestore: {outbound: {`+all+`}}
+      pubsub: {outbound: {`+all+`}, inbound: {`+all+`}}
+      lockstore: {outbound: {`+all+`}}
+`))
+	pubsub, done := b.PubSub.deliveries.use("pubsub", "t")
+	defer done()
+	for name, lane := range map[string]*guard{
+		"app": b.App.lane, "calls": b.Invocation.target("orders").calls, "streams": b.Invocation.target("orders").streams,
+		"state": b.State.lanes.of("statestore"), "publish": b.PubSub.lanes.of("pubsub"), "lock": b.Lock.lanes.of("lockstore"), "deliver": pubsub,
+	} {
+		p := lane.Policy()
+		if p.MaxInFlight != 7 || p.Retry.Max != 1 || (p.AttemptTimeout == 3*time.Second) == (name == "streams") {
+			t.Errorf("%s has %+v", name, p)
+		}
+	}
+}
+
+// What the app asks to have again is tried again in the lane first, and goes back to the broker after that.
+func TestDeliveriesAreRetriedInTheirLane(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
+	b.SetRules(rules(t, `
+  policies: {retries: {r: {duration: 1ms, maxRetries: 2}}}
+  targets: {components: {pubsub: {inbound: {retry: r}}}}
+`))
+	for asked, want := range map[int]string{2: "ack", 3: "retry"} {
+		tries := 0
+		sink := &scriptedSink{takes: make(chan int, 2), deliver: func(context.Context) (appchannel.Outcome, error) {
+			if tries++; tries <= asked {
+				return appchannel.Outcome{Verdict: appchannel.Retry, Reason: "not yet"}, nil
+			}
+			return appchannel.Outcome{}, nil
+		}}
+		sink.takes <- 1 // each try uses up a credit of its own
+		sink.takes <- 1
+		c := testConsumer(b, sink, nil, appchannel.Subscription{PubSub: "pubsub", Topic: "t"})
+		lane, done := b.PubSub.deliveries.use("pubsub", "t")
+		c.lane = lane
+		d := &observed{attempt: 1}
+		c.deliver(t.Context(), t.Context(), d)
+		done()
+		if len(d.said) != 1 || d.said[0] != want || tries != min(asked+1, 3) {
+			t.Errorf("after %d refusals: %v in %d tries, want %s", asked, d.said, tries, want)
+		}
+	}
+}
+
+func TestPassSettlesWithTheLaneAndThenTheRule(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
+	b.SetRules(rules(t, lateRule))
+	var lanes []string
+	value, err := pass(t.Context(), b.App.lane, "", resiliency.Call{Op: "late/x"},
+		func(context.Context, actors.Grant) (int, error) { return 1, nil },
+		func(_ context.Context, lane *actors.Lane, value int, err error) (int, error) {
+			lanes = append(lanes, lane.Policy().Name)
+			return value + 1, err
+		})
+	if value != 3 || err != nil || len(lanes) != 2 || lanes[0] != "app-max-concurrency" || lanes[1] != "test/app./late/*" {
+		t.Errorf("got %d, %v, by %v", value, err, lanes)
+	}
+}
