@@ -53,9 +53,9 @@ func lintCommand(o *options) *cobra.Command {
 		Use:   "lint DIR...",
 		Short: "Check folders of components, policies and other resources",
 		Long: `Reads the YAML files of folders as a sidecar would and prints everything there is to say about them,
-each with its file, line and key. Where policies are right it says in words what they do to the calls
-of each target, defaults included. It opens no backend and looks no secret up. Exit code 2: something
-is wrong.`,
+each with its file, line and key. Where policies are right it says in words what they do to the
+calls of each target, defaults included. It opens no backend and looks no secret up. Exit code 2:
+something is wrong.`,
 		Example: examples(
 			`sidecast lint ./components`,
 			`sidecast lint --strict ./components -o json`,
