@@ -68,7 +68,7 @@ func (d *deliveryLanes) use(pubsub, topic string) (lane *guard, done func()) {
 		defer d.mu.Unlock()
 		if l.users--; l.users == 0 {
 			delete(d.lanes, name)
-			l.close() // nothing runs in it: there is nothing to wait for
+			_ = l.Close(context.Background()) // nothing runs in it: there is nothing to wait for
 		}
 	}
 }

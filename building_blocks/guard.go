@@ -102,13 +102,13 @@ func (g *guard) lane(op governance.Operation) *ruleLane {
 	return l
 }
 
-// close ends the lanes of the guard. Nothing runs in them any more.
-func (g *guard) close() {
+// Close ends the lanes of the guard, as Lane.Close does.
+func (g *guard) Close(ctx context.Context) error {
 	g.book.mu.Lock()
 	delete(g.book.guards, g)
 	g.operations(nil)
 	g.book.mu.Unlock()
-	_ = g.Lane.Close(context.Background())
+	return g.Lane.Close(ctx)
 }
 
 // rule guards some operations of a target.
@@ -199,7 +199,7 @@ func (g *guard) doAs(ctx context.Context, verb, operation string, call resilienc
 		return g.Lane.Do(ctx, call, attempt)
 	}
 	defer set.leave()
-	var inner failure
+	var inner innerFailure
 	err := r.Do(ctx, call, func(ctx context.Context, _ actors.Grant) error {
 		return inner.note(g.Lane.Do(ctx, call, attempt))
 	})
@@ -217,7 +217,7 @@ func pass[T any](ctx context.Context, g *guard, verb string, call resiliency.Cal
 		return settle(ctx, g.Lane, value, err)
 	}
 	defer set.leave()
-	var inner failure
+	var inner innerFailure
 	value, err := actors.Do(ctx, r.Lane, call, func(ctx context.Context, _ actors.Grant) (T, error) {
 		value, err := actors.Do(ctx, g.Lane, call, attempt)
 		value, err = settle(ctx, g.Lane, value, err)
@@ -226,17 +226,17 @@ func pass[T any](ctx context.Context, g *guard, verb string, call resiliency.Cal
 	return settle(ctx, r.Lane, value, inner.or(err))
 }
 
-// failure is how a lane answered that stands behind a rule. It tells its own lane, policy and attempts, which the rule's
+// innerFailure is how a lane answered that stands behind a rule. It tells its own lane, policy and attempts, which the rule's
 // lane would put its own in place of.
-type failure struct{ last atomic.Pointer[error] }
+type innerFailure struct{ last atomic.Pointer[error] }
 
-func (f *failure) note(err error) error {
+func (f *innerFailure) note(err error) error {
 	f.last.Store(&err)
 	return err
 }
 
 // or is the lane's own failure where the rule's lane only passed it on, and otherwise err.
-func (f *failure) or(err error) error {
+func (f *innerFailure) or(err error) error {
 	own := f.last.Load()
 	var passed *fault.Error
 	if err == nil || own == nil || *own == nil || !errors.As(err, &passed) || passed.Meta["attempts"] != "1" {

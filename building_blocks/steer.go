@@ -8,8 +8,8 @@ import (
 	"strings"
 
 	"github.com/sidecast/sidecast/actors"
-	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/manifest"
 	"github.com/sidecast/sidecast/resiliency"
 )
 
@@ -128,7 +128,7 @@ func word[T any](op, what, text string, known map[string]T) (T, error) {
 	}
 	names := slices.Sorted(maps.Keys(known))
 	hint := ""
-	if near := components.Nearest(text, names); near != "" {
+	if near := manifest.Nearest(text, names); near != "" {
 		hint = fmt.Sprintf("; did you mean %q?", near)
 	}
 	return value, fault.New(op, fault.BadRequest, "%s %q: must be one of %s%s", what, text, strings.Join(names, ", "), hint)
@@ -179,7 +179,7 @@ func (r *Runtime) findLane(name string) (*actors.Lane, error) {
 	}
 	known := r.deps.System.LaneNames()
 	text := fmt.Sprintf("there is no lane %q", name)
-	near := components.Nearest(name, known)
+	near := manifest.Nearest(name, known)
 	for _, k := range known {
 		if strings.HasSuffix(k, "/"+name) { // its block was left out
 			near = k

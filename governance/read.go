@@ -245,9 +245,10 @@ func (doc *resiliencyDocument) checkMatch(at manifest.Where, key string, m *matc
 	check := func(part string, words, valid []string) {
 		for _, word := range words {
 			if !slices.Contains(valid, word) {
-				f := manifest.Unknown("no error is of that sort", word, valid)
-				f.Line, f.Key = at.Line, at.Path+"."+key+"."+part
-				doc.Add(f)
+				doc.Add(manifest.Finding{
+					Line: at.Line, Key: at.Path + "." + key + "." + part, Severity: manifest.Error,
+					Message: fmt.Sprintf("no error has %q; docs/reference/errors.md lists what there is", word), Suggestion: manifest.Nearest(word, valid),
+				})
 			}
 		}
 	}

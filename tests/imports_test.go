@@ -34,7 +34,7 @@ var arrows = map[string][]string{
 	"components":          {"fault", "manifest", "state", "pubsub", "lock", "components"},
 	"components/standard": {"components", "state", "pubsub", "lock"},
 	"components/badgerdb": {"fault", "fabric/subject", "components"},
-	"building_blocks":     {"fault", "call", "telemetry", "resiliency", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "components"},
+	"building_blocks":     {"fault", "call", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "components"},
 	"api":                 {"fault", "fault/faultgrpc", "call", "actors", "appchannel", "state", "lock", "building_blocks", "sdk/proto"},
 	"sdk/proto":           {},
 	"sdk/go":              {"fault", "fault/faultgrpc", "sdk/proto"},

@@ -20,6 +20,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/governance"
 )
 
 // newReference is the hidden command behind `make gen`: it writes the reference pages from the code.
@@ -31,9 +32,23 @@ func newReference() *cobra.Command {
 			pages := map[string]func(io.Writer) error{
 				"errors.md":     errorReference,
 				"metrics.md":    metricsReference,
+				"resiliency.md": governance.Reference,
 				"components.md": func(w io.Writer) error { return components.Reference(w, standard.All()) },
 				"cli.md":        func(w io.Writer) error { return commands.Reference(w, c.Root()) },
 				"api.md":        func(w io.Writer) error { return apiReference(w, descriptors) },
+			}
+			schemas, err := governance.Schemas()
+			if err != nil {
+				return err
+			}
+			for kind, schema := range schemas {
+				pages["schemas/"+kind+".json"] = func(w io.Writer) error {
+					_, err := w.Write(schema)
+					return err
+				}
+			}
+			if err := os.MkdirAll(filepath.Join(out, "schemas"), 0o755); err != nil {
+				return err
 			}
 			for name, write := range pages {
 				var page bytes.Buffer
