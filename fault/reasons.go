@@ -23,6 +23,7 @@ const (
 
 	// Lanes.
 	QueueFull      Reason = "QUEUE_FULL"
+	TargetFull     Reason = "TARGET_FULL"
 	QueueShed      Reason = "QUEUE_SHED"
 	RateLimited    Reason = "RATE_LIMITED"
 	Overloaded     Reason = "OVERLOADED"
@@ -124,6 +125,7 @@ var reasonTable = []Entry{
 	{NotSupported, Unsupported, true, "This backend, server version or app protocol cannot do what was asked.", "The message names what can."},
 
 	{QueueFull, Exhausted, true, "The lane has as many calls in flight and waiting as its policy allows.", "Wait for the given retry-after; raise maxInFlight or maxQueue if the target can take more."},
+	{TargetFull, Exhausted, true, "Every instance of the target has as many calls of this lane as it takes, and would refuse one more.", "Wait for the given retry-after; run more instances of the target, or raise its concurrency if it can do more."},
 	{QueueShed, Exhausted, true, "The call waited in the lane's queue for longer than its policy lets calls wait, or gave its place to another.", "Wait for the given retry-after; the target has more work than it can do."},
 	{RateLimited, Exhausted, true, "The call is over a rate limit of the lane's policy.", "Wait for the given retry-after, or raise the limit that the message names."},
 	{Overloaded, Exhausted, true, "The machine, or the lane, is overloaded and sheds calls of this priority.", "Wait for the given retry-after; `sidecast tree` shows what is overloaded."},

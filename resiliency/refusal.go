@@ -67,7 +67,7 @@ func (m *Machine) overloaded(t *Turn) error {
 // noEndpoint is why none was chosen: none is known, or all would refuse the call, and are spared that.
 func (m *Machine) noEndpoint(t *Turn) error {
 	if n := len(m.balancer.endpoints); n > 0 {
-		return fault.New(t.Call.Op, fault.QueueFull, "none of the instances of lane %s has room (%d known): each has as many "+
+		return fault.New(t.Call.Op, fault.TargetFull, "none of the instances of lane %s has room (%d known): each has as many "+
 			"calls of this lane as it said, or showed by a refusal, that it can take", m.lane, n).After(m.balancer.comeBack())
 	}
 	return fault.New(t.Call.Op, fault.AppNotFound, "no instance is known to lane %s", m.lane)
