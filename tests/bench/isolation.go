@@ -13,9 +13,9 @@ import (
 // The neighbours: callers of a healthy target, and beside them callers of one that hangs, who try again and again.
 const (
 	neighbours   = 16
-	stuckCallers = 64
+	stuckCallers = 32
 	stuckTimeout = 500 * time.Millisecond
-	rounds       = 6
+	rounds       = 10
 	roundFor     = time.Second
 )
 

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,7 +27,7 @@ const (
 
 // storm is what became of callers that ask again and again.
 type storm struct {
-	// Callers says how they take a refusal: `heed` waits as long as it says, `pause` 100 ms, `insist` not at all. The last
+	// Callers says how they take a refusal: `heed` waits as long as it says, `pause` 50 to 150 ms, `insist` not at all. The last
 	// never leave less than 2000 calls under way: what a refusal takes then is 2000 times its cost over the number of cores.
 	// `bare` are such callers on a gRPC server which does nothing but refuse, to compare with.
 	Callers       string  `json:"callers"`
@@ -49,7 +50,7 @@ var manners = []struct {
 	wait func(advice time.Duration) time.Duration
 }{
 	{"heed", func(advice time.Duration) time.Duration { return advice }},
-	{"pause", func(time.Duration) time.Duration { return 100 * time.Millisecond }},
+	{"pause", func(time.Duration) time.Duration { return 50*time.Millisecond + rand.N(100*time.Millisecond) }},
 	{"insist", func(time.Duration) time.Duration { return 0 }},
 }
 
