@@ -38,7 +38,8 @@ type storm struct {
 	Advised       float64 `json:"refused_with_retry_after"` // share
 	RefusedP50    float64 `json:"refused_p50_ms"`
 	RefusedP99    float64 `json:"refused_p99_ms"`
-	CPU           float64 `json:"cpu_us"` // of both sidecars, for each call that was made
+	LaterP99      float64 `json:"refused_later_p99_ms"` // without those of the first second, which all callers begin at once
+	CPU           float64 `json:"cpu_us"`               // of both sidecars, for each call that was made
 	OtherFailures int     `json:"other_failures"`
 	GrowthMiB     float64 `json:"resident_growth_mib"` // of both sidecars together
 	CallAfter     float64 `json:"call_after_ms"`       // of a lone caller right after the storm
@@ -82,12 +83,13 @@ type tally struct {
 	mu      sync.Mutex
 	good    int
 	refused []time.Duration
+	later   []time.Duration // of those, calls that began after the first second
 	advised int
 	others  int
 	last    error
 }
 
-func (t *tally) add(took time.Duration, err error) (advice time.Duration) {
+func (t *tally) add(took time.Duration, later bool, err error) (advice time.Duration) {
 	advice, advised := adviceOf(err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -96,6 +98,9 @@ func (t *tally) add(took time.Duration, err error) (advice time.Duration) {
 		t.good++
 	case status.Code(err) == codes.ResourceExhausted:
 		t.refused = append(t.refused, took)
+		if later {
+			t.later = append(t.later, took)
+		}
 		if advised {
 			t.advised++
 		}
@@ -132,7 +137,7 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 		all.Go(func() {
 			for began := time.Now(); began.Before(end); began = time.Now() {
 				_, err := client.Invoke(ctx, request)
-				if advice := t.add(time.Since(began), err); err != nil {
+				if advice := t.add(time.Since(began), end.Sub(began) < stormFor-time.Second, err); err != nil {
 					time.Sleep(min(wait(advice), time.Until(end)))
 				}
 			}
@@ -157,8 +162,10 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 	o.MostInApp, err = strconv.Atoi(string(most.Data))
 	o.GoodPerSecond = float64(t.good) / stormFor.Seconds()
 	o.Refused, o.OtherFailures = len(t.refused), t.others
-	if n := len(t.refused); n > 0 {
+	if n := len(t.refused); n > 0 && len(t.later) > 0 {
 		slices.Sort(t.refused)
+		slices.Sort(t.later)
+		o.LaterP99 = millis(t.later[len(t.later)*99/100])
 		o.RefusedP50, o.RefusedP99 = millis(t.refused[n/2]), millis(t.refused[n*99/100])
 		o.Advised = float64(t.advised) / float64(n)
 	}
@@ -171,8 +178,8 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 }
 
 func (o storm) print() {
-	fmt.Printf("%-6s %.0f/s done, at most %d at once in the app; %d refused, %.0f %% with retry-after, p50 %.1f p99 %.1f ms; %d other failures; "+
+	fmt.Printf("%-6s %.0f/s done, at most %d at once in the app; %d refused, %.0f %% with retry-after, p50 %.1f p99 %.1f ms, after the first second %.1f ms; %d other failures; "+
 		"CPU %.0f µs a call; resident memory grew by %.1f MiB; a lone call afterwards took %.1f ms\n",
-		o.Callers, o.GoodPerSecond, o.MostInApp, o.Refused, o.Advised*100, o.RefusedP50, o.RefusedP99, o.OtherFailures,
+		o.Callers, o.GoodPerSecond, o.MostInApp, o.Refused, o.Advised*100, o.RefusedP50, o.RefusedP99, o.LaterP99, o.OtherFailures,
 		o.CPU, o.GrowthMiB, o.CallAfter)
 }
