@@ -17,6 +17,8 @@
 //
 //	  - deadline: a call's deadline is the nearer of its own and the policy's CallTimeout. A call whose deadline is spent
 //	    is refused when it arrives and again when it leaves the queue.
+//	    Then come those who turn calls away whatever they are: a lane that drains, and overload protection, which sheds a
+//	    share of the calls that come for the first time, those of low priority first.
 //	  - rate limit: a call passes all of the policy's limits or takes from none. Who does not conform waits outside until it
 //	    does, where a limit lets it, or is refused and told when it would. A sidecar's share of a global limit is told by
 //	    the driver (SetShare), which asks for the demand (Demands).
@@ -24,11 +26,12 @@
 //	    come first served, or newest first while CoDel finds the queue overloaded. Who finds it full is refused, waits
 //	    anyway, or takes the place of another, who is shed; so is who waited longer than MaxWait. While an operator holds
 //	    the lane all wait.
-//	  - endpoint: a balanced lane chooses one. None known is a failure of this try, not of the call.
+//	    An adaptive limit takes the place of MaxInFlight while it is lower.
+//	  - endpoint: a balanced lane chooses one. None known, or none with room, is a failure of this try, not of the call.
 //	  - breaker: too many failed or slow calls keep calls away from the target; then probes decide, and the traffic comes
 //	    back at once or in steps. An operator may hold it open or closed.
 //	  - attempt: done by the driver, until the nearer of the call's deadline and AttemptTimeout.
-//	  - outcome: gives back the slot, teaches breaker, endpoint and service time.
+//	  - outcome: gives back the slot, teaches breaker, endpoint, service time and adaptive limit.
 //	  - retry or fallback: a retry waits outside, holding no slot, and enters again at the top. No fallback yet.
 //
 // # Promises
