@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -27,7 +28,7 @@ type waiting struct {
 	to     Target
 	method string
 	route  *route
-	born   int64 // pulse
+	sent   atomic.Int64 // the pulse at which the request was on its way, plus one; 0 before
 	answer chan answer
 }
 
@@ -72,8 +73,11 @@ func nobodyThere(t Target) *fault.Error {
 
 func (w *waiting) fail(token uint64, err *fault.Error) { w.give(token, answer{err: err}) }
 
+// probe asks only for what was sent. A request may wait for a busy connection, and a probe that overtook it would be told
+// that nobody knows the call, which then came and was served.
 func (w *waiting) probe(token uint64, pulse int64) {
-	if age := pulse - w.born; age >= quietPulses && age%quietPulses == 0 {
+	sent := w.sent.Load()
+	if age := pulse - (sent - 1); sent > 0 && age >= quietPulses && age%quietPulses == 0 {
 		_ = w.f.link.publish(w.route.subject, w.f.outbound.later(token), begin(nil, kindProbe), nil) // the next pulse tries again
 	}
 }
@@ -100,11 +104,12 @@ func (f *Fabric) Call(ctx context.Context, to Target, req *call.Request) (*call.
 	o := &f.outbound
 	answers := o.answers.Get().(chan answer)
 	defer o.answers.Put(answers)
-	w := &waiting{f: f, to: to, method: req.Method, route: f.route(to), born: f.clock.Load(), answer: answers}
+	w := &waiting{f: f, to: to, method: req.Method, route: f.route(to), answer: answers}
 	token := o.add(w)
 	if err := f.link.publish(w.route.subject, o.reply(token), *buffer, req.Body); err != nil && o.drop(token, w) {
 		return nil, downFault(opOf(to, req.Method), err)
 	}
+	w.sent.Store(f.clock.Load() + 1)
 	select {
 	case a := <-answers:
 		return f.read(ctx, a, to, req.Method)
@@ -219,7 +224,10 @@ func (f *Fabric) open(ctx context.Context, to Target, req *call.Request, unary b
 			s.tellStop()
 		}
 	})
-	if err := f.link.publish(s.to, f.outbound.reply(s.token), value, nil); err != nil {
+	s.sending.Lock() // no probe may overtake this
+	err = f.link.publish(s.to, f.outbound.reply(s.token), value, nil)
+	s.sending.Unlock()
+	if err != nil {
 		s.Close()
 		return nil, downFault(s.op, err)
 	}

@@ -113,3 +113,45 @@ func TestRestartKeepsEverything(t *testing.T) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// A request that still waits for the connection is not asked for: the probe would overtake it.
+func TestProbesDoNotOvertakeTheirRequests(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	f, err := Open(ctx, Config{AppID: "a", Instance: "1", Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close(ctx)
+	to := Target{App: "b", Instance: "1"}
+	probes, err := f.Conn().SubscribeSync(f.route(to).subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer probes.Unsubscribe()
+	seen := func() int {
+		if err := f.Conn().Flush(); err != nil {
+			t.Fatal(err)
+		}
+		n, _, err := probes.Pending()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	w := &waiting{f: f, to: to, route: f.route(to), answer: make(chan answer, 1)}
+	s := f.newStream("stream", to, f.route(to))
+	s.sending.Lock() // the stream is being opened
+	for pulse := range int64(10 * quietPulses) {
+		w.probe(1, f.clock.Load()+pulse)
+		s.probe(2, f.clock.Load()+pulse)
+	}
+	if n := seen(); n > 0 {
+		t.Errorf("%d probes for what was not sent", n)
+	}
+	w.sent.Store(f.clock.Load() + 1)
+	w.probe(1, f.clock.Load()+2*quietPulses)
+	if seen() == 0 {
+		t.Error("no probe for what was sent")
+	}
+}
