@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -16,11 +17,23 @@ const (
 	memoryEvery = 5 * time.Second
 	// spareMemory is what the heap may keep for itself in bytes.
 	spareMemory = 24 << 20
+	// softLimit is from how much memory in bytes on the collector works harder instead of letting garbage double it. What
+	// lives stays well below, whatever is offered: see api/bodies. A larger --max-body moves it, in whole bodies.
+	softLimit, softBodies = 1 << 30, 16
 )
+
+// limitMemory sets the collector's soft limit, unless the user has by GOMEMLIMIT. It returns the limit in force.
+func limitMemory(maxBody int64) int64 {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(max(softLimit, softBodies*maxBody))
+	}
+	return debug.SetMemoryLimit(-1)
+}
 
 // giveBackMemory returns to the system what a burst has left behind. Go's collector runs when the heap grows, so after a
 // burst, when nothing grows, it would keep the burst's memory for minutes.
-func giveBackMemory(lc fx.Lifecycle, system *actors.System) {
+func giveBackMemory(lc fx.Lifecycle, c *config, system *actors.System) {
+	limitMemory(c.maxBody)
 	var keeper *actors.Worker
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) error {
