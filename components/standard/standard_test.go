@@ -30,7 +30,8 @@ func TestEveryComponentIsDocumented(t *testing.T) {
 		if err := os.WriteFile(file, []byte(d.Example()), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range components.Lint([]string{file}, All()) {
+		findings, _ := components.Lint([]string{file}, All())
+		for _, f := range findings {
 			t.Errorf("the example of %s: %s", d.Type, f)
 		}
 	}
