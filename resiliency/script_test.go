@@ -59,6 +59,10 @@ func firstDifference(got, want string) string {
 // play returns the script with the decisions that the machine takes now.
 func play(t *testing.T, script string) string {
 	s := stage{t: t}
+	return s.play(script)
+}
+
+func (s *stage) play(script string) string {
 	var out strings.Builder
 	lines := bufio.NewScanner(strings.NewReader(script))
 	for lines.Scan() {
