@@ -59,6 +59,7 @@ var (
 	laneLimitRate     = laneMetric("gauge", "rate_limit", "Calls a second that a rate limit admits, all sidecars of a global one together.", "limit")
 	laneLimitShare    = laneMetric("gauge", "rate_limit_share", "Part of a rate limit that is this sidecar's own now: 1 of a local one.", "limit")
 	laneLimitRefused  = laneMetric("counter", "rate_limit_refused_total", "Calls that a rate limit has refused.", "limit")
+	laneShedding      = laneMetric("gauge", "shedding", "Share of the calls that overload protection sheds now, 0 to 1.")
 	laneRestarts      = laneMetric("counter", "restarts_total", "Times the lane was restarted by its supervisor.")
 )
 
@@ -67,7 +68,8 @@ func LaneMetrics() []*LaneMetric {
 	return []*LaneMetric{
 		laneInFlight, laneInFlightLimit, laneQueued, laneQueueLimit, laneAdmitting, laneOverridden, laneAdmitted, laneRefused,
 		laneFailed, laneRetried, laneHedged, laneFallbacks, laneQueueSeconds, laneState, laneTurned, laneForced, laneShare,
-		laneLimitRate, laneLimitShare, laneLimitRefused, laneRestarts,
+		laneLimitRate, laneLimitShare, laneLimitRefused, laneShedding,
+		laneRestarts,
 	}
 }
 
@@ -187,6 +189,7 @@ func (r *readings) read(n actors.Node) {
 	}
 	add(laneForced, "", truth(l.BreakerForced))
 	add(laneShare, "", l.BreakerShare)
+	add(laneShedding, "", l.Shedding)
 	for _, limit := range l.Limits {
 		share := 1.0
 		if limit.Scope == "global" {
@@ -207,7 +210,7 @@ func (r *readings) read(n actors.Node) {
 // forgetShares leaves out what does not add up.
 func (r *readings) forgetShares() {
 	maps.DeleteFunc(r.values, func(s series, _ float64) bool {
-		return s.metric == laneShare || s.metric == laneLimitRate || s.metric == laneLimitShare
+		return s.metric == laneShare || s.metric == laneLimitRate || s.metric == laneLimitShare || s.metric == laneShedding
 	})
 }
 

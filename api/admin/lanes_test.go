@@ -72,7 +72,7 @@ func TestLaneMetrics(t *testing.T) {
 		}
 	}
 	wants("steered", `breaker_forced{lane="app/pricing"} 1`, `admitting{lane="app/pricing"} 0`, `overridden{lane="app/pricing"} 2`, `rate_limit{lane="app/pricing",limit="all"} 2`,
-		`in_flight_limit{lane="app/pricing"} 7`, `hedged_total{lane="app/pricing"} 0`, `fallbacks_total{lane="app/pricing"} 0`)
+		`in_flight_limit{lane="app/pricing"} 7`, `shedding{lane="app/pricing"} 0`, `hedged_total{lane="app/pricing"} 0`, `fallbacks_total{lane="app/pricing"} 0`)
 }
 
 // TestLaneLabelsAreBounded: lanes beyond the bound share one label, which sums them up; a lane keeps its own while it is

@@ -105,6 +105,10 @@ func laneTo(l *actors.LaneStatus) *sidecastv1.LaneStatus {
 	if l.AttemptTimeout > 0 {
 		out.AttemptTimeout = durationpb.New(l.AttemptTimeout)
 	}
+	if l.RestLatency > 0 {
+		out.RestLatency = durationpb.New(l.RestLatency)
+	}
+	out.Shedding, out.Cpu, out.Memory = l.Shedding, l.Pressure.CPU, l.Pressure.Memory
 	limitsTo(out, l)
 	return out
 }

@@ -187,6 +187,7 @@ func (s *sidecar) Tree(context.Context, *sidecastv1.TreeRequest) (*sidecastv1.Tr
 	ramping := &sidecastv1.LaneStatus{
 		Policy: "gold", InFlightLimit: 2, Admitted: 40, Refused: 60, RefusedFor: map[string]uint64{"RATE_LIMITED": 60}, Hedged: 2, Fallbacks: 5,
 		Breaker: "ramping", BreakerReason: "3 of 5 calls failed", BreakerShare: .3, Admission: "paused", Queued: 6, QueueLimit: 8,
+		AttemptTimeout: durationpb.New(80 * time.Millisecond), RestLatency: durationpb.New(12 * time.Millisecond), Shedding: .2, Cpu: .93, Memory: .4,
 		Overridden: []*sidecastv1.LaneChange{{What: "in flight", From: "8", To: "2"}, {What: "rate all", From: "100/1s", To: "10/1s"}},
 		Limits: []*sidecastv1.RateLimitStatus{
 			{Name: "all", Algorithm: "fixed-window", Rate: "10/1s", By: "lane", Remaining: new(int32(4)), Share: new(.25), State: "shared", Refused: 60},

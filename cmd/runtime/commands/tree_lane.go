@@ -77,6 +77,9 @@ func (d drawing) details(l *sidecastv1.LaneStatus) []string {
 	if refusals := refusals(l); refusals != "" {
 		lines = append(lines, "refused for "+refusals)
 	}
+	if bounds := bounds(l); bounds != "" {
+		lines = append(lines, bounds)
+	}
 	for _, limit := range l.GetLimits() {
 		lines = append(lines, "limit "+rateLimit(limit))
 	}
@@ -96,6 +99,21 @@ func refusals(l *sidecastv1.LaneStatus) string {
 		reasons[i] = reason + " " + count(times[reason])
 	}
 	return strings.Join(reasons, ", ")
+}
+
+// bounds is what moves with the target and the machine: attempts take at most 80ms · at rest 12ms · shedding 20 %.
+func bounds(l *sidecastv1.LaneStatus) string {
+	var parts []string
+	if timeout := ttl(l.GetAttemptTimeout()); timeout != "" {
+		parts = append(parts, "attempts take at most "+timeout)
+	}
+	if rest := ttl(l.GetRestLatency()); rest != "" {
+		parts = append(parts, "at rest "+rest)
+	}
+	if l.GetShedding() > 0 {
+		parts = append(parts, fmt.Sprintf("sheds %.0f %% of the calls: CPU %.0f %%, memory %.0f %%", 100*l.Shedding, 100*l.Cpu, 100*l.Memory))
+	}
+	return strings.Join(parts, " · ")
 }
 
 // rateLimit is a rate limit and what it does: each 10/1s token-bucket by caller · 17 keys · 3 refused.
@@ -171,6 +189,10 @@ type laneView struct {
 	Hedged         uint64            `json:"hedged,omitempty"`
 	Fallbacks      uint64            `json:"fallbacks,omitempty"`
 	AttemptTimeout string            `json:"attemptTimeout,omitempty"`
+	RestLatency    string            `json:"restLatency,omitempty"`
+	Shedding       float64           `json:"shedding,omitempty"`
+	CPU            float64           `json:"cpu,omitempty"`
+	Memory         float64           `json:"memory,omitempty"`
 	Breaker        string            `json:"breaker"`
 	BreakerReason  string            `json:"breakerReason,omitempty"`
 	BreakerOpensIn string            `json:"breakerOpensIn,omitempty"`
@@ -206,7 +228,8 @@ func viewLane(l *sidecastv1.LaneStatus) *laneView {
 	view := &laneView{
 		Policy: l.Policy, InFlight: l.InFlight, InFlightLimit: l.InFlightLimit, Queued: l.Queued, QueueLimit: l.QueueLimit,
 		Admitted: l.Admitted, Refused: l.Refused, RefusedFor: l.RefusedFor, Failed: l.Failed, Retried: l.Retried, Hedged: l.Hedged,
-		Fallbacks: l.Fallbacks, AttemptTimeout: ttl(l.AttemptTimeout), Breaker: l.Breaker, BreakerReason: l.BreakerReason,
+		Fallbacks: l.Fallbacks, AttemptTimeout: ttl(l.AttemptTimeout),
+		RestLatency: ttl(l.RestLatency), Shedding: l.Shedding, CPU: l.Cpu, Memory: l.Memory, Breaker: l.Breaker, BreakerReason: l.BreakerReason,
 		BreakerOpensIn: ttl(l.BreakerOpensIn), BreakerForced: l.BreakerForced, BreakerShare: l.BreakerShare,
 		Admission: l.Admission, Overridden: viewChanges(l.Overridden), Endpoints: l.Endpoints,
 	}

@@ -790,7 +790,14 @@ type LaneStatus struct {
 	// What bounds the next attempt; unset when only the call's deadline does.
 	AttemptTimeout *durationpb.Duration `protobuf:"bytes,21,opt,name=attempt_timeout,json=attemptTimeout,proto3" json:"attempt_timeout,omitempty"`
 	// The rate limits.
-	Limits        []*RateLimitStatus `protobuf:"bytes,22,rep,name=limits,proto3" json:"limits,omitempty"`
+	Limits []*RateLimitStatus `protobuf:"bytes,22,rep,name=limits,proto3" json:"limits,omitempty"`
+	// What an adaptive limit takes for the time of an attempt while the target is not busy.
+	RestLatency *durationpb.Duration `protobuf:"bytes,23,opt,name=rest_latency,json=restLatency,proto3" json:"rest_latency,omitempty"`
+	// Share of the calls that overload protection sheds now, 0 to 1.
+	Shedding float64 `protobuf:"fixed64,24,opt,name=shedding,proto3" json:"shedding,omitempty"`
+	// How loaded the container, or the machine, was when the lane was last told, 0 to 1; lanes that protect nothing are not.
+	Cpu           float64 `protobuf:"fixed64,25,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	Memory        float64 `protobuf:"fixed64,26,opt,name=memory,proto3" json:"memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -977,6 +984,34 @@ func (x *LaneStatus) GetLimits() []*RateLimitStatus {
 		return x.Limits
 	}
 	return nil
+}
+
+func (x *LaneStatus) GetRestLatency() *durationpb.Duration {
+	if x != nil {
+		return x.RestLatency
+	}
+	return nil
+}
+
+func (x *LaneStatus) GetShedding() float64 {
+	if x != nil {
+		return x.Shedding
+	}
+	return 0
+}
+
+func (x *LaneStatus) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *LaneStatus) GetMemory() float64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
 }
 
 // RateLimitStatus is what a rate limit is doing.
@@ -1572,7 +1607,7 @@ const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1a\n" +
 	"\brestarts\x18\x04 \x01(\x05R\brestarts\x12+\n" +
 	"\x04lane\x18\x05 \x01(\v2\x17.sidecast.v1.LaneStatusR\x04lane\x121\n" +
-	"\bchildren\x18\x06 \x03(\v2\x15.sidecast.v1.TreeNodeR\bchildren\"\x8a\a\n" +
+	"\bchildren\x18\x06 \x03(\v2\x15.sidecast.v1.TreeNodeR\bchildren\"\x8e\b\n" +
 	"\n" +
 	"LaneStatus\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x1b\n" +
@@ -1601,7 +1636,11 @@ const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	"\x06hedged\x18\x13 \x01(\x04R\x06hedged\x12\x1c\n" +
 	"\tfallbacks\x18\x14 \x01(\x04R\tfallbacks\x12B\n" +
 	"\x0fattempt_timeout\x18\x15 \x01(\v2\x19.google.protobuf.DurationR\x0eattemptTimeout\x124\n" +
-	"\x06limits\x18\x16 \x03(\v2\x1c.sidecast.v1.RateLimitStatusR\x06limits\x1a=\n" +
+	"\x06limits\x18\x16 \x03(\v2\x1c.sidecast.v1.RateLimitStatusR\x06limits\x12<\n" +
+	"\frest_latency\x18\x17 \x01(\v2\x19.google.protobuf.DurationR\vrestLatency\x12\x1a\n" +
+	"\bshedding\x18\x18 \x01(\x01R\bshedding\x12\x10\n" +
+	"\x03cpu\x18\x19 \x01(\x01R\x03cpu\x12\x16\n" +
+	"\x06memory\x18\x1a \x01(\x01R\x06memory\x1a=\n" +
 	"\x0fRefusedForEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x81\x02\n" +
@@ -1707,25 +1746,26 @@ var file_sidecast_v1_runtime_proto_depIdxs = []int32{
 	12, // 10: sidecast.v1.LaneStatus.overridden:type_name -> sidecast.v1.LaneChange
 	22, // 11: sidecast.v1.LaneStatus.attempt_timeout:type_name -> google.protobuf.Duration
 	11, // 12: sidecast.v1.LaneStatus.limits:type_name -> sidecast.v1.RateLimitStatus
-	14, // 13: sidecast.v1.SteerLaneRequest.limits:type_name -> sidecast.v1.LaneLimits
-	15, // 14: sidecast.v1.SteerLaneRequest.reset_all:type_name -> sidecast.v1.LaneReset
-	20, // 15: sidecast.v1.LaneLimits.rates:type_name -> sidecast.v1.LaneLimits.RatesEntry
-	12, // 16: sidecast.v1.SteerLaneResponse.changes:type_name -> sidecast.v1.LaneChange
-	0,  // 17: sidecast.v1.Runtime.Describe:input_type -> sidecast.v1.DescribeRequest
-	5,  // 18: sidecast.v1.Runtime.Health:input_type -> sidecast.v1.HealthRequest
-	7,  // 19: sidecast.v1.Runtime.Tree:input_type -> sidecast.v1.TreeRequest
-	13, // 20: sidecast.v1.Runtime.SteerLane:input_type -> sidecast.v1.SteerLaneRequest
-	17, // 21: sidecast.v1.Runtime.Shutdown:input_type -> sidecast.v1.ShutdownRequest
-	1,  // 22: sidecast.v1.Runtime.Describe:output_type -> sidecast.v1.DescribeResponse
-	6,  // 23: sidecast.v1.Runtime.Health:output_type -> sidecast.v1.HealthResponse
-	8,  // 24: sidecast.v1.Runtime.Tree:output_type -> sidecast.v1.TreeResponse
-	16, // 25: sidecast.v1.Runtime.SteerLane:output_type -> sidecast.v1.SteerLaneResponse
-	18, // 26: sidecast.v1.Runtime.Shutdown:output_type -> sidecast.v1.ShutdownResponse
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	22, // 13: sidecast.v1.LaneStatus.rest_latency:type_name -> google.protobuf.Duration
+	14, // 14: sidecast.v1.SteerLaneRequest.limits:type_name -> sidecast.v1.LaneLimits
+	15, // 15: sidecast.v1.SteerLaneRequest.reset_all:type_name -> sidecast.v1.LaneReset
+	20, // 16: sidecast.v1.LaneLimits.rates:type_name -> sidecast.v1.LaneLimits.RatesEntry
+	12, // 17: sidecast.v1.SteerLaneResponse.changes:type_name -> sidecast.v1.LaneChange
+	0,  // 18: sidecast.v1.Runtime.Describe:input_type -> sidecast.v1.DescribeRequest
+	5,  // 19: sidecast.v1.Runtime.Health:input_type -> sidecast.v1.HealthRequest
+	7,  // 20: sidecast.v1.Runtime.Tree:input_type -> sidecast.v1.TreeRequest
+	13, // 21: sidecast.v1.Runtime.SteerLane:input_type -> sidecast.v1.SteerLaneRequest
+	17, // 22: sidecast.v1.Runtime.Shutdown:input_type -> sidecast.v1.ShutdownRequest
+	1,  // 23: sidecast.v1.Runtime.Describe:output_type -> sidecast.v1.DescribeResponse
+	6,  // 24: sidecast.v1.Runtime.Health:output_type -> sidecast.v1.HealthResponse
+	8,  // 25: sidecast.v1.Runtime.Tree:output_type -> sidecast.v1.TreeResponse
+	16, // 26: sidecast.v1.Runtime.SteerLane:output_type -> sidecast.v1.SteerLaneResponse
+	18, // 27: sidecast.v1.Runtime.Shutdown:output_type -> sidecast.v1.ShutdownResponse
+	23, // [23:28] is the sub-list for method output_type
+	18, // [18:23] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_sidecast_v1_runtime_proto_init() }
