@@ -157,6 +157,15 @@ func (v *visit) run(ctx context.Context, t *ticket, grant resiliency.Decision, r
 	return v.blame(err, ctx, within, grant.Attempt, time.Since(begun))
 }
 
+// clockSlack is by how much a peer may end an attempt too early: time left travels in whole milliseconds.
+const clockSlack = 5 * time.Millisecond
+
+// isOver reports whether the attempt's own time is up, or was as its peer sees it.
+func isOver(call, attempt context.Context) bool {
+	deadline, bounded := attempt.Deadline()
+	return attempt.Err() != nil || attempt != call && bounded && time.Until(deadline) < clockSlack
+}
+
 // blame gives an attempt that failed because its time was up, or its caller gone, the failure that says so.
 func (v *visit) blame(err error, call, attempt context.Context, n int, took time.Duration) error {
 	var named *fault.Error
@@ -167,7 +176,7 @@ func (v *visit) blame(err error, call, attempt context.Context, n int, took time
 		f := fault.FromContext(v.call.Op, call, "the answer")
 		f.Err = fmt.Errorf("%w: %w", f.Err, err)
 		return f
-	case call.Err() == nil && attempt.Err() != nil && (!isNamed || kind == fault.Timeout || kind == fault.Canceled):
+	case call.Err() == nil && isOver(call, attempt) && (!isNamed || kind == fault.Timeout || kind == fault.Canceled):
 		return fault.New(v.call.Op, fault.AttemptTimeout, "attempt %d was given up after %v: %w",
 			n, took.Round(time.Millisecond), err)
 	}
