@@ -121,7 +121,11 @@ func (b *book) settings(doc *resiliencyDocument, what string, names *policyNames
 	if names.RateLimit.Text != "" {
 		limits = append([]manifest.Name{names.RateLimit}, limits...)
 	}
-	for _, name := range limits {
+	for i, name := range limits {
+		if slices.ContainsFunc(limits[:i], func(other manifest.Name) bool { return other.Text == name.Text }) {
+			doc.Fail(name.Line, name.Path, "names %q a second time", name.Text)
+			continue
+		}
 		if l, ok := refer(doc, b.limits, "rateLimits", name); ok {
 			limit := l.settings(name.Text)
 			if f, ok := refer(doc, b.fallbacks, "fallbacks", l.Answer); ok {

@@ -182,7 +182,7 @@ func rateLimitStrategy(d *manifest.Document, o *manifest.Object, name string) *s
 		limit.Algorithm = resiliency.SlidingCounter
 	}
 	return &sergoStrategy{apply: func(p *resiliency.Policy) bool {
-		p.Limits = append(p.Limits, limit)
+		p.Limits = withLimit(p.Limits, limit)
 		return true
 	}}
 }
@@ -196,7 +196,7 @@ func throttlingStrategy(o *manifest.Object, name string) *sergoStrategy {
 	}
 	return &sergoStrategy{apply: func(p *resiliency.Policy) bool {
 		if limit.Per > 0 {
-			p.Limits = append(p.Limits, limit)
+			p.Limits = withLimit(p.Limits, limit)
 		}
 		return true
 	}}

@@ -2,6 +2,7 @@ package governance
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/sidecast/sidecast/resiliency"
@@ -147,7 +148,10 @@ func (t *Target) merge(o Operation) {
 func joined(a, b resiliency.Policy) (both resiliency.Policy, ok bool) {
 	both = a
 	both.Name += "+" + b.Name
-	both.Limits = append(slices.Clip(a.Limits), b.Limits...)
+	both.Limits = slices.Clip(a.Limits)
+	for _, limit := range b.Limits {
+		both.Limits = withLimit(both.Limits, limit)
+	}
 	if b.MaxInFlight > 0 && (a.MaxInFlight == 0 || b.MaxInFlight < a.MaxInFlight) {
 		both.MaxInFlight, both.MaxQueue, both.Queue = b.MaxInFlight, b.MaxQueue, b.Queue
 	}
@@ -157,6 +161,23 @@ func joined(a, b resiliency.Policy) (both resiliency.Policy, ok bool) {
 	}
 	both.Fallback = cmp.Or(a.Fallback, b.Fallback)
 	return both, ok
+}
+
+// withLimit adds a limit under a name that no other has. One that is there already is not counted twice.
+func withLimit(limits []resiliency.RateLimit, limit resiliency.RateLimit) []resiliency.RateLimit {
+	name := limit.Name
+	for n := 2; ; n++ {
+		at := slices.IndexFunc(limits, func(l resiliency.RateLimit) bool { return l.Name == limit.Name })
+		if at < 0 {
+			return append(limits, limit)
+		}
+		own := limits[at]
+		own.Answer = limit.Answer
+		if own == limit {
+			return limits
+		}
+		limit.Name = fmt.Sprintf("%s-%d", name, n)
+	}
 }
 
 func breaks(b resiliency.Breaker) bool {

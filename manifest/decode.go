@@ -106,7 +106,7 @@ func (o *Object) into(v reflect.Value) {
 // clause is the documentation as the second part of a sentence.
 func (f Field) clause() string {
 	text := strings.TrimSuffix(f.Doc, ".")
-	if len(text) > 1 && text[1] >= 'a' {
+	if len(text) > 1 && (text[1] == ' ' || text[1] >= 'a') {
 		text = strings.ToLower(text[:1]) + text[1:]
 	}
 	return text
