@@ -438,3 +438,28 @@ func TestQuiet(t *testing.T) {
 		t.Errorf("logged %s", log.String())
 	}
 }
+
+// TestAttemptEndedByItsPeer: the peer of an attempt sees its time run out a moment early; that is the attempt's timeout, as
+// long as it is not the call's own.
+func TestAttemptEndedByItsPeer(t *testing.T) {
+	for name, c := range map[string]struct {
+		policy resiliency.Policy
+		early  time.Duration
+		want   fault.Reason
+	}{
+		"a moment early":       {resiliency.Policy{CallTimeout: time.Minute, AttemptTimeout: time.Second}, time.Millisecond, fault.AttemptTimeout},
+		"no bound but its own": {resiliency.Policy{AttemptTimeout: time.Second}, time.Millisecond, fault.AttemptTimeout},
+		"long before":          {resiliency.Policy{CallTimeout: time.Minute, AttemptTimeout: time.Second}, 500 * time.Millisecond, fault.DeadlineExceeded},
+		"the call's own time":  {resiliency.Policy{CallTimeout: time.Second}, time.Millisecond, fault.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, Options{}, func(t *testing.T, s *System) {
+				err := s.Lane("l", c.policy).Do(t.Context(), plain, func(context.Context, Grant) error {
+					time.Sleep(time.Second - c.early)
+					return fault.New("peer", fault.DeadlineExceeded, "the deadline passed")
+				})
+				wantReason(t, err, c.want)
+			})
+		})
+	}
+}

@@ -134,8 +134,8 @@ func TestStatusOfALaneThatIsDown(t *testing.T) {
 		wantReason(t, l.Do(t.Context(), plain, works), fault.LaneRestarted)
 		for range 2 { // asking changes nothing
 			got := l.Status(t.Context())
-			refused := map[fault.Reason]uint64{fault.QueueFull: 1, fault.LaneRestarted: 1} // the call that met the panic was never refused
-			if got.Admitted != 1 || got.Refused != 2 || !reflect.DeepEqual(got.RefusedFor, refused) || got.Policy != "p" || got.InFlightLimit != 1 {
+			refused := map[fault.Reason]uint64{fault.QueueFull: 1, fault.LaneRestarted: 2} // one met the panic, one the lane that was down
+			if got.Admitted != 1 || got.Refused != 3 || !reflect.DeepEqual(got.RefusedFor, refused) || got.Policy != "p" || got.InFlightLimit != 1 {
 				t.Errorf("it shows %+v", got)
 			}
 		}

@@ -51,7 +51,7 @@ func (v *visit) enter(ctx context.Context) resiliency.Decision {
 	}
 	v.ticket = nil
 	if life.isOver() {
-		return v.refused(l.absent(v.call.Op))
+		return v.rebuff(l.absent(v.call.Op))
 	}
 	return v.refused(v.gone(ctx, "a turn"))
 }
@@ -160,10 +160,12 @@ func (v *visit) run(ctx context.Context, t *ticket, grant resiliency.Decision, r
 // clockSlack is by how much a peer may end an attempt too early: time left travels in whole milliseconds.
 const clockSlack = 5 * time.Millisecond
 
-// isOver reports whether the attempt's own time is up, or was as its peer sees it.
+// isOver reports whether the attempt's own time is up, or was as its peer sees it: its deadline is one of its own when the
+// call's is later.
 func isOver(call, attempt context.Context) bool {
-	deadline, bounded := attempt.Deadline()
-	return attempt.Err() != nil || attempt != call && bounded && time.Until(deadline) < clockSlack
+	own, bounded := attempt.Deadline()
+	whole, ends := call.Deadline()
+	return attempt.Err() != nil || bounded && (!ends || own.Before(whole)) && time.Until(own) < clockSlack
 }
 
 // blame gives an attempt that failed because its time was up, or its caller gone, the failure that says so.
@@ -219,7 +221,7 @@ func (v *visit) leave() {
 	v.ticket = nil
 }
 
-// rebuff is refused, of a call that the lane's actor never heard of.
+// rebuff is refused, of a call that the lane's actor did not count: it never heard of it, or is no more.
 func (v *visit) rebuff(refusal *fault.Error) resiliency.Decision {
 	if v.attempts == 0 {
 		v.lane.rebuffed.add(refusal.Reason)

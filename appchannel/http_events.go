@@ -55,7 +55,7 @@ func traceOf(header call.Header) call.Header {
 // outcome reads the app's answer to an event, as Dapr apps give it: a 2xx is success unless its JSON says otherwise, a
 // body that is no such JSON says nothing, 404 drops, anything else asks for the event again.
 func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome {
-	delay := retryAfter(response.Header.Get("Retry-After"))
+	delay := call.RetryAfter(response.Header.Get("Retry-After"), time.Now())
 	switch status := response.StatusCode; {
 	case status == http.StatusNotFound:
 		return Outcome{Verdict: Drop, Reason: "the app has no such route (404)"}
@@ -83,15 +83,6 @@ func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome 
 		return Outcome{Verdict: Drop, Reason: said.Reason}
 	}
 	return Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered with the unknown status " + strconv.Quote(said.Status)}
-}
-
-// retryAfter reads a Retry-After field given in seconds.
-func retryAfter(field string) time.Duration {
-	seconds, err := strconv.ParseUint(field, 10, 31)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(seconds) * time.Second
 }
 
 // Subscriptions asks the app each time it becomes ready.

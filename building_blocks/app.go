@@ -109,10 +109,13 @@ func (a *App) deliver(ctx context.Context, event *appchannel.Event) (outcome app
 	return outcome, err
 }
 
-// failedStatus makes a lane see the answer of an HTTP app that failed; the caller still gets the answer itself.
+// failedStatus makes a lane see the answer of an HTTP app that failed, and when the app wants to be asked again; the caller
+// still gets the answer itself.
 func failedStatus(op string, resp *call.Response) error {
 	if resp.Status < 400 {
 		return nil
 	}
-	return fault.E(op, fault.KindFromHTTP(resp.Status), fault.AppFailed, errStatus(resp.Status))
+	failure := fault.E(op, fault.KindFromHTTP(resp.Status), fault.AppFailed, errStatus(resp.Status))
+	failure.RetryAfter = call.RetryAfter(resp.Header.Get("retry-after"), time.Now())
+	return failure
 }

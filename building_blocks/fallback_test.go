@@ -153,3 +153,23 @@ func TestLastGoodIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestRetriesHeedTheApp: an HTTP app that says when it wants to be asked again is not asked before.
+func TestRetriesHeedTheApp(t *testing.T) {
+	resp := &call.Response{Status: 503, Header: call.Header{{Key: "retry-after", Value: "3"}}}
+	err := failedStatus("invoke", resp)
+	if fault.KindOf(err) != fault.Unavailable || fault.RetryAfter(err) != 3*time.Second {
+		t.Errorf("%v, retry after %v", err, fault.RetryAfter(err))
+	}
+	m := resiliency.New("app/orders", resiliency.Policy{Retry: resiliency.Retry{Max: 1, Initial: time.Millisecond}})
+	var turn resiliency.Turn
+	turn.Begin(resiliency.Call{Op: "list", Idempotent: true}, nil)
+	m.Step(time.Now(), resiliency.Enter{Turn: &turn})
+	decided := m.Step(time.Now(), &resiliency.Outcome{Turn: &turn, Err: err})
+	if len(decided) != 1 || decided[0].Verb != resiliency.Again || decided[0].After != 3*time.Second {
+		t.Errorf("decided %+v", decided)
+	}
+	if err := failedStatus("invoke", &call.Response{Status: 399}); err != nil {
+		t.Error(err)
+	}
+}

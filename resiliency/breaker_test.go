@@ -7,8 +7,8 @@ import (
 
 var breakerKeys = map[string]policyKey{
 	"failures":     func(t *testing.T, p *Policy, v string) { p.Breaker.Failures = number(t, v) },
-	"ratio":        func(t *testing.T, p *Policy, v string) { p.Breaker.Ratio = decimal(t, v) },
-	"slow-ratio":   func(t *testing.T, p *Policy, v string) { p.Breaker.SlowRatio = decimal(t, v) },
+	"ratio":        func(t *testing.T, p *Policy, v string) { p.Breaker.Ratio = fraction(t, v) },
+	"slow-ratio":   func(t *testing.T, p *Policy, v string) { p.Breaker.SlowRatio = fraction(t, v) },
 	"slow-after":   func(t *testing.T, p *Policy, v string) { p.Breaker.SlowAfter = duration(t, v) },
 	"window-calls": func(t *testing.T, p *Policy, v string) { p.Breaker.WindowCalls = number(t, v) },
 	"window-time":  func(t *testing.T, p *Policy, v string) { p.Breaker.WindowTime = duration(t, v) },
@@ -16,9 +16,9 @@ var breakerKeys = map[string]policyKey{
 	"interval":     func(t *testing.T, p *Policy, v string) { p.Breaker.Interval = duration(t, v) },
 	"trip":         func(t *testing.T, p *Policy, v string) { p.Breaker.Trip = trips[v] },
 	"open-for":     func(t *testing.T, p *Policy, v string) { p.Breaker.OpenFor = duration(t, v) },
-	"open-share":   func(t *testing.T, p *Policy, v string) { p.Breaker.OpenShare = decimal(t, v) },
+	"open-share":   func(t *testing.T, p *Policy, v string) { p.Breaker.OpenShare = fraction(t, v) },
 	"probes":       func(t *testing.T, p *Policy, v string) { p.Breaker.Probes = number(t, v) },
-	"ramp-step":    func(t *testing.T, p *Policy, v string) { p.Breaker.RampStep = decimal(t, v) },
+	"ramp-step":    func(t *testing.T, p *Policy, v string) { p.Breaker.RampStep = fraction(t, v) },
 	"ramp-every":   func(t *testing.T, p *Policy, v string) { p.Breaker.RampEvery = duration(t, v) },
 }
 

@@ -11,8 +11,8 @@ import (
 )
 
 var protectionKeys = map[string]policyKey{
-	"cpu":         func(t *testing.T, p *Policy, v string) { p.Protection.CPU = decimal(t, v) },
-	"memory":      func(t *testing.T, p *Policy, v string) { p.Protection.Memory = decimal(t, v) },
+	"cpu":         func(t *testing.T, p *Policy, v string) { p.Protection.CPU = fraction(t, v) },
+	"memory":      func(t *testing.T, p *Policy, v string) { p.Protection.Memory = fraction(t, v) },
 	"queue-delay": func(t *testing.T, p *Policy, v string) { p.Protection.QueueDelay = duration(t, v) },
 }
 

@@ -3,7 +3,6 @@ package resiliency
 import (
 	"errors"
 	"fmt"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -36,14 +35,6 @@ var retryKeys = map[string]policyKey{
 	"adaptive-timeout": func(t *testing.T, p *Policy, v string) {
 		p.AdaptiveTimeout = AdaptiveTimeout{Quantile: fraction(t, v), MinCalls: 4, Multiplier: 2}
 	},
-}
-
-func fraction(t *testing.T, s string) float64 {
-	f, err := strconv.ParseFloat(s, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
 }
 
 // rangesOf reads `500-599,429`.

@@ -255,10 +255,10 @@ func decimalOr0(t *testing.T, s string) float64 {
 	if s == "" {
 		return 0
 	}
-	return decimal(t, s)
+	return fraction(t, s)
 }
 
-func decimal(t *testing.T, s string) float64 {
+func fraction(t *testing.T, s string) float64 {
 	f, err := strconv.ParseFloat(s, 64)
 	if err != nil {
 		t.Fatal(err)
