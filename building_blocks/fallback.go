@@ -61,6 +61,9 @@ func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *cal
 		lane.Answered()
 		return marked(answer, "app"), nil
 	case rule.LastGood:
+		if !isRead(req) {
+			return resp, err
+		}
 		kept, age, ok := f.last.find(rule, requestKey(req))
 		if !ok {
 			return resp, err
@@ -106,9 +109,16 @@ func alsoFailed(err error, who string, other error) error {
 	return &own
 }
 
-// isRead reports whether the answer to req says something about the answer to the same request later.
+// isRead reports whether the answer to req says something about the answer to the same request later. A write that may be
+// repeated is none: an old answer to it would claim that it was done. Of calls without a verb only their callers know.
 func isRead(req *call.Request) bool {
-	return req.Verb == http.MethodGet || req.Verb == http.MethodHead || req.Idempotent
+	switch req.Verb {
+	case http.MethodGet, http.MethodHead:
+		return true
+	case "":
+		return req.Idempotent
+	}
+	return false
 }
 
 // key is a request, condensed.

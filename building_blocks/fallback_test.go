@@ -130,6 +130,18 @@ func TestFallbackAnswersReadsOfState(t *testing.T) {
 	wantReason(t, err, fault.BackendDown)
 }
 
+// TestOnlyReadsHaveLastGoodAnswers: an old answer to a write would claim that it was done.
+func TestOnlyReadsHaveLastGoodAnswers(t *testing.T) {
+	for verb, want := range map[string]bool{"GET": true, "HEAD": true, "": true, "PUT": false, "DELETE": false, "POST": false} {
+		if got := isRead(&call.Request{Verb: verb, Idempotent: true}); got != want {
+			t.Errorf("an idempotent %q is a read: %v", verb, got)
+		}
+	}
+	if isRead(&call.Request{}) {
+		t.Error("a call without a verb that is not idempotent is a read")
+	}
+}
+
 func TestLastGoodIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g lastGood[string]
