@@ -795,8 +795,10 @@ type LaneStatus struct {
 	RestLatency *durationpb.Duration `protobuf:"bytes,23,opt,name=rest_latency,json=restLatency,proto3" json:"rest_latency,omitempty"`
 	// Share of the calls that overload protection sheds now, 0 to 1.
 	Shedding float64 `protobuf:"fixed64,24,opt,name=shedding,proto3" json:"shedding,omitempty"`
-	// How loaded the container, or the machine, was when the lane was last told, 0 to 1; lanes that protect nothing are not.
-	Cpu           float64 `protobuf:"fixed64,25,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Share of the CPU of the container, or the machine, that was in use when the lane was last told, 0 to 1. Lanes that
+	// protect neither CPU nor memory are not told.
+	Cpu float64 `protobuf:"fixed64,25,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// Share of the memory that was in use then, 0 to 1.
 	Memory        float64 `protobuf:"fixed64,26,opt,name=memory,proto3" json:"memory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
