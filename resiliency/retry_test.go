@@ -26,6 +26,15 @@ var retryKeys = map[string]policyKey{
 			p.Retry.On.Reasons = append(p.Retry.On.Reasons, fault.Reason(reason))
 		}
 	},
+	"on-kinds": func(t *testing.T, p *Policy, v string) {
+		for _, name := range strings.Split(v, ",") {
+			kind, ok := fault.KindNamed(name)
+			if !ok {
+				t.Fatalf("no such kind: %s", name)
+			}
+			p.Retry.On.Kinds = append(p.Retry.On.Kinds, kind)
+		}
+	},
 	"budget": func(t *testing.T, p *Policy, v string) {
 		share, perSecond, _ := strings.Cut(v, "+")
 		p.Retry.Budget = Budget{Share: fraction(t, share), PerSecond: fraction(t, perSecond)}
