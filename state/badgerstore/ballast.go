@@ -72,20 +72,27 @@ func (s *store) fill() {
 }
 
 // collect wins back the space of values that are gone: as they are written, and each minute in which something was.
+// Badger knows of them once it has compacted, which may be a while after the memtable was filled: so it looks again soon,
+// and then ever less often.
 func (s *store) collect() {
-	ticker := time.NewTicker(time.Minute)
-	defer ticker.Stop()
+	const soon, rarely = time.Second, time.Minute
+	wait := rarely
+	again := time.NewTimer(wait)
+	defer again.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-s.ballast.filled:
+			wait = soon
 			s.collectOnce()
-		case <-ticker.C:
-			if s.ballast.written.Swap(false) {
+		case <-again.C:
+			if wait < rarely || s.ballast.written.Swap(false) {
 				s.collectOnce()
 			}
+			wait = min(2*wait, rarely)
 		}
+		again.Reset(wait)
 	}
 }
 
