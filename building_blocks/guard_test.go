@@ -46,12 +46,12 @@ func operationLanes(t *testing.T, b *Blocks) (names []string) {
 
 const lateRule = `
   policies:
-    timeouts: {short: 30ms}
+    timeouts: {bound: 30s}
     concurrency: {one: {maxInFlight: 1}}
   targets:
     app:
       operations:
-        /late/*: {timeout: short}
+        /late/*: {timeout: bound}
         /single: {concurrency: one}
 `
 
@@ -65,7 +65,7 @@ func TestARuleIsForItsOperationsAlone(t *testing.T) {
 			return nil, ctx.Err()
 		}
 	}}, 0)
-	b.SetRules(rules(t, lateRule))
+	b.SetRules(rules(t, strings.ReplaceAll(lateRule, "30s", "300ms")))
 
 	_, err := b.App.ServeCall(t.Context(), &call.Request{App: "orders", Method: "late/night"})
 	wantReason(t, err, fault.AttemptTimeout)
@@ -104,10 +104,9 @@ func TestAFailureTellsTheLaneItIsOf(t *testing.T) {
 // Rules come, change and go while calls run: none fails, and the lanes of rules that went are gone.
 func TestNewRulesDropNoCall(t *testing.T) {
 	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
-	patient := strings.ReplaceAll(lateRule, "30ms", "30s")
 	sets := []*governance.Rules{
-		rules(t, patient), nil,
-		rules(t, strings.ReplaceAll(patient, "maxInFlight: 1", "maxInFlight: 100, maxQueue: 1000")),
+		rules(t, lateRule), nil,
+		rules(t, strings.ReplaceAll(lateRule, "maxInFlight: 1", "maxInFlight: 100, maxQueue: 1000")),
 		rules(t, "  policies: {concurrency: {many: {maxInFlight: 64, maxQueue: 64}}}\n  targets: {app: {concurrency: many, operations: {late/*: {concurrency: many}}}}\n"),
 	}
 	done := make(chan struct{})
