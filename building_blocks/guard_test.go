@@ -150,12 +150,12 @@ func TestALaneOfARuleThatStaysKeepsWhatItKnows(t *testing.T) {
 		return r.Lane
 	}
 	before := late()
-	b.SetRules(rules(t, strings.ReplaceAll(lateRule, "30ms", "40ms")))
+	b.SetRules(rules(t, strings.ReplaceAll(lateRule, "30s", "40s")))
 	after := late()
 	if before != after {
 		t.Error("the lane was made anew")
 	}
-	eventually(t, "the new policy is in force", func() bool { return after.Policy().AttemptTimeout == 40*time.Millisecond })
+	eventually(t, "the new policy is in force", func() bool { return after.Policy().AttemptTimeout == 40*time.Second })
 	if lanes := operationLanes(t, b); len(lanes) != 2 {
 		t.Errorf("got %v", lanes)
 	}
