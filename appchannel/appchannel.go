@@ -7,9 +7,11 @@ package appchannel
 
 import (
 	"context"
+	"reflect"
 	"time"
 
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/routing"
 )
 
 // Channel delivers work to the app. All methods may be called concurrently and answer when ctx ends at the latest.
@@ -44,6 +46,10 @@ type Event struct {
 	Envelope []byte
 	// Delivery is 1 at the first delivery to the group.
 	Delivery int
+	// Raw says that the subscriber asked for payloads as they are stored.
+	Raw bool
+	// Bulk allows to hand the event over together with others of the same subscription; nil does not.
+	Bulk *Bulk
 }
 
 // Verdict is what the app says about an event.
@@ -77,4 +83,28 @@ type Subscription struct {
 	AckWait time.Duration
 	// Raw delivers payloads as they are stored; OnlyNew starts a new group at what comes from now on.
 	Raw, OnlyNew bool
+	// Routes lead events by their content, in order; what none leads anywhere goes to Route, or where that is empty nowhere.
+	// With no Routes all goes to Route.
+	Routes []routing.Route
+	// Bulk asks for several events at once; nil for one at a time.
+	Bulk *Bulk
+	// Metadata is what the subscription was asked for with, for people and for Dapr's metadata API.
+	Metadata map[string]string
+	// Declared says that a manifest asks, not the app.
+	Declared bool
+}
+
+// Bulk bounds what is handed over at once: at most Most events, and none waits longer than Wait for the others.
+type Bulk struct {
+	Most int
+	Wait time.Duration
+}
+
+// Equal says whether s and o ask for the same.
+func (s Subscription) Equal(o Subscription) bool {
+	if !routing.Equal(s.Routes, o.Routes) {
+		return false
+	}
+	s.Routes, o.Routes = nil, nil
+	return reflect.DeepEqual(s, o)
 }

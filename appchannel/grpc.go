@@ -4,13 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
-	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
@@ -26,75 +22,22 @@ import (
 // GRPC is the Channel to an app that implements sidecast.v1.AppCallback on a port. The deadline is the RPC's; traceparent,
 // tracestate, baggage and `sidecast-caller` are its metadata, all other header fields are in the message.
 type GRPC struct {
-	port   *port
-	conn   *grpc.ClientConn
+	*grpcPort
 	app    sidecastv1.AppCallbackClient
 	health healthv1.HealthClient
-
-	unwatch context.CancelFunc
-	watched chan struct{}
 }
 
 var _ Channel = (*GRPC)(nil)
 
-// envelope is what a message may be larger than the body in it.
-const envelope = 1 << 20
-
 // OpenGRPC starts to watch for the app. Close it.
 func OpenGRPC(c Callback) (*GRPC, error) {
-	c = c.withDefaults()
-	conn, err := grpc.NewClient("passthrough:///"+c.Address,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address) }),
-		grpc.WithNoProxy(),
-		grpc.WithDisableRetry(), // attempts are the lane's
-		grpc.WithDisableServiceConfig(),
-		grpc.WithIdleTimeout(0),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: firstPoll, Multiplier: 2, Jitter: 0.2, MaxDelay: lastPoll},
-			MinConnectTimeout: lastPoll,
-		}),
-		grpc.WithDefaultCallOptions(
-			grpc.MaxCallRecvMsgSize(int(c.MaxBody)+envelope), grpc.MaxCallSendMsgSize(int(c.MaxBody)+envelope)),
-	)
+	base, err := newGRPCPort(c)
 	if err != nil {
-		return nil, fault.E("app over grpc: "+c.Address, fault.Invalid, fault.BadRequest, err)
+		return nil, err
 	}
-	g := &GRPC{conn: conn, app: sidecastv1.NewAppCallbackClient(conn), health: healthv1.NewHealthClient(conn)}
-	g.port = openPort(c, "app over grpc", g.healthy, g.connect)
-	watching, stop := context.WithCancel(context.Background())
-	g.unwatch, g.watched = stop, make(chan struct{})
-	go func() {
-		defer close(g.watched)
-		g.watch(watching)
-	}()
+	g := &GRPC{grpcPort: base, app: sidecastv1.NewAppCallbackClient(base.conn), health: healthv1.NewHealthClient(base.conn)}
+	base.start(g.healthy)
 	return g, nil
-}
-
-// watch tells the port when the connection breaks: the app may have restarted with other subscriptions.
-func (g *GRPC) watch(ctx context.Context) {
-	last := g.conn.GetState()
-	for g.conn.WaitForStateChange(ctx, last) {
-		if last == connectivity.Ready {
-			g.port.lost()
-		}
-		last = g.conn.GetState()
-	}
-}
-
-// Kind is `grpc`.
-func (g *GRPC) Kind() string { return "grpc" }
-
-// Ready is nil when the app's port takes connections and its health check, if there is one, passes.
-func (g *GRPC) Ready() error { return g.port.Ready() }
-
-// Close lets running calls end, then the connection.
-func (g *GRPC) Close(ctx context.Context) error {
-	return g.port.close(ctx, func() {
-		g.unwatch()
-		<-g.watched
-		g.conn.Close()
-	})
 }
 
 // Invoke makes one OnInvoke.
@@ -249,23 +192,6 @@ func (g *GRPC) outgoing(ctx context.Context, caller string, header call.Header) 
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
-// failed turns the status of an RPC into a fault. An RPC without a peer never got a connection: nothing was sent.
-func (g *GRPC) failed(ctx context.Context, op string, from *peer.Peer, err error) error {
-	s, _ := status.FromError(err)
-	switch {
-	case ctx.Err() != nil:
-		return fault.FromContext(op, ctx, "the app's answer")
-	case s.Code() == codes.Unavailable && from != nil && from.Addr == nil:
-		g.port.lost()
-		return fault.New(op, fault.AppUnreachable, "the app's port %s took no connection: %s", g.port.Address, s.Message())
-	case s.Code() == codes.Unavailable && len(s.Details()) == 0:
-		return fault.New(op, fault.InstanceLost, "the app answered UNAVAILABLE, or its connection broke: %s", s.Message())
-	case s.Code() == codes.Unimplemented && len(s.Details()) == 0:
-		return fault.New(op, fault.NotSupported, "the app does not implement sidecast.v1.AppCallback: %s", s.Message())
-	}
-	return fromApp(op, faultgrpc.From(err))
-}
-
 // healthy is one health check. An app that answers but has no health service is healthy.
 func (g *GRPC) healthy(ctx context.Context) error {
 	answer, err := g.health.Check(ctx, &healthv1.HealthCheckRequest{}, grpc.WaitForReady(true))
@@ -278,17 +204,6 @@ func (g *GRPC) healthy(ctx context.Context) error {
 		return fault.New("app over grpc: health", fault.AppUnhealthy, "the app answered %s", answer.GetStatus())
 	}
 	return nil
-}
-
-// connect ends a pause between attempts to connect, and waits for the connection: until then gRPC fails calls at once.
-func (g *GRPC) connect(ctx context.Context) {
-	g.conn.ResetConnectBackoff()
-	g.conn.Connect()
-	for state := g.conn.GetState(); state != connectivity.Ready && state != connectivity.Shutdown; state = g.conn.GetState() {
-		if !g.conn.WaitForStateChange(ctx, state) {
-			return
-		}
-	}
 }
 
 // Subscriptions asks the app each time it becomes ready.

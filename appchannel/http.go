@@ -3,6 +3,7 @@ package appchannel
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -27,6 +28,8 @@ type HTTP struct {
 	port      *port
 	transport *http.Transport
 	conns     connections
+	scheme    string
+	bulks     bulks
 }
 
 var _ Channel = (*HTTP)(nil)
@@ -38,7 +41,7 @@ const idleTimeout = 1500 * time.Millisecond
 // OpenHTTP starts to watch for the app. Close it.
 func OpenHTTP(c Callback) *HTTP {
 	c = c.withDefaults()
-	h := &HTTP{}
+	h := &HTTP{scheme: "http"}
 	h.transport = &http.Transport{
 		DialContext:           h.conns.dial,
 		MaxIdleConns:          c.Concurrency,
@@ -48,6 +51,15 @@ func OpenHTTP(c Callback) *HTTP {
 		ExpectContinueTimeout: time.Second,
 		ReadBufferSize:        16 << 10,
 		WriteBufferSize:       16 << 10,
+	}
+	if c.TLS {
+		h.scheme = "https"
+		h.transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // the app beside us: its certificate names other hosts
+		h.transport.ForceAttemptHTTP2 = true
+	}
+	if c.H2C {
+		h.transport.Protocols = new(http.Protocols)
+		h.transport.Protocols.SetUnencryptedHTTP2(true)
 	}
 	h.port = openPort(c, "app over http", h.healthy, func(context.Context) {})
 	return h
@@ -195,7 +207,9 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 		if closer, ok := body.(io.ReadCloser); ok {
 			r.Body = closer
 		}
-		r.Header["Content-Type"] = []string{"application/octet-stream"}
+		if !h.port.Dapr {
+			r.Header["Content-Type"] = []string{"application/octet-stream"}
+		}
 	}
 	if err := addFields(op, r.Header, req.Header); err != nil {
 		return nil, err
@@ -205,6 +219,11 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 	}
 	if req.Caller != "" {
 		r.Header["Sidecast-Caller"] = []string{req.Caller}
+		r.Header["Dapr-Caller-App-Id"] = []string{req.Caller}
+		r.Header["Dapr-Callee-App-Id"] = []string{req.App}
+		if h.port.Namespace != "" {
+			r.Header["Dapr-Caller-Namespace"] = []string{h.port.Namespace}
+		}
 	}
 	h.sign(r.Header)
 	if _, ok := r.Header["User-Agent"]; !ok {
@@ -217,7 +236,7 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 func (h *HTTP) url(path string) *url.URL {
 	raw := escaped("/" + strings.TrimPrefix(path, "/"))
 	plain, _ := url.PathUnescape(raw) // what is escaped can be unescaped
-	return &url.URL{Scheme: "http", Host: h.port.Address, Path: plain, RawPath: raw}
+	return &url.URL{Scheme: h.scheme, Host: h.port.Address, Path: plain, RawPath: raw}
 }
 
 // sign lets the app know its sidecar.

@@ -2,8 +2,10 @@ package appchannel
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/routing"
 )
 
 // maxControl bounds the answers that the channel itself reads: outcomes, lists of subscriptions.
@@ -20,8 +23,19 @@ const maxControl = 1 << 20
 func (h *HTTP) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	route := needOf(event).name
 	op := "deliver " + route
+	if event.Bulk != nil && h.port.Dapr {
+		return h.bulks.deliver(ctx, event, h.deliverBulk)
+	}
 	req := &call.Request{Method: route, ContentType: event.ContentType, Header: event.Header, Body: event.Data}
-	if event.Envelope != nil {
+	switch {
+	case h.port.Dapr:
+		envelope, err := daprEnvelope(event)
+		if err != nil {
+			return Outcome{}, fault.E(op, fault.Internal, fault.Defect, err)
+		}
+		req.ContentType, req.Body = "application/cloudevents+json", envelope
+		req.Header = append(traceOf(event.Header), call.Field{Key: "pubsubname", Value: event.PubSub})
+	case event.Envelope != nil:
 		req.ContentType, req.Body, req.Header = "application/cloudevents+json", event.Envelope, traceOf(event.Header)
 	}
 	r, err := h.request(op, req, bytes.NewReader(req.Body), int64(len(req.Body)))
@@ -87,11 +101,18 @@ func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome 
 
 // Subscriptions asks the app each time it becomes ready.
 func (h *HTTP) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
+	if h.port.NoSubscribe {
+		<-ctx.Done()
+		return nil
+	}
 	return h.port.subscriptions(ctx, changed, h.listSubscriptions)
 }
 
 // listSubscriptions reads both lists an app may have. One that is not there is empty.
 func (h *HTTP) listSubscriptions(ctx context.Context) ([]Subscription, error) {
+	if h.port.Dapr {
+		return h.list(ctx, "dapr/subscribe", h.daprSubscriptions)
+	}
 	own, err := h.list(ctx, "sidecast/subscriptions", ownSubscriptions)
 	if err != nil {
 		return nil, err
@@ -134,7 +155,11 @@ func (h *HTTP) get(ctx context.Context, path string) (int, []byte, error) {
 // healthy is one health check.
 func (h *HTTP) healthy(ctx context.Context) error {
 	status, _, err := h.get(ctx, h.port.Health.Path)
-	if err == nil && status >= 400 {
+	most := 399
+	if h.port.Dapr {
+		most = 299
+	}
+	if err == nil && (status < 200 || status > most) {
 		err = fault.New("app over http: GET "+h.port.Health.Path, fault.AppUnhealthy, "the app answered %d", status)
 	}
 	return err
@@ -171,8 +196,8 @@ func ownSubscriptions(body []byte) ([]Subscription, error) {
 	return all, nil
 }
 
-// daprSubscriptions reads the answer of /dapr/subscribe, in both of its versions. Rules that route by content are not
-// supported: their default route takes all events.
+// daprSubscriptions reads the answer of /dapr/subscribe, in both of its versions. A subscription with a rule that is no
+// expression is left out: the others are not at fault.
 func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
 	var list []struct {
 		PubSubName, Topic, Route, DeadLetterTopic string
@@ -180,7 +205,14 @@ func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
 			Default string
 			Rules   []struct{ Match, Path string }
 		}
+		BulkSubscribe struct {
+			Enabled                              bool
+			MaxMessagesCount, MaxAwaitDurationMs int
+		}
 		Metadata map[string]string
+	}
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, nil
 	}
 	if err := json.Unmarshal(body, &list); err != nil {
 		return nil, err
@@ -190,15 +222,24 @@ func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
 		if s.Topic == "" {
 			return nil, fault.New("app over http", fault.AppAnswer, "a subscription names no topic")
 		}
-		route := s.Route
-		if route == "" {
-			route = s.Routes.Default
+		sub := Subscription{
+			PubSub: s.PubSubName, Topic: s.Topic, Route: cmp.Or(s.Routes.Default, s.Route), DeadLetterTopic: s.DeadLetterTopic, Metadata: s.Metadata,
 		}
-		if len(s.Routes.Rules) > 0 {
-			h.port.Log.Warn("routing rules of a subscription are not supported; the default route takes all", "topic", s.Topic, "route", route)
+		sub.Raw, _ = strconv.ParseBool(s.Metadata["rawPayload"])
+		var wrong error
+		for _, r := range s.Routes.Rules {
+			rule, err := routing.Compile(r.Match)
+			wrong = errors.Join(wrong, err)
+			sub.Routes = append(sub.Routes, routing.Route{Rule: rule, Path: r.Path})
 		}
-		raw, _ := strconv.ParseBool(s.Metadata["rawPayload"])
-		all = append(all, Subscription{PubSub: s.PubSubName, Topic: s.Topic, Route: route, DeadLetterTopic: s.DeadLetterTopic, Raw: raw})
+		if wrong != nil {
+			h.port.Log.Error("a subscription of the app is not valid and is ignored", "topic", s.Topic, "error", wrong)
+			continue
+		}
+		if s.BulkSubscribe.Enabled {
+			sub.Bulk = &Bulk{s.BulkSubscribe.MaxMessagesCount, time.Duration(s.BulkSubscribe.MaxAwaitDurationMs) * time.Millisecond}
+		}
+		all = append(all, sub)
 	}
 	return all, nil
 }

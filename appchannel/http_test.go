@@ -18,6 +18,7 @@ import (
 	"github.com/sidecast/sidecast/appchannel/appchanneltest"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/routing"
 )
 
 // httpApp is an App behind plain HTTP.
@@ -297,8 +298,11 @@ func TestHTTPSubscriptions(t *testing.T) {
 			want: []appchannel.Subscription{{PubSub: "bus", Topic: "a", Route: "on-a", Group: "g", DeadLetterTopic: "d", MaxDeliveries: 4, AckWait: 5 * time.Second, Raw: true, OnlyNew: true}},
 		},
 		"dapr": {
-			dapr: `[{"pubsubname":"bus","topic":"a","route":"/a"},{"pubsubname":"bus","topic":"b","routes":{"rules":[{"match":"x","path":"/y"}],"default":"/b"},"metadata":{"rawPayload":"true"},"deadLetterTopic":"d"}]`,
-			want: []appchannel.Subscription{{PubSub: "bus", Topic: "a", Route: "/a"}, {PubSub: "bus", Topic: "b", Route: "/b", Raw: true, DeadLetterTopic: "d"}},
+			dapr: `[{"pubsubname":"bus","topic":"a","route":"/a"},{"pubsubname":"bus","topic":"b","routes":{"rules":[{"match":"event.type == \"y\"","path":"/y"}],"default":"/b"},"metadata":{"rawPayload":"true"},"deadLetterTopic":"d","bulkSubscribe":{"enabled":true,"maxMessagesCount":7,"maxAwaitDurationMs":20}},{"pubsubname":"bus","topic":"c","routes":{"rules":[{"match":"event.","path":"/y"}]}}]`,
+			want: []appchannel.Subscription{{PubSub: "bus", Topic: "a", Route: "/a"}, {
+				PubSub: "bus", Topic: "b", Route: "/b", Raw: true, DeadLetterTopic: "d", Bulk: &appchannel.Bulk{Most: 7, Wait: 20 * time.Millisecond},
+				Metadata: map[string]string{"rawPayload": "true"}, Routes: []routing.Route{{Rule: rule(t, `event.type == "y"`), Path: "/y"}},
+			}},
 		},
 		"both, and a page": {own: "<html>", dapr: `[{"pubsubname":"bus","topic":"a"}]`, want: []appchannel.Subscription{{PubSub: "bus", Topic: "a"}}},
 		"no topic":         {own: `[{"pubsub":"bus"}]`},
@@ -321,11 +325,20 @@ func TestHTTPSubscriptions(t *testing.T) {
 			defer cancel()
 			var got []appchannel.Subscription
 			err := channel.Subscriptions(ctx, func(list []appchannel.Subscription) { got = list; cancel() })
-			if err != nil || !slices.Equal(got, test.want) {
+			if err != nil || !slices.EqualFunc(got, test.want, appchannel.Subscription.Equal) {
 				t.Errorf("got %+v, want %+v: %v", got, test.want, err)
 			}
 		})
 	}
+}
+
+func rule(t *testing.T, text string) routing.Rule {
+	t.Helper()
+	r, err := routing.Compile(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 func TestHTTPReadiness(t *testing.T) {

@@ -93,7 +93,7 @@ func (h *Hub) Subscriptions(ctx context.Context, changed func([]Subscription)) e
 		}
 		next := h.changed
 		h.mu.Unlock()
-		if now = merge(now); first || !slices.Equal(now, last) {
+		if now = merge(now); first || !slices.EqualFunc(now, last, Subscription.Equal) {
 			changed(now)
 			last = now
 		}

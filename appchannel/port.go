@@ -23,6 +23,15 @@ type Callback struct {
 	// Token is sent with every call as `sidecast-api-token` and `dapr-api-token`, so that the app knows its sidecar; may be
 	// empty.
 	Token string
+	// TLS says that the port speaks TLS, whatever its certificate says; H2C that it speaks HTTP/2 without TLS, over HTTP only.
+	TLS, H2C bool
+	// Dapr speaks to the app as Dapr's sidecar does: events that are no CloudEvents are wrapped into one, only /dapr/subscribe
+	// is asked, only a 2xx passes a health check, and no content type is made up.
+	Dapr bool
+	// AppID and Namespace are the app's own, for the headers that tell it who calls whom.
+	AppID, Namespace string
+	// NoSubscribe leaves the app unasked what it subscribes to.
+	NoSubscribe bool
 	// Health is how the app is watched.
 	Health Health
 	// OnReady is called when the app starts (nil) and stops (why) taking work, one call at a time; may be nil.

@@ -67,14 +67,11 @@ func (p *PubSub) follow(ctx context.Context, wanted []appchannel.Subscription) {
 			if sub.PubSub == "" {
 				sub.PubSub = defaultPubSub
 			}
-			if sub.Group == "" {
-				sub.Group = p.self.AppID
-			}
 			all[subscriptionKey{sub.PubSub, sub.Topic, sub.Group}] = sub
 		}
 	}
 	for key, c := range p.active {
-		if sub, ok := all[key]; !ok || sub != c.sub {
+		if sub, ok := all[key]; !ok || !sub.Equal(c.sub) {
 			delete(p.active, key)
 			p.leaving.Go(func() { _ = c.worker.Stop(p.working) })
 		}
@@ -134,6 +131,19 @@ func (p *PubSub) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// SubscribeStream is Subscribe for a stream that the app has opened: it is shown among the app's subscriptions.
+func (p *PubSub) SubscribeStream(ctx context.Context, sub appchannel.Subscription, sink Sink, opened func(group string)) error {
+	p.mu.Lock()
+	p.streams[&sub] = struct{}{}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.streams, &sub)
+	}()
+	return p.Subscribe(ctx, sub, sink, opened)
+}
+
 // SubscriptionStatus is one subscription of the app and how it does.
 type SubscriptionStatus struct {
 	Subscription appchannel.Subscription
@@ -141,6 +151,8 @@ type SubscriptionStatus struct {
 	State string
 	// InFlight is how many events the app works on.
 	InFlight int
+	// Streaming says that a stream of the app's takes the events.
+	Streaming bool
 }
 
 // Subscriptions tells how the subscriptions of the app do, in the order of component and topic.
@@ -154,6 +166,9 @@ func (p *PubSub) Subscriptions() []SubscriptionStatus {
 			status.State = *state
 		}
 		all = append(all, status)
+	}
+	for sub := range p.streams {
+		all = append(all, SubscriptionStatus{Subscription: *sub, State: "active", Streaming: true})
 	}
 	slices.SortFunc(all, func(a, b SubscriptionStatus) int {
 		return cmp.Or(cmp.Compare(a.Subscription.PubSub, b.Subscription.PubSub), cmp.Compare(a.Subscription.Topic, b.Subscription.Topic),

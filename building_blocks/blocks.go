@@ -38,6 +38,9 @@ type Deps struct {
 	AppMaxConcurrency int
 	// Rules are what documents say about resiliency; nil says nothing. SetRules replaces them.
 	Rules *governance.Rules
+	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
+	// say; 0 means 5. What a retry policy makes of one delivery counts once.
+	MaxDeliveries int
 	// Shutdown asks the process to drain and end.
 	Shutdown func()
 }

@@ -2,13 +2,16 @@ package blocks
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
+	"maps"
 	"mime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/cloudevents/sdk-go/v2/event"
-	"github.com/cloudevents/sdk-go/v2/types"
 	"github.com/google/uuid"
 
 	"github.com/sidecast/sidecast/appchannel"
@@ -25,6 +28,8 @@ const (
 	defaultType   = "dev.sidecast.event"
 	attributePart = "cloudevent." // metadata keys that replace an attribute of the envelope
 	keyExtension  = "partitionkey"
+	// expirationExtension is Dapr's: when the event is to be dropped unhandled, in RFC 3339.
+	expirationExtension = "expiration"
 )
 
 // wrap makes the message that a broker stores for a draft: a CloudEvent, or the bare payload when it is raw.
@@ -37,6 +42,12 @@ func wrap(self Self, component, topic string, draft *Draft) (pubsub.Message, err
 		}
 		m.Data, m.ContentType, m.Header = draft.Data, orBinary(draft.ContentType), draft.Header.Map()
 		return m, nil
+	}
+	if draft.Wrap != nil {
+		var err error
+		m.ID, m.Data, err = draft.Wrap(draft.Header)
+		m.ContentType = CloudEventJSON
+		return m, err
 	}
 	e, err := envelope(self, component, topic, draft)
 	if err != nil {
@@ -126,31 +137,94 @@ func unwrap(component, topic, route string, raw bool, d pubsub.Delivery) *appcha
 	m := d.Message()
 	seen := &appchannel.Event{
 		ID: m.ID, PubSub: component, Topic: topic, Route: route, Key: m.Key,
-		Time: d.Stored(), Delivery: d.Attempt(),
+		Time: d.Stored(), Delivery: d.Attempt(), Raw: raw,
 		ContentType: m.ContentType, Data: m.Data, Header: call.HeaderOf(m.Header),
 	}
 	if raw || mediaType(m.ContentType) != CloudEventJSON {
 		return seen
 	}
-	var e event.Event
-	if err := e.UnmarshalJSON(m.Data); err != nil {
+	var attributes map[string]json.RawMessage
+	if err := json.Unmarshal(m.Data, &attributes); err != nil || attributes == nil {
 		return seen // stored by someone else under the wrong media type: the app gets what there is
 	}
-	seen.ID, seen.Source, seen.Type, seen.Subject = e.ID(), e.Source(), e.Type(), e.Subject()
-	seen.ContentType, seen.Data, seen.Envelope = e.DataContentType(), e.Data(), m.Data
-	if !e.Time().IsZero() {
-		seen.Time = e.Time()
+	seen.Envelope = m.Data
+	open(seen, attributes)
+	return seen
+}
+
+// open reads the attributes of an envelope. It forgives what others have written against the specification: what is no text
+// where there should be one is left out.
+func open(seen *appchannel.Event, attributes map[string]json.RawMessage) {
+	text := func(name string) string {
+		var s string
+		_ = json.Unmarshal(attributes[name], &s)
+		return s
 	}
-	for name, value := range e.Extensions() {
+	seen.ID = cmp.Or(text("id"), seen.ID)
+	seen.Source, seen.Type, seen.Subject = text("source"), text("type"), text("subject")
+	seen.ContentType = text("datacontenttype")
+	if t, err := time.Parse(time.RFC3339Nano, text("time")); err == nil {
+		seen.Time = t
+	}
+	seen.Data = nil
+	if encoded, ok := attributes["data_base64"]; ok {
+		_ = json.Unmarshal(encoded, &seen.Data) // into bytes: from base64
+	} else if data, ok := attributes["data"]; ok {
+		seen.Data = dataOf(seen.ContentType, data)
+	}
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		switch name {
+		case "specversion", "id", "source", "type", "subject", "datacontenttype", "dataschema", "time", "data", "data_base64":
 		case "pubsubname", "topic", keyExtension: // fields of their own
 		default:
-			if text, err := types.Format(value); err == nil { // booleans and numbers come as text, as over HTTP
-				seen.Header.Add(name, text)
+			if value, ok := extension(attributes[name]); ok {
+				seen.Header.Add(name, value)
 			}
 		}
 	}
-	return seen
+}
+
+// dataOf is the payload that an envelope holds as JSON: text is a string in it unless its type is JSON (CloudEvents 1.0,
+// JSON event format, 3.1).
+func dataOf(contentType string, data json.RawMessage) []byte {
+	kind := mediaType(contentType)
+	if kind == "" || kind == "application/json" || strings.HasSuffix(kind, "+json") {
+		return data
+	}
+	var s string
+	if json.Unmarshal(data, &s) == nil {
+		return []byte(s)
+	}
+	return data
+}
+
+// extension is the text of an extension attribute: booleans and numbers come as text, as over HTTP.
+func extension(raw json.RawMessage) (string, bool) {
+	var value any
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.UseNumber()
+	if decoder.Decode(&value) != nil {
+		return "", false
+	}
+	switch v := value.(type) {
+	case string:
+		return v, v != ""
+	case bool:
+		return strconv.FormatBool(v), true
+	case json.Number:
+		return v.String(), true
+	}
+	return "", false
+}
+
+// expired says whether the publisher wanted the event to be gone by now.
+func expired(event *appchannel.Event) bool {
+	at := event.Header.Get(expirationExtension)
+	if at == "" || event.Envelope == nil {
+		return false
+	}
+	t, err := time.Parse(time.RFC3339, at)
+	return err == nil && t.Before(time.Now())
 }
 
 func mediaType(contentType string) string {

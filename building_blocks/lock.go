@@ -2,6 +2,7 @@ package blocks
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -48,6 +49,16 @@ type LockRequest struct {
 	Component, Name, Owner string
 	// TTL is the length of the lease, 0 for the default; Wait how long to wait in line, 0 not at all.
 	TTL, Wait time.Duration
+	// PerApp puts the component's key prefix, by default the app id, in front of Name, as Dapr does.
+	PerApp bool
+}
+
+// name is what the backend knows the lock by.
+func (r LockRequest) name(prefix string) string {
+	if !r.PerApp || prefix == "" {
+		return r.Name
+	}
+	return prefix + keySeparator + r.Name
 }
 
 // passage is what calls go through: a guard, or a lane without one.
@@ -58,7 +69,7 @@ type passage interface {
 func (l *Lock) lane(component string) passage { return l.lanes.of(component) }
 
 func (l *Lock) do(ctx context.Context, component, op string, lane func(name string) passage, idempotent bool,
-	work func(context.Context, lock.Locker) error) (err error) {
+	work func(context.Context, components.Use[lock.Locker]) error) (err error) {
 	use, err := l.components.Lock(ctx, component)
 	if err != nil {
 		return err
@@ -66,7 +77,7 @@ func (l *Lock) do(ctx context.Context, component, op string, lane func(name stri
 	defer use.Release()
 	defer l.metrics.Observe(telemetry.Op{Block: "lock", Target: use.Name, Name: op}, time.Now(), &err)
 	return lane(use.Name).Do(ctx, resiliency.Call{Op: op, Idempotent: idempotent},
-		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use.Backend) })
+		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use) })
 }
 
 // Acquire takes the lock, waiting in line for up to r.Wait. It fails with reason LOCK_HELD when the wait ends first.
@@ -81,8 +92,8 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 		return lease, fault.New("lock: acquire "+r.Name, fault.BadRequest, "wait is %s; it must not be negative", r.Wait)
 	}
 	if r.Wait == 0 {
-		err = l.do(ctx, r.Component, "acquire", l.lane, false, func(ctx context.Context, locker lock.Locker) error {
-			lease, err = locker.Acquire(ctx, r.Name, r.Owner, r.TTL, false)
+		err = l.do(ctx, r.Component, "acquire", l.lane, false, func(ctx context.Context, use components.Use[lock.Locker]) error {
+			lease, err = use.Backend.Acquire(ctx, r.name(use.KeyPrefix), r.Owner, r.TTL, false)
 			return err
 		})
 		return lease, err
@@ -90,8 +101,8 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 	bounded, cancel := context.WithTimeout(ctx, r.Wait)
 	defer cancel()
 	inLine := func(string) passage { return l.waiting }
-	err = l.do(bounded, r.Component, "wait", inLine, false, func(ctx context.Context, locker lock.Locker) error {
-		lease, err = locker.Acquire(ctx, r.Name, r.Owner, r.TTL, true)
+	err = l.do(bounded, r.Component, "wait", inLine, false, func(ctx context.Context, use components.Use[lock.Locker]) error {
+		lease, err = use.Backend.Acquire(ctx, r.name(use.KeyPrefix), r.Owner, r.TTL, true)
 		return err
 	})
 	if fault.KindOf(err) == fault.Timeout && ctx.Err() == nil {
@@ -102,8 +113,8 @@ func (l *Lock) Acquire(ctx context.Context, r LockRequest) (lease lock.Lease, er
 
 // Renew extends a lease to ttl from now; 0 keeps its length.
 func (l *Lock) Renew(ctx context.Context, component string, held lock.Lease, ttl time.Duration) (lease lock.Lease, err error) {
-	err = l.do(ctx, component, "renew", l.lane, true, func(ctx context.Context, locker lock.Locker) error {
-		lease, err = locker.Renew(ctx, held, ttl)
+	err = l.do(ctx, component, "renew", l.lane, true, func(ctx context.Context, use components.Use[lock.Locker]) error {
+		lease, err = use.Backend.Renew(ctx, held, ttl)
 		return err
 	})
 	return lease, err
@@ -111,10 +122,38 @@ func (l *Lock) Renew(ctx context.Context, component string, held lock.Lease, ttl
 
 // Release ends a lease.
 func (l *Lock) Release(ctx context.Context, component string, held lock.Lease) error {
-	return l.do(ctx, component, "release", l.lane, false, func(ctx context.Context, locker lock.Locker) error {
-		return locker.Release(ctx, held)
+	return l.do(ctx, component, "release", l.lane, false, func(ctx context.Context, use components.Use[lock.Locker]) error {
+		return use.Backend.Release(ctx, held)
 	})
 }
+
+// ReleaseOf ends whatever lease r's owner has of the lock. When it has none, it fails with reason LOCK_LOST and returns the
+// lease that another has, or nil when the lock is free.
+func (l *Lock) ReleaseOf(ctx context.Context, r LockRequest) (holder *lock.Lease, err error) {
+	err = l.do(ctx, r.Component, "release", l.lane, true, func(ctx context.Context, use components.Use[lock.Locker]) error {
+		var status lock.Status
+		err := use.Backend.Watch(ctx, r.name(use.KeyPrefix), func(s lock.Status) error {
+			status = s
+			return errSeen
+		})
+		if !errors.Is(err, errSeen) {
+			return err
+		}
+		holder = status.Lease
+		if holder == nil || holder.Owner != r.Owner {
+			return fault.New("lock: release "+r.Name, fault.LockLost, "%q holds no lease of the lock", r.Owner)
+		}
+		err = use.Backend.Release(ctx, *holder)
+		if fault.ReasonOf(err) == fault.LockLost {
+			holder = nil // it ran out just now
+		}
+		return err
+	})
+	return holder, err
+}
+
+// errSeen ends a watch that has told what there was to know.
+var errSeen = errors.New("seen")
 
 // Hold takes the lock, tells the lease to taken, and renews it until ctx ends; then it lets go. It returns nil when ctx
 // ended while the lock was held, and a fault with reason LOCK_LOST when the lease was lost first.

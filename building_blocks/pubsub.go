@@ -1,6 +1,7 @@
 package blocks
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -33,17 +34,20 @@ type PubSub struct {
 	components *components.Set
 	app        *App
 	credits    int
-	lanes      *componentLanes
-	deliveries *deliveryLanes
-	metrics    *telemetry.Metrics
-	tracer     *telemetry.Tracer
+	// maxDeliveries is that of subscriptions with a dead-letter topic which say none.
+	maxDeliveries int
+	lanes         *componentLanes
+	deliveries    *deliveryLanes
+	metrics       *telemetry.Metrics
+	tracer        *telemetry.Tracer
 
 	mu       sync.Mutex
 	declared []appchannel.Subscription        // by the manifests
 	wanted   []appchannel.Subscription        // by the app
 	active   map[subscriptionKey]*appConsumer // of the local app
-	watch    *actors.Worker                   // follows what the app wants
-	leaving  sync.WaitGroup                   // subscriptions that are being stopped
+	streams  map[*appchannel.Subscription]struct{}
+	watch    *actors.Worker // follows what the app wants
+	leaving  sync.WaitGroup // subscriptions that are being stopped
 	stopped  bool
 
 	working context.Context // of all deliveries
@@ -57,11 +61,13 @@ func newPubSub(d Deps, app *App, rules *rulebook) *PubSub {
 	}
 	working, cut := context.WithCancel(context.Background())
 	return &PubSub{
-		self: d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits,
+		maxDeliveries: cmp.Or(d.MaxDeliveries, defaultMaxDeliveries),
+		self:          d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits,
 		lanes:      &componentLanes{rules: rules, block: "pubsub", kind: governance.Pubsub},
 		deliveries: &deliveryLanes{rules: rules, lanes: map[string]*deliveryLane{}},
 		metrics:    d.Metrics, tracer: d.Tracer,
 		active:  map[subscriptionKey]*appConsumer{},
+		streams: map[*appchannel.Subscription]struct{}{},
 		working: working, cut: cut,
 	}
 }
@@ -76,6 +82,9 @@ type Draft struct {
 	Key   string
 	Delay time.Duration
 	Raw   bool
+	// Wrap makes the envelope in the block's place: a CloudEvent in JSON and its id, of the header with its traceparent. A
+	// front door whose clients know another form of it sets it.
+	Wrap func(call.Header) (id string, envelope []byte, err error)
 }
 
 // Published is what became of one draft.
@@ -116,6 +125,9 @@ func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []
 		return nil, err
 	}
 	defer use.Release()
+	if !use.Topics.Publish(topic) {
+		return nil, fault.New("publish "+topic, fault.TopicDenied, "topic %s is not allowed for app id %s", topic, p.self.AppID)
+	}
 	defer p.metrics.Observe(telemetry.Op{Block: "pubsub", Target: use.Name, Name: op}, time.Now(), &err)
 
 	results = make([]Published, len(drafts))

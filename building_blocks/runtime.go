@@ -30,6 +30,14 @@ type Description struct {
 	Subscriptions []SubscriptionStatus
 }
 
+// HasComponent says whether the block has a component of that name that the app may use, and whether it has any.
+func (r *Runtime) HasComponent(block components.Block, name string) (found, any bool) {
+	return r.deps.Components.Has(block, name)
+}
+
+// ComponentType is the type of the component of that name, or "" when the app has none.
+func (r *Runtime) ComponentType(name string) string { return r.deps.Components.Type(name) }
+
 // Describe tells who this sidecar is, what it has and whom it sees.
 func (r *Runtime) Describe() Description {
 	return Description{

@@ -1,6 +1,7 @@
 package blocks
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -18,6 +19,7 @@ import (
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/resiliency"
+	"github.com/sidecast/sidecast/routing"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -54,12 +56,6 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	if err := checkName("subscribe", "the topic", sub.Topic, maxTopic, fault.TopicInvalid); err != nil {
 		return err
 	}
-	if sub.Group == "" {
-		sub.Group = p.self.AppID
-	}
-	if err := checkName("subscribe "+sub.Topic, "the consumer group", sub.Group, maxName, fault.BadRequest); err != nil {
-		return err
-	}
 	if sub.DeadLetterTopic != "" { // or else it is found wrong when the first event has to go there
 		if err := checkName("subscribe "+sub.Topic, "the dead-letter topic", sub.DeadLetterTopic, maxTopic, fault.TopicInvalid); err != nil {
 			return err
@@ -77,7 +73,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "the dead-letter topic is the topic itself")
 	}
 	if sub.MaxDeliveries == 0 && sub.DeadLetterTopic != "" {
-		sub.MaxDeliveries = defaultMaxDeliveries
+		sub.MaxDeliveries = p.maxDeliveries
 	}
 	use, err := p.components.PubSub(ctx, sub.PubSub)
 	if err != nil {
@@ -85,6 +81,14 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	}
 	defer use.Release()
 	sub.PubSub = use.Name
+	sub.Group = cmp.Or(sub.Group, use.Topics.Group, p.self.AppID)
+	if err := checkName("subscribe "+sub.Topic, "the consumer group", sub.Group, maxName, fault.BadRequest); err != nil {
+		return err
+	}
+	if !use.Topics.Subscribe(sub.Topic) {
+		return fault.New("subscribe "+sub.Topic, fault.TopicDenied,
+			"subscription to topic '%s' on pubsub '%s' is not allowed", sub.Topic, sub.PubSub)
+	}
 	feed, err := use.Backend.Subscribe(ctx, sub.Topic, pubsub.Group{Name: sub.Group, AckWait: sub.AckWait, OnlyNew: sub.OnlyNew})
 	if err != nil {
 		return err
@@ -199,9 +203,16 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appc
 		}
 	}()
 	event = unwrap(c.sub.PubSub, c.sub.Topic, c.sub.Route, c.sub.Raw, d)
+	event.Bulk = c.sub.Bulk
+	if expired(event) {
+		return event, appchannel.Outcome{Verdict: appchannel.Drop, Reason: "the event has expired"}, nil
+	}
 	defer c.block.metrics.Observe(telemetry.Op{Block: "pubsub", Target: c.sub.PubSub, Name: "deliver"}, time.Now(), &err)
 	ctx, span := c.block.tracer.Start(ctx, "deliver "+c.sub.Topic, trace.SpanKindConsumer, &event.Header)
 	defer span.End(&err)
+	if event.Route, err = c.route(event); err != nil {
+		return event, outcome, err
+	}
 	what := resiliency.Call{Op: "deliver", Idempotent: true, Header: &event.Header}
 	err = c.lane.doAs(ctx, "", c.sub.Topic, what, func(ctx context.Context, _ actors.Grant) error {
 		if offered { // what the sink allowed is used up
@@ -225,6 +236,27 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appc
 
 // errAskedAgain makes a lane see that an app wants the event once more.
 var errAskedAgain = errors.New("the app asked for the event again")
+
+// route is where the event goes. One that no rule leads anywhere is the business of nobody here.
+func (c *consumer) route(event *appchannel.Event) (string, error) {
+	if len(c.sub.Routes) == 0 {
+		return c.sub.Route, nil
+	}
+	envelope := event.Envelope
+	if envelope == nil {
+		envelope = event.Data
+	}
+	path, ok, err := routing.Choose(c.sub.Routes, envelope)
+	switch {
+	case err != nil:
+		return "", fault.E("route "+c.sub.Topic, fault.Invalid, fault.EventInvalid, err)
+	case ok:
+		return path, nil
+	case c.sub.Route != "":
+		return c.sub.Route, nil
+	}
+	return "", fault.New("route "+c.sub.Topic, fault.RouteNotFound, "no rule of the subscription matches the event, and it has no default route")
+}
 
 // overdue tells whether d is beyond its last delivery: one that was cut off gets another, but not for ever.
 func (c *consumer) overdue(d pubsub.Delivery) bool {
@@ -271,7 +303,8 @@ func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchan
 		if after := fault.RetryAfter(failure); after > 0 {
 			outcome.Delay = after
 		}
-		if fault.ReasonOf(failure) == fault.HandlerNotFound {
+		switch fault.ReasonOf(failure) {
+		case fault.HandlerNotFound, fault.RouteNotFound:
 			outcome.Verdict = appchannel.Drop // the app will not grow one
 		}
 	}

@@ -129,6 +129,13 @@ func build[C any, B Backend](block Block, product, doc string, open func(context
 // Type is what a manifest says under spec.type: "state.badger".
 func (c Component) Type() string { return string(c.block) + "." + c.product }
 
+// As is the component under another product name: Dapr's, where it has one for the same thing.
+func (c Component) As(product string) Component {
+	c.product = product
+	c.schema.subject = c.Type()
+	return c
+}
+
 // Block is the block the component serves.
 func (c Component) Block() Block { return c.block }
 

@@ -16,8 +16,20 @@ var keyPrefixField = Field{
 	Doc: "What keys start with: appid, name (of the component), namespace (and the app id), none (keys are shared by all apps), or any other text as it is.",
 }
 
+// actorField is in most state stores of Dapr's apps.
+var actorField = Field{
+	Key: "actorStateStore", Type: "bool", index: -1,
+	Doc: "Whether Dapr's actors keep their state here. Accepted and without effect: there are no actors yet.",
+}
+
+// lockPrefixField is the same for locks, as far as Dapr's API goes.
+var lockPrefixField = Field{
+	Key: "keyPrefix", Type: "string", Default: "appid", index: -1,
+	Doc: "What the names of locks start with that Dapr's API asks for: appid, name (of the component), namespace (and the app id), none (they are shared by all apps), or any other text as it is. Names of the native API are as they are given.",
+}
+
 // commonFields are the keys that a block reads itself, for all its components.
-var commonFields = map[Block][]Field{StateBlock: {keyPrefixField}}
+var commonFields = map[Block][]Field{StateBlock: {keyPrefixField, actorField}, PubSubBlock: topicFields, LockBlock: {lockPrefixField}}
 
 // keyPrefix is what the keys of a state store start with, without the separator; "" means nothing.
 func keyPrefix(m Manifest, md metadata, host Host) (string, error) {

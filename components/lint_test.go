@@ -90,6 +90,7 @@ func TestLoad(t *testing.T) {
 	sub := SubscriptionManifest{
 		Name: "orders", Source: Source{File: file, Line: 42}, PubSub: "pubsub", Topic: "orders.placed", Group: "shipping", Route: "/orders",
 		DeadLetterTopic: "orders.dead", MaxDeliveries: 3, AckWait: 45 * time.Second, Raw: true, OnlyNew: true, Scopes: []string{"orders"},
+		Metadata: map[string]string{"ackWait": "45", "group": "shipping", "maxDeliveries": "3", "onlyNew": "true", "rawPayload": "true"},
 	}
 	if want := []SubscriptionManifest{sub}; !reflect.DeepEqual(docs.Subscriptions, want) {
 		t.Errorf("got  %+v\nwant %+v", docs.Subscriptions, want)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/routing"
 )
 
 // BuiltIn is the File of the Source of a component that no manifest names.
@@ -90,6 +91,12 @@ type SubscriptionManifest struct {
 	Source          Source
 	// PubSub is the component, Topic the topic, Group the consumer group ("" means the app id), Route the path or handler.
 	PubSub, Topic, Group, Route string
+	// Routes are the rules that lead events elsewhere than to Route, in order.
+	Routes []routing.Route
+	// Metadata is what the user wrote under spec.metadata.
+	Metadata map[string]string
+	// Bulk asks for several events at once; nil for one at a time.
+	Bulk *Bulk
 	// DeadLetterTopic takes what was dropped or delivered MaxDeliveries times in vain; "" means none.
 	DeadLetterTopic string
 	// MaxDeliveries is 0 for the default: 5 with a dead-letter topic, no limit without.
@@ -100,6 +107,12 @@ type SubscriptionManifest struct {
 	Raw, OnlyNew bool
 	// Scopes lists the apps that have the subscription; empty means all.
 	Scopes []string
+}
+
+// Bulk bounds what is delivered at once: at most Most events, 0 for the default, waiting for them at most Wait.
+type Bulk struct {
+	Most int
+	Wait time.Duration
 }
 
 // For says whether the subscription is meant for app in namespace.

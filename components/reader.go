@@ -138,7 +138,7 @@ func (r *reader) check(d *manifest.Document, c Component, m Manifest) {
 	for _, f := range c.schema.check(md) {
 		d.Add(f)
 	}
-	if v, ok := md.values[manifest.FoldKey(keyPrefixField.Key)]; ok && c.block == StateBlock && strings.Contains(v.text, keySeparator) {
+	if v, ok := md.values[manifest.FoldKey(keyPrefixField.Key)]; ok && (c.block == StateBlock || c.block == LockBlock) && strings.Contains(v.text, keySeparator) {
 		d.Fail(v.valueAt.Line, "spec.metadata."+v.key, "must not hold %q", keySeparator)
 	}
 }

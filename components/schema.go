@@ -252,7 +252,7 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 			continue
 		}
 		f := manifest.Unknown(s.subject+" has no such key", v.key, s.keys())
-		f.File, f.Line, f.Key = v.at.File, v.at.Line, "spec.metadata."+v.key
+		f.File, f.Line, f.Key, f.Unknown = v.at.File, v.at.Line, "spec.metadata."+v.key, true
 		findings = append(findings, f)
 	}
 	manifest.SortFindings(findings)

@@ -238,6 +238,28 @@ type Status struct {
 	Required bool
 }
 
+// Has says whether the block has a component of that name that the app may use, and whether it has any. It opens nothing.
+func (s *Set) Has(block Block, name string) (found, any bool) {
+	slots := s.current.Load().slots
+	if slot := slots[name]; slot != nil && slot.component.block == block && !slot.denied {
+		return true, true
+	}
+	for _, slot := range slots {
+		if slot.component.block == block && !slot.denied {
+			return false, true
+		}
+	}
+	return false, false
+}
+
+// Type is the type of the component of that name, or "" when the app may use none.
+func (s *Set) Type(name string) string {
+	if slot := s.current.Load().slots[name]; slot != nil && !slot.denied {
+		return slot.manifest.Type
+	}
+	return ""
+}
+
 // Statuses tells of all components that the app may use, by name.
 func (s *Set) Statuses() []Status {
 	var all []Status

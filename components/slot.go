@@ -33,6 +33,7 @@ var errRetired = errors.New("the component was replaced")
 // slot is one manifest's life in a Set: idle, opening, then ready or degraded, at last retired and gone. It opens one
 // backend successfully at most; a changed manifest gets a new slot.
 type slot struct {
+	topics    Topics // of a broker
 	set       *Set
 	manifest  Manifest
 	component Component
@@ -66,7 +67,7 @@ type slot struct {
 func (s *Set) newSlot(m Manifest, old *slot) *slot {
 	component, ok := s.known[m.Type]
 	n := &slot{
-		set: s, manifest: m, component: component, denied: !admits(m.Scopes, s.options.Host.AppID),
+		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host.AppID), denied: !admits(m.Scopes, s.options.Host.AppID),
 		gone: make(chan struct{}), unused: make(chan struct{}),
 	}
 	if !ok { // Load refuses such a manifest; one made by hand is refused here

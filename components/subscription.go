@@ -4,8 +4,8 @@ import (
 	"reflect"
 	"time"
 
-	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/routing"
 )
 
 // subscriptionKeys is what a Subscription may say under spec.metadata.
@@ -28,19 +28,20 @@ func (r *reader) subscription(d *manifest.Document, o *manifest.Object, source S
 	s.PubSub = spec.Need("pubsubname", "the pub/sub component")
 	s.Topic = spec.Need("topic", "the topic")
 	s.DeadLetterTopic = spec.Str("deadLetterTopic")
-	s.Route = route(spec, version)
+	s.Route, s.Routes = route(spec, version)
 	bulk := spec.Child("bulkSubscribe")
-	if bulk.Flag("enabled") {
-		d.Add(Finding{
-			Line: bulk.Line("enabled"), Key: bulk.At("enabled"), Severity: Error, Reason: fault.NotSupported,
-			Message: "bulk subscriptions are not supported yet: events come one by one, several at a time",
-		})
+	if most, wait := bulk.Count("maxMessagesCount"), bulk.Count("maxAwaitDurationMs"); bulk.Flag("enabled") {
+		s.Bulk = &Bulk{Most: most, Wait: time.Duration(wait) * time.Millisecond}
 	}
-	bulk.Ignored = []string{"maxMessagesCount", "maxAwaitDurationMs"}
 	bulk.Done()
 
 	var keys subscriptionKeys
-	for _, f := range subscriptionSchema.decode(plainMetadata(d, spec), reflect.ValueOf(&keys).Elem()) {
+	md := plainMetadata(d, spec)
+	s.Metadata = md.texts()
+	for _, f := range subscriptionSchema.decode(md, reflect.ValueOf(&keys).Elem()) {
+		if f.Unknown && version != sidecastV1 { // Dapr hands all keys to the broker, so its files may hold any
+			f.Severity = Warning
+		}
 		d.Add(f)
 	}
 	s.Group, s.MaxDeliveries, s.AckWait, s.Raw, s.OnlyNew = keys.Group, keys.MaxDeliveries, keys.AckWait, keys.RawPayload, keys.OnlyNew
@@ -49,24 +50,32 @@ func (r *reader) subscription(d *manifest.Document, o *manifest.Object, source S
 	r.docs.Subscriptions = append(r.docs.Subscriptions, s)
 }
 
-// route reads where events go: spec.route in v1alpha1, spec.routes.default in v2alpha1, either in Sidecast's own version.
-func route(spec *manifest.Object, version string) string {
+// route reads where events go: spec.route in v1alpha1, spec.routes in v2alpha1, either in Sidecast's own version.
+func route(spec *manifest.Object, version string) (string, []routing.Route) {
 	switch {
 	case version == daprV1Alpha1, version == sidecastV1 && spec.Node.Get("routes") == nil:
-		return spec.Need("route", "the path or handler that takes the events")
+		return spec.Need("route", "the path or handler that takes the events"), nil
 	case version == sidecastV1 && spec.Node.Get("route") != nil:
 		spec.Doc.Fail(spec.Line("route"), spec.At("route"), "contradicts routes: write one of them")
 		spec.Valid = append(spec.Valid, "route")
 	}
 	routes := spec.Child("routes")
 	defer routes.Done()
-	if rules := routes.List("rules"); len(rules) > 0 {
-		spec.Doc.Add(Finding{
-			Line: rules[0].Line, Key: routes.At("rules"), Severity: Error, Reason: fault.NotSupported,
-			Message: "routing rules are not supported yet: write routes.default, and choose in the handler",
-		})
+	var rules []routing.Route
+	for _, item := range routes.List("rules") {
+		o := spec.Doc.Object(item, routes.At("rules"))
+		text := o.Str("match")
+		rule, err := routing.Compile(text)
+		if err != nil {
+			spec.Doc.Fail(o.Line("match"), o.At("match"), "%v", err)
+		}
+		rules = append(rules, routing.Route{Rule: rule, Path: o.Need("path", "the path or handler that takes the events")})
+		o.Done()
 	}
-	return routes.Need("default", "the path or handler that takes the events")
+	if len(rules) > 0 {
+		return routes.Str("default"), rules
+	}
+	return routes.Need("default", "the path or handler that takes the events"), nil
 }
 
 // plainMetadata reads a Subscription's metadata, which is a mapping of keys to values.
@@ -80,6 +89,18 @@ func plainMetadata(d *manifest.Document, spec *manifest.Object) metadata {
 		}
 	}
 	return md
+}
+
+// texts is the metadata as it was written.
+func (m metadata) texts() map[string]string {
+	if len(m.values) == 0 {
+		return nil
+	}
+	all := make(map[string]string, len(m.values))
+	for _, v := range m.values {
+		all[v.key] = v.text
+	}
+	return all
 }
 
 // other checks the little that is known of documents of kinds that nobody reads.

@@ -15,8 +15,11 @@ type Use[T any] struct {
 	Backend T
 	// Name is the component's, Type its type.
 	Name, Type string
-	// KeyPrefix is what the keys of a state store start with, without a separator; "" means no prefix.
+	// KeyPrefix is what the keys of a state store start with, or the names of locks that keep apart by app; without a
+	// separator, "" means no prefix.
 	KeyPrefix string
+	// Topics says which topics of a broker the app may use.
+	Topics Topics
 
 	slot *slot
 }
@@ -49,7 +52,8 @@ func enter[T Backend](ctx context.Context, s *Set, block Block, name string) (Us
 		err := slot.enter(ctx)
 		if err == nil {
 			return Use[T]{
-				Backend: slot.backend.(T), Name: name, Type: slot.manifest.Type, KeyPrefix: slot.keyPrefix, slot: slot,
+				Backend: slot.backend.(T), Name: name, Type: slot.manifest.Type, KeyPrefix: slot.keyPrefix,
+				Topics: slot.topics, slot: slot,
 			}, nil
 		}
 		if !errors.Is(err, errRetired) {

@@ -82,6 +82,8 @@ const (
 	// Pub/sub.
 	TopicInvalid  Reason = "TOPIC_INVALID"
 	TopicFull     Reason = "TOPIC_FULL"
+	TopicDenied   Reason = "TOPIC_DENIED"
+	RouteNotFound Reason = "ROUTE_NOT_FOUND"
 	EventInvalid  Reason = "EVENT_INVALID"
 	DelayInvalid  Reason = "DELAY_INVALID"
 	EventRejected Reason = "EVENT_REJECTED"
@@ -179,6 +181,8 @@ var reasonTable = []Entry{
 
 	{TopicInvalid, Invalid, true, "The topic is empty or too long.", "Correct the topic."},
 	{TopicFull, Exhausted, true, "The topic holds as many messages or bytes that wait for its groups as it may.", "Consume or acknowledge them, or raise maxMessages or maxBytes."},
+	{TopicDenied, Denied, true, "The component's scopes do not let this app use the topic.", "Name the app in publishingScopes or subscriptionScopes, or the topic in allowedTopics."},
+	{RouteNotFound, NotFound, true, "No rule of the subscription leads the event anywhere.", "Add a default route if it should be handled."},
 	{EventInvalid, Invalid, true, "The event is not a valid CloudEvent.", "Correct the attribute that the message names, or publish raw."},
 	{DelayInvalid, Invalid, true, "The delay is negative or too long.", "Correct the delay."},
 	{EventRejected, Unavailable, false, "The handler asked for the event again later.", "Nothing; it is redelivered."},

@@ -35,6 +35,8 @@ type Finding struct {
 
 	// Reason of the finding as an error; "" means BAD_MANIFEST.
 	Reason fault.Reason
+	// Unknown says that the Key is none that its place has.
+	Unknown bool
 }
 
 // String is `file:line: key: message; did you mean "suggestion"?`.

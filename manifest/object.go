@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -149,6 +150,20 @@ func (o *Object) Flag(key string) bool {
 		o.Doc.Fail(p.Line, o.At(key), "%q %v", p.Value.Text, err)
 	}
 	return b
+}
+
+// Count is the number under key, or 0; it must not be negative.
+func (o *Object) Count(key string) int {
+	p, ok := o.Scalar(key)
+	if !ok {
+		return 0
+	}
+	n, err := strconv.Atoi(p.Value.Text)
+	if err != nil || n < 0 {
+		o.Doc.Fail(p.Line, o.At(key), "%q is not a whole number of 0 or more", p.Value.Text)
+		return 0
+	}
+	return n
 }
 
 // Duration is the time under key, or 0; it must be positive.

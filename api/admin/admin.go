@@ -28,7 +28,9 @@ type Options struct {
 	Token string
 	// Profiling serves /debug/pprof/.
 	Profiling bool
-	Log       *slog.Logger
+	// MetricsEverywhere answers every other path with the metrics, as daprd does.
+	MetricsEverywhere bool
+	Log               *slog.Logger
 }
 
 // Server is the door.
@@ -52,7 +54,11 @@ func New(o Options) *Server {
 		answer(w, http.StatusOK, o.Runtime.Tree(r.Context()))
 	})
 	mux.Handle("POST /lanes", newSteering(o))
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}))
+	metrics := promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{})
+	mux.Handle("GET /metrics", metrics)
+	if o.MetricsEverywhere {
+		mux.Handle("GET /", metrics)
+	}
 	if o.Profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -205,7 +205,7 @@ func testKill(t *testing.T, s *suite) {
 	wanted := func(listed appchannel.Subscription) bool {
 		want := s.app.Subscriptions()[0]
 		want.Route = listed.Route // some transports route by topic
-		return listed == want
+		return listed.Equal(want)
 	}
 	awaitList := func() {
 		t.Helper()

@@ -28,6 +28,9 @@ const tokenVariable = "SIDECAST_API_TOKEN"
 // appTokenVariable holds the token by which an app with a port knows its sidecar.
 const appTokenVariable = "APP_API_TOKEN"
 
+// defaultFabricPort is where the sidecars of a machine find their fabric.
+const defaultFabricPort = 4250
+
 // config is what one sidecar is told. Flags set it, each with a default that works on a laptop.
 type config struct {
 	AppID, Instance, Namespace string
@@ -39,9 +42,12 @@ type config struct {
 	AppHealthTimeout           time.Duration
 	AppHealthThreshold         int
 	AppMaxConcurrency          int
+	AppAddress                 string // "" is loopback
+	NoSubscribe                bool   // the app is not asked what it subscribes to
 
 	ListenAddress         string
 	GRPCPort, MetricsPort int
+	MetricsAddress        string // "" is ListenAddress
 	GRPCSocket            string
 	Resources             []string
 	DataDir               string
@@ -61,6 +67,7 @@ type config struct {
 
 	token   string
 	maxBody int64
+	dapr    *daprConfig // nil unless started as daprd
 }
 
 // flags declares every flag of the sidecar.
@@ -89,7 +96,7 @@ func (c *config) flags(f *pflag.FlagSet) {
 	_ = f.MarkHidden("exit-with-parent")
 
 	f.StringVar(&c.Fabric, "fabric", "", "URLs of a NATS cluster (nats://a,nats://b or tls://…); empty: the fabric embedded in this binary")
-	f.IntVar(&c.FabricPort, "fabric-port", 4250, "loopback port of the embedded fabric; 0: any free one, written to the data folder")
+	f.IntVar(&c.FabricPort, "fabric-port", defaultFabricPort, "loopback port of the embedded fabric; 0: any free one, written to the data folder")
 	f.BoolVar(&c.FabricGuest, "fabric-guest", false, "never host the embedded fabric, only join it")
 	_ = f.MarkHidden("fabric-guest")
 	f.StringVar(&c.FabricSync, "fabric-sync", "interval", "when the embedded fabric writes through to the disk: interval (acknowledged data survives the death of every process) or always (and power loss)")
@@ -120,7 +127,7 @@ func (c *config) complete() error {
 		return wrong("namespace", "%q is no namespace: the rules of --app-id hold", c.Namespace)
 	case c.Instance != "" && !appIDPattern.MatchString(c.Instance):
 		return wrong("instance", "%q is no instance name: the rules of --app-id hold", c.Instance)
-	case c.AppProtocol != "http" && c.AppProtocol != "grpc":
+	case c.dapr == nil && c.AppProtocol != "http" && c.AppProtocol != "grpc":
 		return wrong("app-protocol", "%q is neither http nor grpc", c.AppProtocol)
 	case c.AppMaxConcurrency < 0:
 		return wrong("app-max-concurrency", "%d is negative", c.AppMaxConcurrency)
@@ -163,7 +170,9 @@ func (c *config) complete() error {
 	if c.DataDir, err = filepath.Abs(c.DataDir); err != nil {
 		return wrong("data-dir", "%w", err)
 	}
-	c.token = os.Getenv(tokenVariable)
+	if c.token = os.Getenv(tokenVariable); c.dapr != nil {
+		c.token = c.dapr.Token
+	}
 	return nil
 }
 

@@ -24,7 +24,11 @@ var version = "dev"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := 0
-	if failed := commands.Execute(ctx, newRoot(func(c int) { code = c })); failed != 0 {
+	root := newRoot(func(c int) { code = c })
+	if calledDaprd(os.Args[0]) {
+		root.SetArgs(append([]string{"daprd"}, os.Args[1:]...))
+	}
+	if failed := commands.Execute(ctx, root); failed != 0 {
 		code = failed
 	}
 	stop()
@@ -49,7 +53,7 @@ and look at it from another terminal with
   sidecast tree
   sidecast invoke hello / --verb GET`,
 	}
-	root.AddCommand(newRun(exit), newReference())
+	root.AddCommand(newRun(exit), newDaprd(exit), newReference())
 	root.AddCommand(commands.New(commands.Deps{Catalogue: catalogue{}, Lint: lint, Version: version})...)
 	return root
 }

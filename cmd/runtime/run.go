@@ -217,12 +217,6 @@ func sidecarArgs(given *pflag.FlagSet, c *config, app supervisor.App) []string {
 			args = append(args, "--"+flag, value)
 		}
 	}
-	or := func(value, fallback string) string {
-		if value == "" {
-			return fallback
-		}
-		return value
-	}
 	add("app-port", strconv.Itoa(app.Port))
 	add("app-protocol", app.Protocol)
 	add("app-max-concurrency", strconv.Itoa(app.MaxConcurrency))

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -37,7 +39,8 @@ func runSidecar(ctx context.Context, c *config) error {
 	defer shutdown()
 
 	var own *listeners
-	app := fx.New(wiring(c, log, shutdown), fx.Supply(startTime(began)), fx.Populate(&own))
+	var came *progress
+	app := fx.New(wiring(c, log, shutdown), fx.Supply(startTime(began)), fx.Populate(&own, &came))
 	if err := app.Err(); err != nil {
 		return rootCause(err)
 	}
@@ -49,10 +52,17 @@ func runSidecar(ctx context.Context, c *config) error {
 		}
 		return rootCause(err)
 	}
+	if c.dapr != nil {
+		noteMeaningless(log, c.dapr.Meaningless)
+		log.Info("dapr initialized. Status: Running", "http", addressOf(own.dapr.http), "grpc", addressOf(own.dapr.grpc))
+	}
 	log.Info("sidecar is up", "app", c.AppID, "instance", c.Instance, "grpc", own.grpc.Addr().String(),
 		"metrics", own.admin.Addr().String(), "version", version, "took", time.Since(began).Round(time.Millisecond).String())
 
 	<-ctx.Done()
+	if c.dapr != nil {
+		came.blockShutdown(c.dapr.BlockShutdown, log)
+	}
 	stop() // a second signal ends the process at once
 	log.Info("stopping, within "+c.GracePeriod.String(), "app", c.AppID)
 	stopping, cancel := context.WithTimeout(context.Background(), c.GracePeriod)
@@ -111,14 +121,19 @@ func (w *waiter) wait(ctx context.Context) error {
 // newCallback reaches the app on its port.
 func newCallback(c *config, log *slog.Logger) (appchannel.Channel, error) {
 	callback := appchannel.Callback{
-		Address: "127.0.0.1:" + strconv.Itoa(c.AppPort), MaxBody: c.maxBody, Concurrency: c.AppMaxConcurrency,
+		Address: net.JoinHostPort(or(c.AppAddress, "127.0.0.1"), strconv.Itoa(c.AppPort)),
+		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe,
+		TLS: c.AppProtocol == "https" || c.AppProtocol == "grpcs", H2C: c.AppProtocol == "h2c", MaxBody: c.maxBody, Concurrency: c.AppMaxConcurrency,
 		Token: os.Getenv(appTokenVariable), Log: log,
 		Health: appchannel.Health{
 			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,
 			Threshold: c.AppHealthThreshold,
 		},
 	}
-	if c.AppProtocol == "grpc" {
+	switch grpc := strings.HasPrefix(c.AppProtocol, "grpc"); {
+	case grpc && c.dapr != nil:
+		return appchannel.OpenDapr(callback)
+	case grpc:
 		return appchannel.OpenGRPC(callback)
 	}
 	return appchannel.OpenHTTP(callback), nil
@@ -163,7 +178,11 @@ func declared(docs *components.Documents, c *config) []appchannel.Subscription {
 		subs = append(subs, appchannel.Subscription{
 			PubSub: m.PubSub, Topic: m.Topic, Group: m.Group, Route: m.Route, DeadLetterTopic: m.DeadLetterTopic,
 			MaxDeliveries: m.MaxDeliveries, AckWait: m.AckWait, Raw: m.Raw, OnlyNew: m.OnlyNew,
+			Routes: m.Routes, Metadata: m.Metadata, Declared: true,
 		})
+		if m.Bulk != nil {
+			subs[len(subs)-1].Bulk = &appchannel.Bulk{Most: m.Bulk.Most, Wait: m.Bulk.Wait}
+		}
 	}
 	return subs
 }

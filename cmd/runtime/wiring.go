@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -17,6 +18,7 @@ import (
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/api/admin"
 	"github.com/sidecast/sidecast/api/bodies"
+	"github.com/sidecast/sidecast/api/daprapi"
 	"github.com/sidecast/sidecast/api/grpcapi"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
@@ -42,8 +44,8 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.StopTimeout(c.GracePeriod+5*time.Second),
 		fx.Supply(c, log, shutdownFunc(shutdown)),
 		fx.Provide(newSelf, newListeners, newTracer, telemetry.NewMetrics, newFabric, newSystem, newComponents,
-			newChannel, newBlocks, newBodies, newGRPC, newAdmin, newDrainer),
-		fx.Invoke(serveAPI, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register),
+			newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
+		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register, arrive),
 	)
 }
 
@@ -72,7 +74,8 @@ func newSelf(c *config) blocks.Self {
 // listeners are the sidecar's own ports, taken first so that a port in use is known before anything has begun.
 type listeners struct {
 	grpc, admin net.Listener
-	socket      net.Listener // nil without --grpc-socket
+	socket      net.Listener   // nil without --grpc-socket
+	dapr        *daprListeners // nil unless started as daprd
 }
 
 func newListeners(c *config) (*listeners, error) {
@@ -81,8 +84,13 @@ func newListeners(c *config) (*listeners, error) {
 	if l.grpc, err = listen(c, "grpc-port", c.GRPCPort); err != nil {
 		return nil, err
 	}
-	if l.admin, err = listen(c, "metrics-port", c.MetricsPort); err != nil {
+	if l.admin, err = listenAdmin(c); err != nil {
 		return nil, errors.Join(err, l.grpc.Close())
+	}
+	if c.dapr != nil {
+		if l.dapr, err = listenDapr(c); err != nil {
+			return nil, errors.Join(err, l.grpc.Close(), l.admin.Close())
+		}
 	}
 	if c.GRPCSocket != "" {
 		if l.socket, err = listenSocket(c.GRPCSocket); err != nil {
@@ -90,6 +98,21 @@ func newListeners(c *config) (*listeners, error) {
 		}
 	}
 	return l, nil
+}
+
+// listenAdmin opens the port of metrics. A daprd that serves none has one all the same, which the commands find.
+func listenAdmin(c *config) (net.Listener, error) {
+	if c.dapr == nil {
+		return listen(c, "metrics-port", c.MetricsPort)
+	}
+	if c.dapr.NoMetrics {
+		return net.Listen("tcp", "127.0.0.1:0")
+	}
+	all, err := listenAll([]string{c.MetricsAddress}, c.MetricsPort)
+	if err != nil {
+		return nil, fmt.Errorf("failed to listen for metrics: %w", err)
+	}
+	return all[0], nil
 }
 
 func listen(c *config, flag string, port int) (net.Listener, error) {
@@ -177,13 +200,17 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 	if err != nil {
 		return nil, nil, nil, err
 	}
+	builtIn := standard.Defaults()
+	if c.dapr != nil { // daprd has none that no file names
+		builtIn = nil
+	}
 	set := components.NewSet(components.Options{
 		Host: components.Host{
 			Log: log, AppID: self.AppID, Namespace: self.Namespace, Instance: self.Instance, DataDir: c.DataDir,
 			NATS:     func(context.Context) (*nats.Conn, error) { return f.Conn(), nil },
 			Replicas: c.Replicas, Local: c.Fabric == "",
 		},
-		Known: standard.All(), BuiltIn: standard.Defaults(), Documents: docs, Log: log,
+		Known: standard.All(), BuiltIn: builtIn, Documents: docs, Log: log,
 		Supervise: func(name string, run func(context.Context) error) func(context.Context) error {
 			return system.Worker("component/"+name, run).Stop
 		},
@@ -195,6 +222,9 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 
 // newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
 func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
+	if c.AppPort == 0 && c.dapr != nil {
+		return appchannel.None, nil, nil // an app of Dapr's dials in to no hub; its subscriptions are streams of their own
+	}
 	if c.AppPort == 0 {
 		hub := appchannel.NewHub(appchannel.Options{
 			AppID: self.AppID, Instance: self.Instance, Namespace: self.Namespace, Version: version, Log: log,
@@ -207,8 +237,13 @@ func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Chann
 
 func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
 	rules *governance.Rules, app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
+	deliveries := 0
+	if c.dapr != nil {
+		deliveries = 1 // of an event with a dead-letter topic: Dapr tries again only where a policy says so
+	}
 	return blocks.New(blocks.Deps{
-		Self: self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: m, Tracer: t,
+		MaxDeliveries: deliveries,
+		Self:          self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: m, Tracer: t,
 		AppMaxConcurrency: c.AppMaxConcurrency, Rules: rules, Shutdown: shutdown,
 	})
 }
@@ -222,8 +257,66 @@ func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Bu
 	})
 }
 
+// newDapr is Dapr's front door; nil unless started as daprd.
+func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, log *slog.Logger) *daprapi.Server {
+	if c.dapr == nil {
+		return nil
+	}
+	app := daprapi.AppConnection{
+		Port: c.AppPort, Protocol: c.AppProtocol, Address: c.AppAddress, MaxConcurrency: c.AppMaxConcurrency, HealthPath: c.AppHealthPath,
+	}
+	if c.AppHealth {
+		app.HealthInterval, app.HealthTimeout, app.HealthThreshold = c.AppHealthInterval, c.AppHealthTimeout, c.AppHealthThreshold
+	}
+	return daprapi.New(daprapi.Options{
+		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
+		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, LogCalls: c.dapr.APILogging,
+		Ready: p.ready, Usable: p.usable, Log: log,
+	})
+}
+
+// serveDapr opens Dapr's API, and closes it with the native one.
+func serveDapr(lc fx.Lifecycle, c *config, l *listeners, server *daprapi.Server, log *slog.Logger) {
+	if server == nil {
+		return
+	}
+	var serving waiter
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error {
+			for _, group := range []struct {
+				what      string
+				listeners []net.Listener
+				serve     func(net.Listener) error
+			}{
+				{"dapr http api", l.dapr.http, server.ServeHTTP}, {"dapr public api", l.dapr.public, server.ServePublic},
+				{"dapr grpc api", l.dapr.grpc, server.ServeGRPC}, {"profiles", l.dapr.profile, serveProfiles},
+			} {
+				for _, listener := range group.listeners {
+					serving.run(log, group.what, func() error { return group.serve(listener) })
+				}
+			}
+			return nil
+		},
+		OnStop: c.by(.9, func(ctx context.Context) error {
+			server.Close(ctx)
+			l.dapr.close()
+			return serving.wait(ctx)
+		}),
+	})
+}
+
+// arrive marks the end of the start: all that comes before is up.
+func arrive(lc fx.Lifecycle, p *progress) {
+	lc.Append(fx.Hook{
+		OnStart: func(context.Context) error { p.arrived.Store(true); return nil },
+		OnStop:  func(context.Context) error { p.arrived.Store(false); return nil },
+	})
+}
+
 func newAdmin(c *config, b *blocks.Blocks, m *telemetry.Metrics, log *slog.Logger) *admin.Server {
-	return admin.New(admin.Options{Runtime: b.Runtime, Registry: m.Registry(), Token: c.token, Profiling: c.Profiling, Log: log})
+	return admin.New(admin.Options{
+		Runtime: b.Runtime, Registry: m.Registry(), Token: c.token, Profiling: c.Profiling, MetricsEverywhere: c.dapr != nil, Log: log,
+	})
 }
 
 // serveAPI opens the API before the app is looked for, so that neither waits for the other.

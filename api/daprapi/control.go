@@ -1,0 +1,134 @@
+package daprapi
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+func (s *Server) healthz(w http.ResponseWriter, r *http.Request, _ params) error {
+	if err := s.o.Ready(); err != nil {
+		return plain(http.StatusInternalServerError, codes.Internal, "ERR_HEALTH_NOT_READY", "dapr is not ready: %v", []string{err.Error()})
+	}
+	if query := r.URL.Query(); query.Has("appid") && query.Get("appid") != s.o.AppID {
+		return plain(http.StatusInternalServerError, codes.Internal, "ERR_HEALTH_APPID_NOT_MATCH", "dapr app-id does not match")
+	}
+	answerEmpty(w)
+	return nil
+}
+
+func (s *Server) healthzOutbound(w http.ResponseWriter, _ *http.Request, _ params) error {
+	if s.o.Usable() != nil {
+		return plain(http.StatusInternalServerError, codes.Internal, "ERR_OUTBOUND_HEALTH_NOT_READY", "dapr outbound is not ready")
+	}
+	answerEmpty(w)
+	return nil
+}
+
+// forceKey asks for an end without a drain, as a header or metadata.
+const forceKey = "dapr-force-shutdown"
+
+// forceDelay lets the answer to a forced shutdown reach its caller.
+const forceDelay = 100 * time.Millisecond
+
+func (s *Server) shutdown(w http.ResponseWriter, r *http.Request, _ params) error {
+	s.end(strings.EqualFold(r.Header.Get(forceKey), "true"))
+	answerEmpty(w)
+	return nil
+}
+
+func (a *api) Shutdown(ctx context.Context, _ *runtimev1.ShutdownRequest) (*emptypb.Empty, error) {
+	force := false
+	for _, value := range metadata.ValueFromIncomingContext(ctx, forceKey) {
+		force = force || strings.EqualFold(value, "true")
+	}
+	a.s.end(force)
+	return &emptypb.Empty{}, nil
+}
+
+func (s *Server) end(force bool) {
+	if force {
+		s.o.Log.Warn("a shutdown without a drain was asked for")
+		time.AfterFunc(forceDelay, func() { os.Exit(1) })
+		return
+	}
+	s.o.Log.Info("shutdown requested via API")
+	s.o.Blocks.Runtime.Shutdown()
+}
+
+func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runtimev1.GetMetadataResponse, error) {
+	s := a.s
+	description := s.o.Blocks.Runtime.Describe()
+	out := &runtimev1.GetMetadataResponse{
+		Id: s.o.AppID, RuntimeVersion: Version, ExtendedMetadata: map[string]string{},
+		ActorRuntime: &runtimev1.ActorRuntime{RuntimeStatus: runtimev1.ActorRuntime_DISABLED},
+		AppConnectionProperties: &runtimev1.AppConnectionProperties{
+			Port: int32(s.o.App.Port), Protocol: s.o.App.Protocol, ChannelAddress: s.o.App.Address, MaxConcurrency: int32(s.o.App.MaxConcurrency),
+		},
+	}
+	s.mu.Lock()
+	for key, value := range s.extended {
+		out.ExtendedMetadata[key] = value
+	}
+	s.mu.Unlock()
+	out.ExtendedMetadata["daprRuntimeVersion"] = Version
+	if app := s.o.App; app.HealthInterval > 0 {
+		health := &runtimev1.AppConnectionHealthProperties{
+			HealthProbeInterval: app.HealthInterval.String(), HealthProbeTimeout: app.HealthTimeout.String(), HealthThreshold: int32(app.HealthThreshold),
+		}
+		if !strings.HasPrefix(app.Protocol, "grpc") {
+			health.HealthCheckPath = app.HealthPath
+		}
+		out.AppConnectionProperties.Health = health
+	}
+	for _, c := range description.Components {
+		out.RegisteredComponents = append(out.RegisteredComponents, &runtimev1.RegisteredComponents{
+			Name: c.Name, Type: c.Type, Version: "v1", Capabilities: capabilities(c.Type),
+		})
+	}
+	for _, sub := range description.Subscriptions {
+		out.Subscriptions = append(out.Subscriptions, subscriptionOf(sub))
+	}
+	return out, nil
+}
+
+// capabilities are what a component of that type can do, in Dapr's words.
+func capabilities(kind string) []string {
+	switch {
+	case kind == "state.memory" || kind == "state.in-memory" || kind == "state.badger" || kind == "state.jetstream":
+		return []string{"ETAG", "TRANSACTIONAL", "TTL"}
+	}
+	return []string{}
+}
+
+func (a *api) SetMetadata(_ context.Context, in *runtimev1.SetMetadataRequest) (*emptypb.Empty, error) {
+	a.s.setMetadata(in.GetKey(), in.GetValue())
+	return &emptypb.Empty{}, nil
+}
+
+func (s *Server) setMetadata(key, value string) {
+	if key == "" {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.extended[key] = value
+}
+
+func (s *Server) putMetadata(w http.ResponseWriter, r *http.Request, p params) error {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return unreadable(err)
+	}
+	s.setMetadata(p["key"], string(body))
+	answerEmpty(w)
+	return nil
+}

@@ -1,0 +1,167 @@
+// Package daprapi is Dapr's front door: the gRPC service dapr.proto.runtime.v1.Dapr and the HTTP API under /v1.0, translated
+// onto the blocks. What Dapr's clients can see is Dapr's: status and error codes, headers, messages, edge cases. What lies
+// behind is the blocks' and decided there, once for all doors. Where daprd loses something, the right thing is done instead;
+// docs/decisions/dapr-front-door.md lists each difference.
+//
+//	server := daprapi.New(daprapi.Options{Blocks: b, AppID: "orders", Log: log})
+//	go server.ServeHTTP(listener)
+//	go server.ServeGRPC(other)
+//	defer server.Close(ctx)
+package daprapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// Version is the version of Dapr's API that is served; clients read it as the version of the runtime.
+const Version = "1.18.3"
+
+// Options is what the door needs.
+type Options struct {
+	Blocks           *blocks.Blocks
+	AppID, Namespace string
+	// App is how the application is reached, for metadata.
+	App AppConnection
+	// Token is asked of every call but health checks, as dapr-api-token; empty asks for none.
+	Token string
+	// MaxBody bounds the bodies of requests in bytes; 0 sets no bound. MaxHeader bounds their headers; 0 is net/http's default.
+	MaxBody, MaxHeader int64
+	// AllowedOrigins are the origins of browsers' requests, comma separated; "" leaves CORS out, "*" allows all.
+	AllowedOrigins string
+	// LogCalls logs each call.
+	LogCalls bool
+	// Ready is nil once the sidecar and its app are up, or says what is not; Usable is Ready without the app. They answer
+	// health checks and may be called at any time.
+	Ready, Usable func() error
+	Log           *slog.Logger
+}
+
+// AppConnection is how the application is reached.
+type AppConnection struct {
+	Port, MaxConcurrency int
+	Protocol, Address    string
+	// HealthPath and the others are of the health check; HealthInterval is 0 when there is none.
+	HealthPath                    string
+	HealthInterval, HealthTimeout time.Duration
+	HealthThreshold               int
+}
+
+// Server is the door.
+type Server struct {
+	o        Options
+	grpc     *grpc.Server
+	http     []*http.Server // the API, and the one for health and metadata alone
+	host     host
+	draining context.CancelFunc
+	drained  context.Context
+
+	mu       sync.Mutex
+	extended map[string]string // metadata that the app has set
+}
+
+// New builds the door. It listens nowhere yet.
+func New(o Options) *Server {
+	s := &Server{o: o, extended: map[string]string{}, host: thisHost()}
+	s.drained, s.draining = context.WithCancel(context.Background())
+	s.http = []*http.Server{s.newHTTP(s.handler(routes(s), true)), s.newHTTP(s.handler(publicRoutes(s), false))}
+	size := int(o.MaxBody)
+	if size <= 0 {
+		size = 1 << 30
+	}
+	options := []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(size), grpc.MaxSendMsgSize(max(size, 64<<20)),
+		grpc.MaxConcurrentStreams(1 << 14),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
+		grpc.UnknownServiceHandler(s.proxy),
+	}
+	if o.MaxHeader > 0 {
+		options = append(options, grpc.MaxHeaderListSize(uint32(max(o.MaxHeader, 4<<10))))
+	}
+	s.grpc = grpc.NewServer(options...)
+	runtimev1.RegisterDaprServer(s.grpc, &api{s: s})
+	return s
+}
+
+func (s *Server) newHTTP(handler http.Handler) *http.Server {
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: int(s.o.MaxHeader),
+		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+	}
+	server.Protocols = new(http.Protocols)
+	server.Protocols.SetHTTP1(true)
+	server.Protocols.SetUnencryptedHTTP2(true)
+	return server
+}
+
+// ServeHTTP answers the HTTP API on listener until Close.
+func (s *Server) ServeHTTP(listener net.Listener) error { return serveHTTP(s.http[0], listener) }
+
+// ServePublic answers health and metadata alone, and asks no token.
+func (s *Server) ServePublic(listener net.Listener) error { return serveHTTP(s.http[1], listener) }
+
+func serveHTTP(server *http.Server, listener net.Listener) error {
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fault.E("dapr http api", fault.Internal, fault.Defect, err)
+	}
+	return nil
+}
+
+// ServeGRPC answers the gRPC API on listener until Close.
+func (s *Server) ServeGRPC(listener net.Listener) error {
+	if err := s.grpc.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fault.E("dapr grpc api", fault.Internal, fault.Defect, err)
+	}
+	return nil
+}
+
+// Close ends subscriptions, lets running calls end until ctx does, and then cuts those that are left.
+func (s *Server) Close(ctx context.Context) {
+	s.draining()
+	var closing sync.WaitGroup
+	for _, server := range s.http {
+		closing.Go(func() {
+			if server.Shutdown(ctx) != nil {
+				_ = server.Close()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.grpc.Stop()
+		<-done
+	}
+	closing.Wait()
+}
+
+// component says whether the block has a component of that name that the app may use, and whether it has any.
+func (s *Server) component(block components.Block, name string) (found, any bool) {
+	return s.o.Blocks.Runtime.HasComponent(block, name)
+}
+
+// api is the gRPC service. What it does not have answers UNIMPLEMENTED.
+type api struct {
+	runtimev1.UnimplementedDaprServer
+	s *Server
+}

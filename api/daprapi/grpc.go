@@ -1,0 +1,236 @@
+package daprapi
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // the codec that codec stands on
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/call/grpcweb"
+	"github.com/sidecast/sidecast/fault/faultgrpc"
+)
+
+// codec speaks protobuf, and passes a *[]byte on as it is: the messages of services that only the apps know.
+type codec struct{}
+
+var protobuf = encoding.GetCodecV2("proto")
+
+// Name is that of protobuf, which it is for all but proxied calls.
+func (codec) Name() string { return "proto" }
+
+// Marshal writes a message, or a payload as it is.
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	if payload, ok := v.(*[]byte); ok {
+		return mem.BufferSlice{mem.SliceBuffer(*payload)}, nil
+	}
+	return protobuf.Marshal(v)
+}
+
+// Unmarshal reads a message, or takes a payload as it is.
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if payload, ok := v.(*[]byte); ok {
+		*payload = data.Materialize()
+		return nil
+	}
+	return protobuf.Unmarshal(data, v)
+}
+
+// unary is what every unary call passes.
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
+	if err := s.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	if s.o.LogCalls {
+		defer func(began time.Time) { s.logRPC(info.FullMethod, began, err) }(time.Now())
+	}
+	defer s.containRPC(info.FullMethod, &err)
+	resp, err = handle(ctx, req)
+	return resp, grpcError(err)
+}
+
+// stream is what every streaming call passes, proxied ones included.
+func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
+	if err := s.authenticate(stream.Context()); err != nil {
+		return err
+	}
+	if s.o.LogCalls {
+		defer func(began time.Time) { s.logRPC(info.FullMethod, began, err) }(time.Now())
+	}
+	defer s.containRPC(info.FullMethod, &err)
+	return grpcError(handle(srv, stream))
+}
+
+// grpcError is err with a status: that of a problem, or of a fault.
+func grpcError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return faultgrpc.Err(err)
+}
+
+func (s *Server) authenticate(ctx context.Context) error {
+	if s.o.Token == "" {
+		return nil
+	}
+	switch given := metadata.ValueFromIncomingContext(ctx, tokenHeader); {
+	case len(given) == 0:
+		return fromHTTPStatus(http.StatusUnauthorized, "missing api token in request metadata")
+	case subtle.ConstantTimeCompare([]byte(given[0]), []byte(s.o.Token)) != 1:
+		return fromHTTPStatus(http.StatusUnauthorized, "authentication error: api token mismatch")
+	}
+	return nil
+}
+
+func (s *Server) logRPC(method string, began time.Time, err error) {
+	s.o.Log.Info("gRPC API Called", "method", method, "code", status.Code(err).String(), "duration", time.Since(began).Milliseconds())
+}
+
+func (s *Server) containRPC(method string, err *error) {
+	if p := recover(); p != nil {
+		s.o.Log.Error("a call panicked", "method", method, "panic", p, "stack", string(debug.Stack()))
+		*err = status.Error(codes.Internal, "the runtime panicked while it worked on the call")
+	}
+}
+
+// proxy carries a call of a service that is not Dapr's to the app that its metadata names. All four kinds of streaming are
+// one here: messages either way until the app has ended.
+func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
+	ctx := stream.Context()
+	method, _ := grpc.MethodFromServerStream(stream)
+	target := metadata.ValueFromIncomingContext(ctx, "dapr-callee-app-id")
+	if len(target) == 0 {
+		target = metadata.ValueFromIncomingContext(ctx, appIDHeader)
+	}
+	if len(target) == 0 {
+		return status.Errorf(codes.Unknown, "failed to proxy request: required metadata %s or %s not found", "dapr-callee-app-id", appIDHeader)
+	}
+	app, err := s.target(target[0])
+	if err != nil {
+		return status.Error(codes.Unknown, err.Error())
+	}
+	req := &call.Request{App: app, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
+	end := proxied{stream: stream, most: 64 << 20}
+	err = s.o.Blocks.Invocation.Relay(ctx, req, blocks.Exchange{
+		Next: func() ([]byte, error) {
+			var payload []byte
+			if err := stream.RecvMsg(&payload); err != nil {
+				return nil, err
+			}
+			return grpcweb.Message(payload), nil
+		},
+		Header: func(head *call.Response) error { return stream.SendHeader(outgoing(head.Header)) },
+		Chunk:  end.chunk,
+	})
+	switch {
+	case end.trailers != nil:
+		return end.finish()
+	case err != nil:
+		return err
+	}
+	return status.Error(codes.Internal, "the app's sidecar ended the call without its status")
+}
+
+// proxied takes the answer of a proxied call apart.
+type proxied struct {
+	stream   grpc.ServerStream
+	pending  []byte
+	most     int
+	trailers *grpcweb.Trailers
+}
+
+func (p *proxied) chunk(data []byte) error {
+	p.pending = append(p.pending, data...)
+	source := &whole{p.pending}
+	frames := grpcweb.Reader{From: source, Most: p.most}
+	used := 0
+	for {
+		payload, trailers, err := frames.Next(p.stream.Context())
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			if used > 0 { // a long message comes in many chunks: it is copied only as it grows
+				p.pending = append([]byte(nil), p.pending[used:]...)
+			}
+			return nil
+		case err != nil:
+			return status.Error(codes.ResourceExhausted, err.Error())
+		case trailers:
+			t, err := grpcweb.ParseTrailers(payload)
+			if err != nil {
+				return status.Error(codes.Internal, err.Error())
+			}
+			p.trailers = &t
+		default:
+			if err := p.stream.SendMsg(&payload); err != nil {
+				return err
+			}
+		}
+		used += 5 + len(payload)
+	}
+}
+
+// whole is a stream of one chunk.
+type whole struct{ data []byte }
+
+func (w *whole) Recv(context.Context) ([]byte, error) {
+	if w.data == nil {
+		return nil, io.EOF
+	}
+	data := w.data
+	w.data = nil
+	return data, nil
+}
+
+func (p *proxied) finish() error {
+	p.stream.SetTrailer(outgoing(p.trailers.Fields))
+	if p.trailers.Code == uint32(codes.OK) {
+		return nil
+	}
+	if p.trailers.Details != nil {
+		given := &spb.Status{}
+		if proto.Unmarshal(p.trailers.Details, given) == nil {
+			return status.ErrorProto(given)
+		}
+	}
+	return status.Error(codes.Code(p.trailers.Code), p.trailers.Message)
+}
+
+// outgoing is a header as metadata.
+func outgoing(header call.Header) metadata.MD {
+	md := metadata.MD{}
+	for _, f := range header {
+		value := f.Value
+		if strings.HasPrefix(f.Key, "sidecast-") || strings.HasPrefix(f.Key, ":") {
+			continue
+		}
+		if strings.HasSuffix(f.Key, "-bin") {
+			plain, err := base64.StdEncoding.DecodeString(value)
+			if err != nil {
+				continue
+			}
+			value = string(plain)
+		}
+		md.Append(f.Key, value)
+	}
+	return md
+}

@@ -1,0 +1,324 @@
+package daprapi
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/grpc/codes"
+)
+
+const tokenHeader = "dapr-api-token"
+
+// params are the parts of a path that a route names.
+type params map[string]string
+
+// route is one path of the API. Segments in braces match any one segment, a last * all that follow, at least one.
+type route struct {
+	methods string // separated by spaces; "" is any
+	path    string
+	handle  func(w http.ResponseWriter, r *http.Request, p params) error
+}
+
+// routes are looked through in order: what is more special comes first.
+func routes(s *Server) []route {
+	all := []route{
+		{"GET", "v1.0/state/{storeName}/{key}", s.getState},
+		{"DELETE", "v1.0/state/{storeName}/{key}", s.deleteState},
+		{"POST PUT", "v1.0/state/{storeName}", s.saveState},
+		{"POST PUT", "v1.0/state/{storeName}/bulk", s.bulkGetState},
+		{"POST PUT", "v1.0/state/{storeName}/transaction", s.transactState},
+		{"POST PUT", "v1.0-alpha1/state/{storeName}/query", s.queryState},
+		{"POST PUT", "v1.0/publish/bulk/{pubsubname}/*", s.bulkPublish},
+		{"POST PUT", "v1.0-alpha1/publish/bulk/{pubsubname}/*", s.bulkPublish},
+		{"POST PUT", "v1.0/publish/{pubsubname}/*", s.publish},
+		{"POST", "v1.0-alpha1/lock/{storeName}", s.tryLock},
+		{"POST", "v1.0-alpha1/unlock/{storeName}", s.unlock},
+		{"POST", "v1.0/shutdown", s.shutdown},
+	}
+	all = append(all, publicRoutes(s)...)
+	for _, name := range []string{"bindings", "secrets", "configuration", "actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
+		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
+			all = append(all, route{"", version + "/" + name + "/*", unimplemented})
+		}
+	}
+	return all
+}
+
+// publicRoutes are those that are also served on the public port.
+func publicRoutes(s *Server) []route {
+	return []route{
+		{"GET", "v1.0/healthz", s.healthz},
+		{"GET", "v1.0/healthz/outbound", s.healthzOutbound},
+		{"GET", "v1.0/metadata", s.getMetadata},
+		{"PUT", "v1.0/metadata/{key}", s.putMetadata},
+	}
+}
+
+func unimplemented(http.ResponseWriter, *http.Request, params) error {
+	return plain(http.StatusNotImplemented, codes.Unimplemented, "ERR_API_UNIMPLEMENTED", "this API is currently not implemented")
+}
+
+// handler is what every request passes. With invoke, what no route matches is an invocation.
+func (s *Server) handler(all []route, invoke bool) http.Handler {
+	parts := make([][]string, len(all))
+	for i := range all {
+		parts[i] = strings.Split(all[i].path, "/")
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer s.contain(w, r)
+		if s.o.LogCalls {
+			recorded := &recorder{ResponseWriter: w, status: http.StatusOK}
+			defer s.logCall(r.Method+" "+r.URL.Path, time.Now(), r.UserAgent(), recorded)
+			w = recorded
+		}
+		if s.cors(w, r) {
+			return
+		}
+		if invoke && !s.admitted(w, r) {
+			return
+		}
+		if s.o.MaxBody > 0 {
+			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
+		}
+		err := s.dispatch(w, r, all, parts, invoke)
+		if err != nil {
+			problemOf(err).write(w)
+		}
+	})
+}
+
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, all []route, parts [][]string, invoke bool) error {
+	segments := strings.Split(strings.TrimPrefix(path.Clean("/"+r.URL.EscapedPath()), "/"), "/")
+	for i := range all {
+		if all[i].methods != "" && !slices.Contains(strings.Fields(all[i].methods), r.Method) {
+			continue
+		}
+		p, ok, err := match(parts[i], segments)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return nil
+		}
+		if ok {
+			return all[i].handle(w, r, p)
+		}
+	}
+	if !invoke {
+		http.NotFound(w, r)
+		return nil
+	}
+	return s.invoke(w, r)
+}
+
+// match reads the parameters of a path that has the form of pattern.
+func match(pattern, segments []string) (params, bool, error) {
+	wild := pattern[len(pattern)-1] == "*"
+	if len(segments) < len(pattern) || len(segments) > len(pattern) && !wild {
+		return nil, false, nil
+	}
+	for i, want := range pattern {
+		if want != segments[i] && want != "*" && want[0] != '{' {
+			return nil, false, nil
+		}
+	}
+	p := params{}
+	for i, want := range pattern {
+		name, value := strings.Trim(want, "{}"), segments[i]
+		switch {
+		case want == "*":
+			value = strings.Join(segments[i:], "/")
+		case want[0] != '{':
+			continue
+		}
+		plain, err := url.QueryUnescape(value)
+		if err != nil {
+			return nil, false, errors.New("failed to unescape request parameter \"" + name + "\". Error: " + err.Error())
+		}
+		p[name] = plain
+	}
+	return p, true, nil
+}
+
+// admitted checks the token and takes it out, so that it goes nowhere.
+func (s *Server) admitted(w http.ResponseWriter, r *http.Request) bool {
+	if s.o.Token == "" {
+		return true
+	}
+	given := r.Header.Get(tokenHeader)
+	r.Header.Del(tokenHeader)
+	trimmed := strings.Trim(r.URL.Path, "/")
+	health := r.Method == http.MethodGet && (trimmed == "v1.0/healthz" || trimmed == "v1.0/healthz/outbound")
+	if health || subtle.ConstantTimeCompare([]byte(given), []byte(s.o.Token)) == 1 {
+		return true
+	}
+	http.Error(w, "invalid api token", http.StatusUnauthorized)
+	return false
+}
+
+// cors answers browsers that ask whether they may; it is true when that was the whole request.
+func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if s.o.AllowedOrigins == "" || origin == "" {
+		return false
+	}
+	header := w.Header()
+	header.Add("Vary", "Origin")
+	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
+	allowed := strings.Split(s.o.AllowedOrigins, ",")
+	switch any := slices.Contains(allowed, "*"); {
+	case any:
+		header.Set("Access-Control-Allow-Origin", "*")
+	case slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(strings.TrimSpace(a), origin) }):
+		header.Set("Access-Control-Allow-Origin", origin)
+	case preflight:
+		w.WriteHeader(http.StatusNoContent)
+		return true
+	default:
+		return false
+	}
+	if !preflight {
+		return false
+	}
+	header.Add("Vary", "Access-Control-Request-Method")
+	header.Add("Vary", "Access-Control-Request-Headers")
+	if method := r.Header.Get("Access-Control-Request-Method"); slices.Contains(corsMethods, strings.ToUpper(method)) {
+		header.Set("Access-Control-Allow-Methods", strings.ToUpper(method))
+	}
+	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
+		header.Set("Access-Control-Allow-Headers", asked)
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return true
+}
+
+var corsMethods = []string{"HEAD", "GET", "POST", "PUT", "PATCH", "DELETE"}
+
+// contain keeps a panic to the request it concerns.
+func (s *Server) contain(w http.ResponseWriter, r *http.Request) {
+	p := recover()
+	switch {
+	case p == nil:
+	case p == http.ErrAbortHandler:
+		panic(p)
+	default:
+		s.o.Log.Error("a call panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+		plain(http.StatusInternalServerError, codes.Internal, "ERR_INTERNAL", "the runtime panicked while it worked on the call").write(w)
+	}
+}
+
+// recorder remembers the answer for the log.
+type recorder struct {
+	http.ResponseWriter
+	status, size int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	n, err := r.ResponseWriter.Write(p)
+	r.size += n
+	return n, err
+}
+
+// Unwrap lets http.ResponseController flush.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+func (s *Server) logCall(method string, began time.Time, agent string, r *recorder) {
+	if strings.HasPrefix(method, "GET /v1.0/healthz") {
+		return
+	}
+	s.o.Log.Info("HTTP API Called", "method", method, "useragent", agent, "code", r.status, "size", r.size, "duration", time.Since(began).Milliseconds())
+}
+
+// errTooLarge is the error of a body beyond the limit, in daprd's words.
+var errTooLarge = errors.New("stream too large")
+
+// limited fails when a body is larger than it may be.
+type limited struct {
+	io.ReadCloser
+	left int64
+}
+
+func (l *limited) Read(p []byte) (int, error) {
+	if l.left < 0 {
+		return 0, errTooLarge
+	}
+	if int64(len(p)) > l.left+1 {
+		p = p[:l.left+1]
+	}
+	n, err := l.ReadCloser.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return n - 1, errTooLarge
+	}
+	return n, err
+}
+
+// queryMetadata are the query's keys that begin with `metadata.`, without it.
+func queryMetadata(r *http.Request) map[string]string {
+	metadata := map[string]string{}
+	for key, values := range r.URL.Query() {
+		if name, ok := strings.CutPrefix(key, "metadata."); ok {
+			metadata[name] = values[0]
+		}
+	}
+	return metadata
+}
+
+func answerEmpty(w http.ResponseWriter) { w.WriteHeader(http.StatusNoContent) }
+
+// answerData answers with JSON unless the content type is set already.
+func answerData(w http.ResponseWriter, status int, data []byte) {
+	if w.Header().Get("Content-Type") == "" {
+		w.Header().Set("Content-Type", "application/json")
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // a client that went away needs no answer
+}
+
+func answerJSON(w http.ResponseWriter, status int, value any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(value)
+}
+
+// compact is a JSON value without white space; nothing at all is null.
+func compact(value []byte) []byte {
+	if len(value) == 0 {
+		return []byte("null")
+	}
+	var b bytes.Buffer
+	b.Grow(len(value))
+	if json.Compact(&b, value) != nil {
+		return value
+	}
+	return b.Bytes()
+}
+
+// asJSON is data as part of a JSON document: as it is, or as a string when it is no JSON.
+func asJSON(data []byte) json.RawMessage {
+	if json.Valid(data) {
+		return data
+	}
+	text, _ := json.Marshal(string(data))
+	return text
+}
+
+func toValidUTF8(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}

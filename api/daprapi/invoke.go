@@ -1,0 +1,357 @@
+package daprapi
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
+	internalv1 "github.com/dapr/dapr/pkg/proto/internals/v1"
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/sidecast/sidecast/appchannel"
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/fault"
+)
+
+const appIDHeader = "dapr-app-id"
+
+// wholeBody is the largest body that travels in one piece; larger ones, and those of unknown length, travel as streams.
+const wholeBody = 1 << 20
+
+// targetOf finds the app and the method of a request: in the header dapr-app-id, in the user of Basic authorization, or in
+// the path.
+func targetOf(r *http.Request) (app, method string) {
+	whole := func() string { return strings.TrimPrefix(path.Clean(r.URL.Path), "/") }
+	if app := r.Header.Get(appIDHeader); app != "" {
+		r.Header.Del(appIDHeader)
+		return app, whole()
+	}
+	if encoded, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Basic "); ok {
+		if plain, err := base64.StdEncoding.DecodeString(encoded); err == nil {
+			if user, app, ok := strings.Cut(string(plain), ":"); ok && !strings.Contains(app, ":") && strings.EqualFold(user, appIDHeader) {
+				return app, whole()
+			}
+		}
+	}
+	rest, ok := afterInvoke(r.URL.Path)
+	if !ok {
+		return "", ""
+	}
+	app, method, ok = strings.Cut(rest, "/method/")
+	if !ok || app == "" {
+		return "", ""
+	}
+	if method = path.Clean(method); method == "." {
+		method = ""
+	}
+	if plain, err := url.QueryUnescape(app); err == nil && plain != "" {
+		app = plain
+	}
+	return app, method
+}
+
+// afterInvoke is what follows v1.0/invoke/ in a path; slashes may be doubled.
+func afterInvoke(p string) (string, bool) {
+	for _, want := range []string{"v1.0", "invoke"} {
+		p = strings.TrimLeft(p, "/")
+		rest, ok := strings.CutPrefix(p, want+"/")
+		if !ok {
+			return "", false
+		}
+		p = rest
+	}
+	return strings.TrimLeft(p, "/"), true
+}
+
+// normal resolves dots in a method and refuses what no path may hold.
+func normal(method string) (string, error) {
+	if i := strings.IndexFunc(method, func(r rune) bool { return r == '#' || r == '?' || r < ' ' || r == 0x7f }); i >= 0 {
+		return "", status.Errorf(codes.InvalidArgument, "invalid method: method contains forbidden character: %q", method)
+	}
+	clean := path.Clean(method)
+	for strings.HasPrefix(clean, "../") {
+		clean = clean[3:]
+	}
+	if clean == "." || clean == ".." {
+		clean = ""
+	}
+	return clean, nil
+}
+
+// direct is the problem of an invocation that got no answer.
+func direct(app string, err error) error {
+	p := plain(http.StatusInternalServerError, codes.Internal, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %v", app, err)
+	if status.Code(err) == codes.PermissionDenied || fault.KindOf(err) == fault.Denied {
+		p.http, p.grpc = http.StatusForbidden, codes.PermissionDenied
+	}
+	return p
+}
+
+// target is the app id alone: apps of this namespace may be named with it.
+func (s *Server) target(app string) (string, error) {
+	id, namespace, qualified := strings.Cut(app, ".")
+	switch {
+	case !qualified:
+		return app, nil
+	case strings.Contains(namespace, "."):
+		return "", fmt.Errorf("invalid app id %s", app)
+	case namespace != s.o.Namespace:
+		return "", fmt.Errorf("app %s is in namespace %s: this sidecar reaches only apps of its own, %s", id, namespace, s.o.Namespace)
+	}
+	return id, nil
+}
+
+// request makes the call to an app, of a method that is not yet clean.
+func (s *Server) request(app, method string) (*call.Request, error) {
+	id, err := s.target(app)
+	if err != nil {
+		return nil, err
+	}
+	if method, err = normal(method); err != nil {
+		return nil, err
+	}
+	if method == "" {
+		method = "/"
+	}
+	return &call.Request{App: id, Method: method}, nil
+}
+
+// invoke is every HTTP request that no other route takes.
+func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
+	app, method := targetOf(r)
+	if app == "" {
+		return plain(http.StatusNotFound, codes.NotFound, "ERR_DIRECT_INVOKE",
+			"failed getting app id either from the URL path or the header dapr-app-id")
+	}
+	req, err := s.request(app, method)
+	if err != nil {
+		return direct(app, err)
+	}
+	req.Verb, req.Query, req.ContentType = strings.ToUpper(r.Method), r.URL.RawQuery, r.Header.Get("Content-Type")
+	req.Header = s.forwarded(r.Header, req.App)
+	if r.ContentLength < 0 || r.ContentLength > wholeBody || strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		return s.invokeStream(w, r, app, req)
+	}
+	if req.Body, err = io.ReadAll(r.Body); err != nil {
+		return direct(app, err)
+	}
+	resp, err := s.o.Blocks.Invocation.Invoke(r.Context(), req)
+	if err != nil {
+		return s.failed(w, app, err)
+	}
+	writeHead(w, resp)
+	_, _ = w.Write(resp.Body)
+	return nil
+}
+
+// forwarded takes the header of a request over, and adds who forwards it.
+func (s *Server) forwarded(header http.Header, app string) call.Header {
+	all := make(call.Header, 0, len(header)+3)
+	for key, values := range header {
+		switch key {
+		case "Content-Type", "Content-Length", "Dapr-Api-Token":
+			continue
+		}
+		for _, value := range values {
+			all.Add(strings.ToLower(key), value)
+		}
+	}
+	if app != s.o.AppID {
+		all.Add("x-forwarded-for", s.host.address)
+		if s.host.name != "" {
+			all.Add("x-forwarded-host", s.host.name)
+		}
+		all.Add("forwarded", s.host.forwarded())
+	}
+	return all
+}
+
+// writeHead begins the answer to an HTTP caller.
+func writeHead(w http.ResponseWriter, resp *call.Response) {
+	for _, f := range resp.Header {
+		if f.Key != appchannel.TypeURL && !strings.HasPrefix(f.Key, "sidecast-") && !strings.HasSuffix(f.Key, "-bin") {
+			w.Header().Add(f.Key, f.Value)
+		}
+	}
+	if resp.ContentType != "" {
+		w.Header().Set("Content-Type", resp.ContentType)
+	}
+	code := resp.Status
+	if code == 0 {
+		code = http.StatusOK
+	}
+	w.WriteHeader(code)
+}
+
+// failed answers a call that brought none: with the status that a gRPC app gave, or with a problem.
+func (s *Server) failed(w http.ResponseWriter, app string, err error) error {
+	given := appStatus(err)
+	if given == nil {
+		return direct(app, err)
+	}
+	body, _ := protojson.Marshal(&internalv1.Status{Code: given.GetCode(), Message: given.GetMessage(), Details: given.GetDetails()})
+	answerData(w, httpOfCode(codes.Code(given.GetCode())), body)
+	return nil
+}
+
+// appStatus is the status that a gRPC app answered with, or nil.
+func appStatus(err error) *spb.Status {
+	var e *fault.Error
+	if !errors.As(err, &e) || e.Meta[appchannel.GRPCStatus] == "" {
+		return nil
+	}
+	given := &spb.Status{}
+	if encoded, err := base64.StdEncoding.DecodeString(e.Meta[appchannel.GRPCDetails]); err == nil && len(encoded) > 0 && proto.Unmarshal(encoded, given) == nil {
+		return given
+	}
+	code, convErr := strconv.Atoi(e.Meta[appchannel.GRPCStatus])
+	if convErr != nil {
+		return nil
+	}
+	return &spb.Status{Code: int32(code), Message: e.Meta[appchannel.GRPCMessage]}
+}
+
+// invokeStream passes bodies on as they come, both ways.
+func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string, req *call.Request) error {
+	const piece = 32 << 10
+	control := http.NewResponseController(w)
+	_ = control.EnableFullDuplex() // HTTP/1: the answer may begin before the request has ended
+	begun := false
+	var ended error
+	err := s.o.Blocks.Invocation.Relay(r.Context(), req, blocks.Exchange{
+		Next: func() ([]byte, error) {
+			if ended != nil {
+				return nil, ended
+			}
+			chunk := make([]byte, piece)
+			n, err := r.Body.Read(chunk)
+			if n > 0 {
+				ended = err
+				return chunk[:n], nil
+			}
+			return nil, err
+		},
+		Header: func(head *call.Response) error {
+			begun = true
+			writeHead(w, head)
+			return control.Flush()
+		},
+		Chunk: func(chunk []byte) error {
+			if _, err := w.Write(chunk); err != nil {
+				return err
+			}
+			return control.Flush()
+		},
+	})
+	switch {
+	case err == nil:
+		return nil
+	case begun: // the answer cannot be taken back: cutting it off tells the caller that it is not whole
+		panic(http.ErrAbortHandler)
+	}
+	return s.failed(w, app, err)
+}
+
+// InvokeService calls an app in either protocol.
+func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequest) (*commonv1.InvokeResponse, error) {
+	s, message := a.s, in.GetMessage()
+	req, err := s.request(in.GetId(), message.GetMethod())
+	if err != nil {
+		return nil, direct(in.GetId(), err)
+	}
+	req.Query, req.ContentType, req.Body = message.GetHttpExtension().GetQuerystring(), message.GetContentType(), message.GetData().GetValue()
+	if verb := message.GetHttpExtension().GetVerb(); verb != commonv1.HTTPExtension_NONE {
+		req.Verb = verb.String()
+	}
+	req.Header = incomingHeader(ctx)
+	if kind := message.GetData().GetTypeUrl(); kind != "" {
+		req.Header.Set(appchannel.TypeURL, kind)
+		req.ContentType = "application/x-protobuf"
+	}
+	resp, err := s.o.Blocks.Invocation.Invoke(ctx, req)
+	if err != nil {
+		if given := appStatus(err); given != nil {
+			return nil, status.ErrorProto(given)
+		}
+		return nil, direct(in.GetId(), err)
+	}
+	head := metadata.MD{}
+	for _, f := range resp.Header {
+		switch {
+		case f.Key == appchannel.TypeURL:
+		case strings.HasSuffix(f.Key, "-bin"):
+			if plain, err := base64.StdEncoding.DecodeString(f.Value); err == nil {
+				head.Append(f.Key, string(plain))
+			}
+		default:
+			head.Append(grpcKey(f.Key), f.Value)
+		}
+	}
+	if resp.Status != 0 {
+		head.Set("dapr-http-status", strconv.Itoa(resp.Status))
+		if resp.ContentType != "" {
+			head.Set("dapr-content-type", resp.ContentType)
+		}
+	}
+	_ = grpc.SetHeader(ctx, head)
+	if resp.Status != 0 {
+		if err := fromHTTPStatus(resp.Status, string(resp.Body)); err != nil {
+			return nil, err
+		}
+	}
+	return &commonv1.InvokeResponse{
+		ContentType: resp.ContentType, Data: &anypb.Any{TypeUrl: resp.Header.Get(appchannel.TypeURL), Value: resp.Body},
+	}, nil
+}
+
+// grpcKey is a header field's name in metadata: HTTP's own get a prefix, because gRPC has its own.
+func grpcKey(key string) string {
+	switch key {
+	case "accept", "accept-charset", "accept-language", "accept-ranges", "connection", "keep-alive", "proxy-connection",
+		"transfer-encoding", "upgrade", "cache-control", "content-type", "content-length", "cookie", "date", "expect", "from", "host",
+		"if-match", "if-modified-since", "if-none-match", "if-schedule-tag-match", "if-unmodified-since", "max-forwards", "origin",
+		"pragma", "referer", "via", "warning":
+		return "dapr-" + key
+	}
+	return key
+}
+
+// incomingHeader is the metadata of a call as the header of another. Binary values go in base64.
+func incomingHeader(ctx context.Context) call.Header {
+	md, _ := metadata.FromIncomingContext(ctx)
+	header := make(call.Header, 0, len(md))
+	for key, values := range md {
+		switch {
+		case key == "content-type", key == "te", key == tokenHeader, strings.HasPrefix(key, "sidecast-"):
+			continue
+		case strings.HasPrefix(key, ":"):
+			key = "dapr-" + key[1:]
+		case strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin":
+			key = "dapr-" + key
+		}
+		for _, value := range values {
+			if strings.HasSuffix(key, "-bin") {
+				value = base64.StdEncoding.EncodeToString([]byte(value))
+			}
+			header.Add(key, value)
+		}
+	}
+	return header
+}

@@ -1,0 +1,400 @@
+package daprapi
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"github.com/google/uuid"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// pubsubProblem is a problem of the newer family that concerns a broker.
+func pubsubProblem(http int, grpc codes.Code, tag, reason, pubsub, message string, metadata map[string]string) *problem {
+	return &problem{http: http, grpc: grpc, tag: tag, message: message, details: []protoadapt.MessageV1{
+		&errdetails.ResourceInfo{ResourceType: "pubsub", ResourceName: pubsub, Description: message}, errorInfo(reason, metadata),
+	}}
+}
+
+// checkTopic says whether there is a broker of that name, and a topic to publish to. It returns whether the payload is raw.
+func (s *Server) checkTopic(pubsub, topic string, md map[string]string) (raw bool, err error) {
+	found, any := s.component(components.PubSubBlock, pubsub)
+	bare := func(http int, grpc codes.Code, tag, reason, message string) *problem {
+		p := pubsubProblem(http, grpc, tag, reason, pubsub, message, md)
+		p.details = p.details[1:]
+		return p
+	}
+	switch {
+	case !any:
+		return false, bare(http.StatusBadRequest, codes.FailedPrecondition, "ERR_PUBSUB_NOT_CONFIGURED", "DAPR_PUBSUB_NOT_CONFIGURED",
+			fmt.Sprintf("pubsub %s is not configured", pubsub))
+	case pubsub == "":
+		return false, pubsubProblem(http.StatusNotFound, codes.InvalidArgument, "ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY", pubsub, "pubsub name is empty", md)
+	case !found:
+		return false, bare(http.StatusNotFound, codes.InvalidArgument, "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND",
+			fmt.Sprintf("pubsub %s is not found", pubsub))
+	case topic == "":
+		return false, pubsubProblem(http.StatusNotFound, codes.InvalidArgument, "ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY", pubsub, "topic is empty in pubsub "+pubsub, md)
+	}
+	text := md["rawPayload"]
+	if text == "" {
+		return false, nil
+	}
+	if raw, err = strconv.ParseBool(text); err != nil {
+		reason := fmt.Errorf("rawPayload value must be a valid boolean: actual is '%s'", text)
+		return false, pubsubProblem(http.StatusBadRequest, codes.InvalidArgument, "ERR_PUBSUB_REQUEST_METADATA",
+			"DAPR_PUBSUB_METADATA_DESERIALIZATION", pubsub, fmt.Sprintf("failed deserializing metadata. Error: %s", reason), md)
+	}
+	return raw, nil
+}
+
+// publishProblem is the problem of an event that was not stored.
+func (s *Server) publishProblem(pubsub, topic string, err error) error {
+	if p := (*problem)(nil); errors.As(err, &p) {
+		return p
+	}
+	about := map[string]string{"topic": topic, "error": toValidUTF8(err.Error())}
+	if fault.ReasonOf(err) == fault.TopicDenied {
+		return pubsubProblem(http.StatusForbidden, codes.PermissionDenied, "ERR_PUBSUB_FORBIDDEN", "DAPR_PUBSUB_FORBIDDEN", pubsub,
+			fmt.Sprintf("topic %s is not allowed for app id %s", topic, s.o.AppID), about)
+	}
+	return pubsubProblem(http.StatusInternalServerError, codes.Internal, "ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", pubsub,
+		fmt.Sprintf("error when publishing to topic %s in pubsub %s: %s", topic, pubsub, err), about)
+}
+
+// cloudEventProblem is the problem of a payload that says it is a CloudEvent and is not.
+func (s *Server) cloudEventProblem(pubsub string, err error) error {
+	return pubsubProblem(http.StatusInternalServerError, codes.InvalidArgument, "ERR_PUBSUB_CLOUD_EVENTS_SER", "DAPR_PUBSUB_CLOUD_EVENT_CREATION",
+		pubsub, "cannot create cloudevent", map[string]string{"appID": s.o.AppID, "error": toValidUTF8(err.Error())})
+}
+
+// entriesProblem is the problem of a batch as a whole.
+func (s *Server) entriesProblem(pubsub, tag, reason, message string, err error) error {
+	about := map[string]string{"appID": s.o.AppID}
+	if err != nil {
+		about["error"] = toValidUTF8(err.Error())
+	}
+	return pubsubProblem(http.StatusBadRequest, codes.InvalidArgument, tag, reason, pubsub, message, about)
+}
+
+// draft makes an event to publish as Dapr makes it.
+func (s *Server) draft(pubsub, topic, contentType string, data []byte, md map[string]string, trace call.Header, raw bool) blocks.Draft {
+	d := blocks.Draft{Data: data, ContentType: contentType, Header: trace, Raw: raw, Key: md["partitionKey"]}
+	if raw {
+		for key, value := range md {
+			if key != "rawPayload" {
+				d.Header.Set(strings.ToLower(key), value)
+			}
+		}
+		return d
+	}
+	d.Wrap = func(header call.Header) (string, []byte, error) {
+		return s.envelope(pubsub, topic, contentType, data, md, header)
+	}
+	return d
+}
+
+// envelope is the CloudEvent that Dapr makes of a payload. One that is a CloudEvent already is completed.
+func (s *Server) envelope(pubsub, topic, contentType string, data []byte, md map[string]string, header call.Header) (id string, envelope []byte, err error) {
+	parent, state := header.Get("traceparent"), header.Get("tracestate")
+	var e map[string]any
+	if isCloudEvent(contentType) {
+		var given map[string]json.RawMessage // numbers stay as they are written
+		if err := json.Unmarshal(data, &given); err != nil || given == nil {
+			if err == nil {
+				err = errors.New("the payload is null")
+			}
+			return "", nil, s.cloudEventProblem(pubsub, err)
+		}
+		e = make(map[string]any, len(given)+8)
+		for key, value := range given {
+			e[key] = value
+		}
+		lacking := func(key, value string) {
+			if raw, ok := e[key].(json.RawMessage); !ok || string(raw) == "null" {
+				e[key] = value
+			}
+		}
+		if _, ok := e["traceid"]; !ok {
+			e["traceid"], e["traceparent"] = parent, parent
+		}
+		if _, ok := e["tracestate"]; !ok {
+			e["tracestate"] = state
+		}
+		lacking("id", uuid.NewString())
+		lacking("time", time.Now().Format(time.RFC3339))
+		lacking("source", "Dapr")
+		lacking("type", "com.dapr.event.sent")
+		lacking("specversion", "1.0")
+		e["topic"], e["pubsubname"] = topic, pubsub
+		_ = json.Unmarshal(given["id"], &id)
+	} else {
+		e, id = s.newEnvelope(pubsub, topic, contentType, data, md, parent, state)
+	}
+	if seconds, err := strconv.ParseInt(md["ttlInSeconds"], 10, 64); err == nil && seconds > 0 && seconds < 1<<33 {
+		e["expiration"] = time.Now().UTC().Add(time.Duration(seconds) * time.Second).Format(time.RFC3339)
+	}
+	if text, ok := e["id"].(string); ok {
+		id = text
+	}
+	envelope, err = json.Marshal(e)
+	return id, envelope, err
+}
+
+func (s *Server) newEnvelope(pubsub, topic, contentType string, data []byte, md map[string]string, parent, state string) (map[string]any, string) {
+	override := map[string]string{} // attributes of the envelope that the publisher sets; their case is ignored
+	for key, value := range md {
+		if name, ok := strings.CutPrefix(strings.ToLower(key), "cloudevent."); ok {
+			override[name] = value
+		}
+	}
+	pick := func(name, fallback string) string {
+		if value := override[name]; value != "" {
+			return value
+		}
+		return fallback
+	}
+	if contentType == "" {
+		contentType = "text/plain"
+	}
+	id := pick("id", uuid.NewString())
+	parent = pick("traceparent", pick("traceid", parent))
+	e := map[string]any{
+		"id": id, "specversion": "1.0", "datacontenttype": contentType, "source": pick("source", s.o.AppID),
+		"type": pick("type", "com.dapr.event.sent"), "topic": topic, "pubsubname": pubsub,
+		"traceid": parent, "traceparent": parent, "tracestate": pick("tracestate", state), "time": time.Now().Format(time.RFC3339),
+	}
+	if subject := override["subject"]; subject != "" {
+		e["subject"] = subject
+	}
+	switch kind := strings.ToLower(contentType); {
+	case isJSON(kind) && json.Valid(data):
+		e["data"] = json.RawMessage(data)
+	case strings.HasPrefix(kind, "application/octet-stream"), strings.HasPrefix(kind, "application/cloudevents+protobuf"):
+		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
+	default:
+		e["data"] = string(data)
+	}
+	return e, id
+}
+
+func isCloudEvent(contentType string) bool {
+	return strings.HasPrefix(strings.ToLower(contentType), "application/cloudevents+json")
+}
+
+func isJSON(contentType string) bool {
+	return strings.HasPrefix(strings.ToLower(contentType), "application/json")
+}
+
+// traceOf is the trace context of a request.
+func traceOf(get func(string) string) call.Header {
+	var header call.Header
+	for _, key := range []string{"traceparent", "tracestate", "baggage"} {
+		if value := get(key); value != "" {
+			header.Add(key, value)
+		}
+	}
+	return header
+}
+
+func (s *Server) publish(w http.ResponseWriter, r *http.Request, p params) error {
+	pubsub, topic, md := p["pubsubname"], p["*"], queryMetadata(r)
+	raw, err := s.checkTopic(pubsub, topic, md)
+	if err != nil {
+		return err
+	}
+	data, err := io.ReadAll(r.Body)
+	if err != nil {
+		return s.publishProblem(pubsub, topic, err)
+	}
+	draft := s.draft(pubsub, topic, r.Header.Get("Content-Type"), data, md, traceOf(r.Header.Get), raw)
+	if _, err := s.o.Blocks.PubSub.Publish(r.Context(), pubsub, topic, draft); err != nil {
+		return s.publishProblem(pubsub, topic, err)
+	}
+	answerEmpty(w)
+	return nil
+}
+
+func (a *api) PublishEvent(ctx context.Context, in *runtimev1.PublishEventRequest) (*emptypb.Empty, error) {
+	pubsub, topic := in.GetPubsubName(), in.GetTopic()
+	raw, err := a.s.checkTopic(pubsub, topic, in.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
+	draft := a.s.draft(pubsub, topic, in.GetDataContentType(), in.GetData(), in.GetMetadata(), grpcTrace(ctx), raw)
+	if _, err := a.s.o.Blocks.PubSub.Publish(ctx, pubsub, topic, draft); err != nil {
+		return nil, a.s.publishProblem(pubsub, topic, err)
+	}
+	return &emptypb.Empty{}, nil
+}
+
+func grpcTrace(ctx context.Context) call.Header {
+	return traceOf(func(key string) string { return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",") })
+}
+
+// bulkEntry is one event of a batch.
+type bulkEntry struct {
+	id, contentType string
+	data            []byte
+	metadata        map[string]string
+}
+
+// failedEntry is one that was not stored.
+type failedEntry struct {
+	EntryID string `json:"entryId"`
+	Error   string `json:"error,omitempty"`
+}
+
+// publishAll stores a batch. It returns the entries that failed, and why the first did.
+func (s *Server) publishAll(ctx context.Context, pubsub, topic string, entries []bulkEntry, md map[string]string, trace call.Header, raw bool) ([]failedEntry, error) {
+	seen := make(map[string]bool, len(entries))
+	drafts := make([]blocks.Draft, len(entries))
+	for i, e := range entries {
+		if e.id == "" || seen[e.id] {
+			err := errors.New("entryId is duplicated or not present for entry")
+			return nil, s.entriesProblem(pubsub, "ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_MARSHAL_EVENTS",
+				fmt.Sprintf("error marshaling events to bytes for topic %s pubsub %s. error: %s", topic, pubsub, err), err)
+		}
+		seen[e.id] = true
+		merged := maps.Clone(md)
+		if merged == nil {
+			merged = map[string]string{}
+		}
+		maps.Copy(merged, e.metadata)
+		if isCloudEvent(e.contentType) && !raw { // the whole batch is refused before any of it is stored
+			if _, _, err := s.envelope(pubsub, topic, e.contentType, e.data, merged, nil); err != nil {
+				return nil, err
+			}
+		}
+		drafts[i] = s.draft(pubsub, topic, e.contentType, e.data, merged, append(call.Header(nil), trace...), raw)
+	}
+	var failed []failedEntry
+	var first error
+	for at := 0; at < len(drafts); at += blocks.MaxBatch {
+		some := drafts[at:min(at+blocks.MaxBatch, len(drafts))]
+		results, err := s.o.Blocks.PubSub.PublishBatch(ctx, pubsub, topic, some)
+		for i := range some {
+			cause := err
+			if err == nil {
+				cause = results[i].Err
+			}
+			if cause != nil {
+				failed = append(failed, failedEntry{entries[at+i].id, cause.Error()})
+				if first == nil {
+					first = cause
+				}
+			}
+		}
+	}
+	return failed, first
+}
+
+func (s *Server) bulkPublish(w http.ResponseWriter, r *http.Request, p params) error {
+	pubsub, topic, md := p["pubsubname"], p["*"], queryMetadata(r)
+	raw, err := s.checkTopic(pubsub, topic, md)
+	if err != nil {
+		return err
+	}
+	var given []struct {
+		EntryID     string            `json:"entryId"`
+		Event       json.RawMessage   `json:"event"`
+		ContentType string            `json:"contentType"`
+		Metadata    map[string]string `json:"metadata"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&given); err != nil {
+		return s.entriesProblem(pubsub, "ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS",
+			fmt.Sprintf("error when unmarshaling the request for topic %s pubsub %s: %s", topic, pubsub, err), nil)
+	}
+	entries := make([]bulkEntry, len(given))
+	for i, g := range given {
+		data, err := entryData(g.Event, g.ContentType)
+		if err != nil {
+			return s.entriesProblem(pubsub, "ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_MARSHAL_ENVELOPE",
+				fmt.Sprintf("error when marshalling cloud event envelope for topic %s pubsub %s: %s", topic, pubsub, err), err)
+		}
+		entries[i] = bulkEntry{g.EntryID, g.ContentType, data, g.Metadata}
+	}
+	failed, err := s.publishAll(r.Context(), pubsub, topic, entries, md, traceOf(r.Header.Get), raw)
+	if len(failed) == 0 {
+		if err == nil {
+			answerEmpty(w)
+		}
+		return err
+	}
+	if fault.ReasonOf(err) == fault.TopicDenied {
+		return s.publishProblem(pubsub, topic, err)
+	}
+	answerJSON(w, http.StatusInternalServerError, map[string]any{"failedEntries": failed, "errorCode": "ERR_PUBSUB_PUBLISH_MESSAGE"})
+	return nil
+}
+
+var errEntryType = errors.New("error: mismatch between contentType and event")
+
+// entryData is the payload of an event in a JSON batch: as JSON, as text, or in base64 when it is binary.
+func entryData(event json.RawMessage, contentType string) ([]byte, error) {
+	kind := strings.ToLower(contentType)
+	var text string
+	isText := json.Unmarshal(event, &text) == nil
+	switch {
+	case strings.HasPrefix(kind, "application/octet-stream"):
+		if !isText {
+			return nil, errEntryType
+		}
+		data, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil, fmt.Errorf("error: unable to decode base64 application/octect-stream data: %w", err)
+		}
+		return data, nil
+	case strings.HasPrefix(kind, "text/"), strings.HasPrefix(kind, "application/xml"):
+		if !isText {
+			return nil, errEntryType
+		}
+		return []byte(text), nil
+	case isJSON(kind), isCloudEvent(kind):
+		return compact(event), nil
+	}
+	return nil, errEntryType
+}
+
+func (a *api) BulkPublishEvent(ctx context.Context, in *runtimev1.BulkPublishRequest) (*runtimev1.BulkPublishResponse, error) {
+	pubsub, topic := in.GetPubsubName(), in.GetTopic()
+	raw, err := a.s.checkTopic(pubsub, topic, in.GetMetadata())
+	if err != nil {
+		return nil, err
+	}
+	entries := make([]bulkEntry, len(in.GetEntries()))
+	for i, e := range in.GetEntries() {
+		entries[i] = bulkEntry{e.GetEntryId(), e.GetContentType(), e.GetEvent(), e.GetMetadata()}
+	}
+	failed, err := a.s.publishAll(ctx, pubsub, topic, entries, in.GetMetadata(), grpcTrace(ctx), raw)
+	if err != nil {
+		return nil, a.s.publishProblem(pubsub, topic, err)
+	}
+	out := &runtimev1.BulkPublishResponse{}
+	for _, f := range failed {
+		out.FailedEntries = append(out.FailedEntries, &runtimev1.BulkPublishResponseFailedEntry{EntryId: f.EntryID, Error: f.Error})
+	}
+	return out, nil
+}
+
+func (a *api) BulkPublishEventAlpha1(ctx context.Context, in *runtimev1.BulkPublishRequest) (*runtimev1.BulkPublishResponse, error) {
+	return a.BulkPublishEvent(ctx, in)
+}

@@ -1,0 +1,249 @@
+package daprapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/protoadapt"
+
+	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state"
+)
+
+// stateItem is one item of a request to save, delete or transact, however it came in.
+type stateItem struct {
+	remove                   bool
+	key                      string
+	value                    []byte
+	etag                     *string
+	metadata                 map[string]string
+	concurrency, consistency string
+}
+
+// checkStore says whether there is a state store of that name.
+func (s *Server) checkStore(name string) error {
+	switch found, any := s.component(components.StateBlock, name); {
+	case !any:
+		return &problem{
+			http: http.StatusInternalServerError, grpc: codes.FailedPrecondition, tag: "ERR_STATE_STORE_NOT_CONFIGURED",
+			message: fmt.Sprintf("state store %s is not configured", name), details: s.stateInfo("DAPR_STATE_NOT_CONFIGURED"),
+		}
+	case !found:
+		return &problem{
+			http: http.StatusBadRequest, grpc: codes.InvalidArgument, tag: "ERR_STATE_STORE_NOT_FOUND",
+			message: fmt.Sprintf("state store %s is not found", name), details: s.stateInfo("DAPR_STATE_NOT_FOUND"),
+		}
+	}
+	return nil
+}
+
+func (s *Server) stateInfo(reason string) []protoadapt.MessageV1 {
+	return []protoadapt.MessageV1{errorInfo(reason, map[string]string{"appID": s.o.AppID})}
+}
+
+// storeProblem is a problem with a store as a whole.
+func storeProblem(http int, grpc codes.Code, tag, reason, store, message string, metadata map[string]string) *problem {
+	return &problem{http: http, grpc: grpc, tag: tag, message: message, details: []protoadapt.MessageV1{
+		&errdetails.ResourceInfo{ResourceType: "state", ResourceName: store}, errorInfo(reason, metadata),
+	}}
+}
+
+// checkStateKey refuses the keys that a prefix could be mistaken in.
+func checkStateKey(store, key string) error {
+	if !strings.Contains(key, "||") {
+		return nil
+	}
+	message := fmt.Sprintf("input key/keyPrefix '%s' can't contain '||'", key)
+	p := storeProblem(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "DAPR_STATE_ILLEGAL_KEY", store, message, nil)
+	violation := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: key, Description: message}}}
+	p.details = append([]protoadapt.MessageV1{violation}, p.details...)
+	return p
+}
+
+// op is an item as the block takes it. An ETag always counts; without one, first-write wants the item not to exist.
+func (i *stateItem) op() (state.Op, error) {
+	op := state.Op{Kind: state.Set, Key: i.key, Value: i.value}
+	if i.remove {
+		op.Kind, op.Value = state.Delete, nil
+	}
+	switch i.consistency {
+	case "", "strong", "eventual": // every store of ours is linearizable per key
+	default:
+		return op, fmt.Errorf("unrecognized consistency model '%s'", i.consistency)
+	}
+	switch i.concurrency {
+	case "", "first-write", "last-write":
+	default:
+		return op, fmt.Errorf("unrecognized concurrency model '%s'", i.concurrency)
+	}
+	switch {
+	case i.etag != nil && *i.etag != "":
+		op.Match, op.ETag = state.Exact, *i.etag
+	case i.concurrency == "first-write":
+		op.Match = state.Absent
+	}
+	if i.remove {
+		return op, nil
+	}
+	var err error
+	op.TTL, err = stateTTL(i.metadata)
+	return op, err
+}
+
+// stateTTL reads ttlInSeconds; -1 and 0 mean that the item stays.
+func stateTTL(metadata map[string]string) (time.Duration, error) {
+	text := metadata["ttlInSeconds"]
+	if text == "" {
+		return 0, nil
+	}
+	seconds, err := strconv.ParseInt(text, 10, 0)
+	if err != nil {
+		return 0, fmt.Errorf("incorrect value for metadata 'ttlInSeconds': %w", err)
+	}
+	if seconds < -1 || seconds > math.MaxInt32 {
+		return 0, errors.New("incorrect value for metadata 'ttlInSeconds': must be -1 or greater")
+	}
+	return time.Duration(max(0, seconds)) * time.Second, nil
+}
+
+// applyEach does one batch of independent writes: each is done or fails for itself. What has no condition goes in few batches,
+// the rest one by one.
+func (s *Server) applyEach(ctx context.Context, store string, items []stateItem) (err error) {
+	defer s.foldMalformed(store, &err)
+	var batch []state.Op
+	at := map[string]int{} // in batch, by key: the last write of a key is the one that counts
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		_, err := s.o.Blocks.State.Apply(ctx, store, batch)
+		batch = batch[:0]
+		clear(at)
+		return err
+	}
+	var errs []error
+	for i := range items {
+		op, err := items[i].op()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		switch before, twice := at[op.Key]; {
+		case op.Match != state.Any:
+			if twice {
+				errs = append(errs, flush())
+			}
+			_, err = s.o.Blocks.State.Apply(ctx, store, []state.Op{op})
+			errs = append(errs, err)
+		case twice:
+			batch[before] = op
+		default:
+			at[op.Key] = len(batch)
+			if batch = append(batch, op); len(batch) == blocks.MaxStateKeys {
+				errs = append(errs, flush())
+			}
+		}
+	}
+	return errors.Join(append(errs, flush())...)
+}
+
+// transact does all items or none. A key that occurs more than once ends as its last operation says.
+func (s *Server) transact(ctx context.Context, store string, items []stateItem) (err error) {
+	defer s.foldMalformed(store, &err)
+	ops := make([]state.Op, 0, len(items))
+	at := map[string]int{}
+	for i := range items {
+		op, err := items[i].op()
+		if err != nil {
+			return err
+		}
+		before, twice := at[op.Key]
+		if !twice {
+			at[op.Key] = len(ops)
+			ops = append(ops, op)
+			continue
+		}
+		first := ops[before]
+		switch {
+		case op.Match == state.Exact, op.Match == state.Absent && first.Kind == state.Set:
+			return etagMismatch(fmt.Errorf("key %q was changed before in the same transaction", op.Key))
+		default:
+			op.Match, op.ETag = first.Match, first.ETag
+			ops[before] = op
+		}
+	}
+	_, err = s.o.Blocks.State.Apply(ctx, store, ops)
+	return err
+}
+
+// etagMismatch is the fault of a write that comes too late.
+func etagMismatch(err error) error { return fault.E("state", fault.Conflict, fault.ETagMismatch, err) }
+
+// foldMalformed makes an ETag that the store cannot have given out one that does not match, where Dapr's own store of that
+// type takes any text for an ETag.
+func (s *Server) foldMalformed(store string, err *error) {
+	if fault.ReasonOf(*err) == fault.ETagMalformed && s.o.Blocks.Runtime.ComponentType(store) == "state.in-memory" {
+		*err = etagMismatch(*err)
+	}
+}
+
+// stateText is the text of a store's error, where an ETag is at fault with the words that Dapr's stores use.
+func stateText(err error) string {
+	switch fault.ReasonOf(err) {
+	case fault.ETagMismatch:
+		return "possible etag mismatch. error from state store: " + err.Error()
+	case fault.ETagMalformed:
+		return "invalid etag value: " + err.Error()
+	}
+	return err.Error()
+}
+
+// stateProblem is the problem of a failed write.
+func stateProblem(err error, tag, format string, args ...any) error {
+	if p := (*problem)(nil); errors.As(err, &p) {
+		return p
+	}
+	status, code := http.StatusInternalServerError, codes.Internal
+	switch fault.ReasonOf(err) {
+	case fault.ETagMismatch:
+		status, code = http.StatusConflict, codes.Aborted
+	case fault.ETagMalformed:
+		status, code = http.StatusBadRequest, codes.InvalidArgument
+	}
+	return basic(status, code, tag, format, append(args, stateText(err))...)
+}
+
+// read returns the items of keys, which may be any number, by key.
+func (s *Server) read(ctx context.Context, store string, keys []string) (map[string]state.Item, error) {
+	found := make(map[string]state.Item, len(keys))
+	for len(keys) > 0 {
+		n := min(len(keys), blocks.MaxStateKeys)
+		items, err := s.o.Blocks.State.Get(ctx, store, keys[:n])
+		if err != nil {
+			return nil, err
+		}
+		for _, item := range items {
+			found[item.Key] = item
+		}
+		keys = keys[n:]
+	}
+	return found, nil
+}
+
+// itemMetadata is what a store tells about an item beside its value.
+func itemMetadata(item state.Item) map[string]string {
+	if item.Expires.IsZero() {
+		return nil
+	}
+	return map[string]string{"ttlExpireTime": item.Expires.UTC().Format(time.RFC3339)}
+}

@@ -1,0 +1,218 @@
+package daprapi
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+
+	"google.golang.org/grpc/codes"
+)
+
+// stateBody is a stateItem in JSON.
+type stateBody struct {
+	Key      string            `json:"key"`
+	Value    json.RawMessage   `json:"value"`
+	ETag     *string           `json:"etag"`
+	Metadata map[string]string `json:"metadata"`
+	Options  struct {
+		Concurrency string `json:"concurrency"`
+		Consistency string `json:"consistency"`
+	} `json:"options"`
+}
+
+// item merges the query's metadata, which wins, and gives the value as compact JSON.
+func (b *stateBody) item(query map[string]string) stateItem {
+	i := stateItem{
+		key: b.Key, etag: b.ETag, metadata: b.Metadata, concurrency: b.Options.Concurrency, consistency: b.Options.Consistency,
+	}
+	if i.metadata == nil {
+		i.metadata = query
+	} else {
+		maps.Copy(i.metadata, query)
+	}
+	i.value = compact(b.Value)
+	return i
+}
+
+func (s *Server) getState(w http.ResponseWriter, r *http.Request, p params) error {
+	store, key := p["storeName"], p["key"]
+	if err := s.checkStore(store); err != nil {
+		return err
+	}
+	if err := checkStateKey(store, key); err != nil {
+		return err
+	}
+	found, err := s.read(r.Context(), store, []string{key})
+	if err != nil {
+		return stateProblem(err, "ERR_STATE_GET", "fail to get %s from state store %s: %s", key, store)
+	}
+	item, ok := found[key]
+	if !ok {
+		answerEmpty(w)
+		return nil
+	}
+	w.Header().Set("ETag", item.ETag)
+	for name, value := range itemMetadata(item) {
+		w.Header().Set("metadata."+name, value)
+	}
+	answerData(w, http.StatusOK, item.Value)
+	return nil
+}
+
+func (s *Server) saveState(w http.ResponseWriter, r *http.Request, p params) error {
+	store := p["storeName"]
+	if err := s.checkStore(store); err != nil {
+		return err
+	}
+	var bodies []stateBody
+	if err := json.NewDecoder(r.Body).Decode(&bodies); err != nil {
+		return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "%v", err)
+	}
+	query := queryMetadata(r)
+	items := make([]stateItem, len(bodies))
+	for i := range bodies {
+		if bodies[i].Key == "" {
+			return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", `"key" is a required field`)
+		}
+		if err := checkStateKey(store, bodies[i].Key); err != nil {
+			return err
+		}
+		items[i] = bodies[i].item(query)
+	}
+	if err := s.applyEach(r.Context(), store, items); err != nil {
+		return stateProblem(err, "ERR_STATE_SAVE", "failed saving state in state store %s: %s", store)
+	}
+	answerEmpty(w)
+	return nil
+}
+
+func (s *Server) deleteState(w http.ResponseWriter, r *http.Request, p params) error {
+	store, key := p["storeName"], p["key"]
+	if err := s.checkStore(store); err != nil {
+		return err
+	}
+	if err := checkStateKey(store, key); err != nil {
+		return err
+	}
+	query := r.URL.Query()
+	item := stateItem{
+		remove: true, key: key, metadata: queryMetadata(r),
+		concurrency: query.Get("concurrency"), consistency: query.Get("consistency"),
+	}
+	if values := r.Header.Values("If-Match"); len(values) > 0 {
+		item.etag = &values[0]
+	}
+	if err := s.applyEach(r.Context(), store, []stateItem{item}); err != nil {
+		return stateProblem(err, "ERR_STATE_DELETE", "failed deleting state with key %s: %s", key)
+	}
+	answerEmpty(w)
+	return nil
+}
+
+// bulkItem is one item of an answer to a bulk read.
+type bulkItem struct {
+	Key      string            `json:"key"`
+	Data     json.RawMessage   `json:"data,omitempty"`
+	ETag     *string           `json:"etag,omitempty"`
+	Metadata map[string]string `json:"metadata,omitempty"`
+	Error    string            `json:"error,omitempty"`
+}
+
+func (s *Server) bulkGetState(w http.ResponseWriter, r *http.Request, p params) error {
+	store := p["storeName"]
+	if err := s.checkStore(store); err != nil {
+		return err
+	}
+	var body struct {
+		Keys []string `json:"keys"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		return malformed(err)
+	}
+	for _, key := range body.Keys {
+		if err := checkStateKey(store, key); err != nil {
+			return err
+		}
+	}
+	found, err := s.read(r.Context(), store, body.Keys)
+	if err != nil {
+		return stateProblem(err, "ERR_STATE_BULK_GET", "%s")
+	}
+	items := make([]bulkItem, len(body.Keys))
+	for i, key := range body.Keys {
+		items[i].Key = key
+		if item, ok := found[key]; ok {
+			items[i].Data, items[i].ETag, items[i].Metadata = asJSON(item.Value), &item.ETag, itemMetadata(item)
+		}
+	}
+	answerJSON(w, http.StatusOK, items)
+	return nil
+}
+
+func (s *Server) transactState(w http.ResponseWriter, r *http.Request, p params) error {
+	store := p["storeName"]
+	if err := s.checkStore(store); err != nil {
+		return err
+	}
+	var body struct {
+		Operations []struct {
+			Operation string          `json:"operation"`
+			Request   json.RawMessage `json:"request"`
+		} `json:"operations"`
+		Metadata map[string]string `json:"metadata"`
+	}
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		return malformed(err)
+	}
+	if len(body.Operations) == 0 {
+		answerEmpty(w)
+		return nil
+	}
+	query := queryMetadata(r)
+	items := make([]stateItem, len(body.Operations))
+	for i, o := range body.Operations {
+		if o.Operation != "upsert" && o.Operation != "delete" {
+			return notTransactable(http.StatusBadRequest, o.Operation)
+		}
+		var request stateBody
+		if len(o.Request) > 0 {
+			if err := json.Unmarshal(o.Request, &request); err != nil {
+				return malformed(err)
+			}
+		}
+		if err := checkStateKey(store, request.Key); err != nil {
+			return err
+		}
+		items[i] = request.item(query)
+		items[i].remove = o.Operation == "delete"
+	}
+	if err := s.transact(r.Context(), store, items); err != nil {
+		return transactionProblem(store, len(items), err)
+	}
+	answerEmpty(w)
+	return nil
+}
+
+func notTransactable(status int, operation string) error {
+	return basic(status, codes.Unimplemented, "ERR_NOT_SUPPORTED_STATE_OPERATION", "operation type %s not supported", operation)
+}
+
+// transactionProblem is the problem of a transaction: Dapr's clients get the same code whatever went wrong.
+func transactionProblem(store string, count int, err error) error {
+	if p := (*problem)(nil); errors.As(err, &p) {
+		return p
+	}
+	if tooMany(err) {
+		return storeProblem(http.StatusBadRequest, codes.InvalidArgument, "ERR_STATE_STORE_TOO_MANY_TRANSACTIONS", "DAPR_STATE_TOO_MANY_TRANSACTIONS",
+			store, fmt.Sprintf("the transaction contains %d operations, which is more than what the state store supports: %d", count, maxTransaction),
+			map[string]string{"currentOpsTransaction": fmt.Sprint(count), "maxOpsPerTransaction": fmt.Sprint(maxTransaction)})
+	}
+	return basic(http.StatusInternalServerError, codes.Internal, "ERR_STATE_TRANSACTION",
+		"error while executing state transaction: %s", stateText(err))
+}
+
+func (s *Server) queryState(w http.ResponseWriter, r *http.Request, p params) error {
+	return s.queryUnsupported(p["storeName"])
+}

@@ -1,0 +1,406 @@
+package appchannel
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/call/grpcweb"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/fault/faultgrpc"
+	"github.com/sidecast/sidecast/routing"
+)
+
+// Facts of a fault that hold the status which a Dapr app's gRPC handler answered with, so that Dapr's own callers get it
+// unchanged.
+const (
+	GRPCStatus  = "grpc-status"         // the code, a number
+	GRPCMessage = "grpc-message"        // the message
+	GRPCDetails = "grpc-status-details" // google.rpc.Status in binary and base64, when there are details
+)
+
+// TypeURL is the header field with the type of a body that is a google.protobuf.Any; only Dapr's protocol has such bodies.
+const TypeURL = "sidecast-type-url"
+
+// Dapr is the Channel to an app that implements dapr.proto.runtime.v1.AppCallback on a port. A stream whose content type is
+// gRPC-Web is a gRPC call of any service of the app's own: it is made as it is.
+type Dapr struct {
+	*grpcPort
+	app   runtimev1.AppCallbackClient
+	alpha runtimev1.AppCallbackAlphaClient
+	bulks bulks
+}
+
+var _ Channel = (*Dapr)(nil)
+
+// OpenDapr starts to watch for the app. Close it.
+func OpenDapr(c Callback) (*Dapr, error) {
+	base, err := newGRPCPort(c)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dapr{grpcPort: base, app: runtimev1.NewAppCallbackClient(base.conn), alpha: runtimev1.NewAppCallbackAlphaClient(base.conn)}
+	base.start(d.healthy)
+	return d, nil
+}
+
+// healthy is one health check: any answer but an error passes.
+func (d *Dapr) healthy(ctx context.Context) error {
+	_, err := runtimev1.NewAppCallbackHealthCheckClient(d.conn).HealthCheck(d.outgoing(ctx, nil), &emptypb.Empty{}, grpc.WaitForReady(true))
+	return faultgrpc.From(err)
+}
+
+// outgoing is ctx with the metadata of an RPC to the app.
+func (d *Dapr) outgoing(ctx context.Context, header call.Header) context.Context {
+	md := metadata.MD{}
+	for _, f := range header {
+		if reserved(f.Key) || f.Key == TypeURL {
+			continue
+		}
+		key, value := f.Key, f.Value
+		switch {
+		case strings.HasSuffix(key, "-bin"):
+			plain, err := base64.StdEncoding.DecodeString(value)
+			if err != nil {
+				continue
+			}
+			value = string(plain)
+		case permanent[key]:
+			key = "dapr-" + key
+		}
+		md.Append(key, value)
+	}
+	if d.port.Token != "" {
+		md.Set("dapr-api-token", d.port.Token)
+	}
+	return metadata.NewOutgoingContext(ctx, md)
+}
+
+// reserved are the keys that gRPC writes itself, or that must not reach the app.
+func reserved(key string) bool {
+	switch key {
+	case "content-type", "content-length", "te", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding":
+		return true
+	}
+	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin"
+}
+
+// permanent are HTTP's own fields, which Dapr gives a prefix in the metadata of a gRPC call.
+var permanent = map[string]bool{
+	"accept": true, "accept-charset": true, "accept-language": true, "accept-ranges": true, "connection": true, "keep-alive": true,
+	"proxy-connection": true, "transfer-encoding": true, "upgrade": true, "cache-control": true, "cookie": true, "date": true,
+	"expect": true, "from": true, "host": true, "if-match": true, "if-modified-since": true, "if-none-match": true,
+	"if-schedule-tag-match": true, "if-unmodified-since": true, "max-forwards": true, "origin": true, "pragma": true,
+	"referer": true, "via": true, "warning": true,
+}
+
+// caller tells the app who calls whom.
+func (d *Dapr) caller(req *call.Request) call.Header {
+	header := append(call.Header(nil), req.Header...)
+	if req.Caller != "" {
+		header.Set("dapr-caller-app-id", req.Caller)
+		header.Set("dapr-callee-app-id", req.App)
+		if d.port.Namespace != "" {
+			header.Set("dapr-caller-namespace", d.port.Namespace)
+		}
+	}
+	return header
+}
+
+// Invoke makes one OnInvoke. An error of the handler is a fault that carries its status.
+func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, error) {
+	op := "invoke " + req.Method
+	if err := d.port.begin(ctx, op); err != nil {
+		return nil, err
+	}
+	defer d.port.end()
+	var from peer.Peer
+	var head, trail metadata.MD
+	answer, err := d.app.OnInvoke(d.outgoing(ctx, d.caller(req)), &commonv1.InvokeRequest{
+		Method: req.Method, ContentType: req.ContentType,
+		Data:          &anypb.Any{TypeUrl: req.Header.Get(TypeURL), Value: req.Body},
+		HttpExtension: &commonv1.HTTPExtension{Verb: verbOf(req.Verb), Querystring: req.Query},
+	}, grpc.Peer(&from), grpc.Header(&head), grpc.Trailer(&trail))
+	if err != nil {
+		return nil, d.answered(ctx, op, &from, err)
+	}
+	resp := &call.Response{ContentType: answer.GetContentType(), Body: answer.GetData().GetValue(), Header: headerOf(head)}
+	resp.Header = append(resp.Header, headerOf(trail)...)
+	if kind := answer.GetData().GetTypeUrl(); kind != "" {
+		resp.Header.Set(TypeURL, kind)
+		resp.ContentType = "application/x-protobuf"
+	}
+	return resp, nil
+}
+
+// verbOf is an HTTP verb in Dapr's protocol; a call that has none is a POST.
+func verbOf(verb string) commonv1.HTTPExtension_Verb {
+	if verb == "" {
+		verb = http.MethodPost
+	}
+	return commonv1.HTTPExtension_Verb(commonv1.HTTPExtension_Verb_value[strings.ToUpper(verb)])
+}
+
+// answered is the fault of an RPC that failed. A status that the app answered with is kept in it.
+func (d *Dapr) answered(ctx context.Context, op string, from *peer.Peer, err error) error {
+	s, _ := status.FromError(err)
+	if ctx.Err() != nil || s.Code() == codes.Unavailable {
+		return d.failed(ctx, op, from, err)
+	}
+	e := fault.E(op, fault.KindFromGRPC(uint32(s.Code())), fault.AppFailed, errors.New(s.Message())).
+		With(GRPCStatus, strconv.Itoa(int(s.Code()))).With(GRPCMessage, s.Message())
+	if len(s.Proto().GetDetails()) > 0 {
+		if encoded, err := proto.Marshal(s.Proto()); err == nil {
+			e = e.With(GRPCDetails, base64.StdEncoding.EncodeToString(encoded))
+		}
+	}
+	return e
+}
+
+// headerOf takes metadata over that the app answered with.
+func headerOf(md metadata.MD) call.Header {
+	header := make(call.Header, 0, len(md))
+	for key, values := range md {
+		if reserved(key) {
+			continue
+		}
+		for _, value := range values {
+			if strings.HasSuffix(key, "-bin") {
+				value = base64.StdEncoding.EncodeToString([]byte(value))
+			}
+			header.Add(key, value)
+		}
+	}
+	return header
+}
+
+// Deliver makes one OnTopicEvent.
+func (d *Dapr) Deliver(ctx context.Context, event *Event) (Outcome, error) {
+	op := needOf(event).String()
+	if event.Bulk != nil {
+		return d.bulks.deliver(ctx, event, d.deliverBulk)
+	}
+	message, err := DaprTopicEvent(event)
+	if err != nil {
+		return Outcome{Verdict: Retry, Reason: "the event cannot be said in the app's protocol: " + err.Error()}, nil
+	}
+	if err := d.port.begin(ctx, op); err != nil {
+		return Outcome{}, err
+	}
+	defer d.port.end()
+	var from peer.Peer
+	answer, err := d.app.OnTopicEvent(d.outgoing(ctx, traceOf(event.Header)), message, grpc.Peer(&from))
+	switch {
+	case status.Code(err) == codes.Unimplemented:
+		return Outcome{Verdict: Drop, Reason: "the app does not implement OnTopicEvent"}, nil
+	case err != nil:
+		return Outcome{}, d.failed(ctx, op, &from, err)
+	}
+	return daprOutcome(answer.GetStatus()), nil
+}
+
+func daprOutcome(s runtimev1.TopicEventResponse_TopicEventResponseStatus) Outcome {
+	return verdicts([]string{""}, map[string]string{"": s.String()})[0]
+}
+
+// DaprOutcome is what an app says of an event in Dapr's protocol.
+func DaprOutcome(s runtimev1.TopicEventResponse_TopicEventResponseStatus) Outcome {
+	return daprOutcome(s)
+}
+
+func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, error) {
+	op := needOf(events[0]).String()
+	if err := d.port.begin(ctx, op); err != nil {
+		return nil, err
+	}
+	defer d.port.end()
+	ids := entryIDs(len(events))
+	request, failed := bulkRequest(events, ids)
+	var from peer.Peer
+	ctx = d.outgoing(ctx, nil)
+	answer, err := d.app.OnBulkTopicEvent(ctx, request, grpc.Peer(&from))
+	if status.Code(err) == codes.Unimplemented {
+		answer, err = d.alpha.OnBulkTopicEventAlpha1(ctx, request, grpc.Peer(&from)) //nolint:staticcheck // what older apps have
+	}
+	switch {
+	case status.Code(err) == codes.Unimplemented:
+		return all(len(events), Outcome{Verdict: Drop, Reason: "the app does not implement OnBulkTopicEvent"}), nil
+	case err != nil:
+		return nil, d.failed(ctx, op, &from, err)
+	}
+	said := make(map[string]string, len(events))
+	for _, s := range answer.GetStatuses() {
+		said[s.GetEntryId()] = s.GetStatus().String()
+	}
+	outcomes := verdicts(ids, said)
+	for i, err := range failed {
+		outcomes[i] = Outcome{Verdict: Retry, Reason: "the event cannot be said in the app's protocol: " + err.Error()}
+	}
+	return outcomes, nil
+}
+
+// Subscriptions asks the app each time it becomes ready.
+func (d *Dapr) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
+	if d.port.NoSubscribe {
+		<-ctx.Done()
+		return nil
+	}
+	return d.port.subscriptions(ctx, changed, func(ctx context.Context) ([]Subscription, error) {
+		answer, err := d.app.ListTopicSubscriptions(d.outgoing(ctx, nil), &emptypb.Empty{}, grpc.WaitForReady(true))
+		if status.Code(err) == codes.Unimplemented {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, faultgrpc.From(err)
+		}
+		var list []Subscription
+		for _, s := range answer.GetSubscriptions() {
+			sub, err := daprSubscription(s)
+			if err != nil {
+				d.port.Log.Error("a subscription of the app is not valid and is ignored", "topic", s.GetTopic(), "error", err)
+				continue
+			}
+			list = append(list, sub)
+		}
+		return list, nil
+	})
+}
+
+func daprSubscription(s *runtimev1.TopicSubscription) (Subscription, error) {
+	sub := Subscription{
+		PubSub: s.GetPubsubName(), Topic: s.GetTopic(), Route: s.GetRoutes().GetDefault(), DeadLetterTopic: s.GetDeadLetterTopic(),
+		Metadata: s.GetMetadata(),
+	}
+	if sub.Topic == "" {
+		return sub, fault.New("app over grpc", fault.AppAnswer, "a subscription names no topic")
+	}
+	sub.Raw, _ = strconv.ParseBool(s.GetMetadata()["rawPayload"])
+	for _, r := range s.GetRoutes().GetRules() {
+		rule, err := routing.Compile(r.GetMatch())
+		if err != nil {
+			return sub, err
+		}
+		sub.Routes = append(sub.Routes, routing.Route{Rule: rule, Path: r.GetPath()})
+	}
+	if bulk := s.GetBulkSubscribe(); bulk.GetEnabled() {
+		sub.Bulk = &Bulk{int(bulk.GetMaxMessagesCount()), millis(bulk.GetMaxAwaitDurationMs())}
+	}
+	return sub, nil
+}
+
+// Stream makes a gRPC call that came over the fabric. The caller's goroutine carries the answer, one more the request.
+func (d *Dapr) Stream(ctx context.Context, req *call.Request, to call.ServerStream) error {
+	op := "invoke " + req.Method
+	if !grpcweb.Is(req.ContentType) {
+		return fault.New(op, fault.NotSupported, "the app speaks gRPC: streams of bytes are for HTTP apps")
+	}
+	if err := d.port.begin(ctx, op); err != nil {
+		return err
+	}
+	defer d.port.end()
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var from peer.Peer
+	wire, err := d.conn.NewStream(d.outgoing(ctx, d.caller(req)), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+		"/"+strings.TrimPrefix(req.Method, "/"), grpc.ForceCodecV2(rawCodec{}), grpc.Peer(&from))
+	if err != nil {
+		return d.failed(ctx, op, &from, err)
+	}
+	var broken error // of the caller; read it after sent
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		if broken = sendFrames(ctx, wire, to); broken != nil {
+			stop()
+		}
+	}()
+	err = d.receiveFrames(ctx, op, &from, wire, to)
+	stop()
+	<-sent
+	if err != nil && broken != nil {
+		return broken
+	}
+	return err
+}
+
+func sendFrames(ctx context.Context, wire grpc.ClientStream, from call.ServerStream) error {
+	frames := grpcweb.Reader{From: from}
+	for {
+		payload, trailers, err := frames.Next(ctx)
+		if errors.Is(err, io.EOF) || trailers {
+			return wire.CloseSend()
+		}
+		if err != nil {
+			return err
+		}
+		if wire.SendMsg(&payload) != nil {
+			return nil // the call has ended; its status is what the receiving side gets
+		}
+	}
+}
+
+// receiveFrames passes the answer on: header, messages, and how it ended.
+func (d *Dapr) receiveFrames(ctx context.Context, op string, from *peer.Peer, wire grpc.ClientStream, to call.ServerStream) error {
+	head, err := wire.Header()
+	if err == nil && head != nil {
+		if err := to.Answer(ctx, &call.Response{ContentType: grpcweb.ContentType, Header: headerOf(head)}); err != nil {
+			return err
+		}
+	}
+	for {
+		var payload []byte
+		err := wire.RecvMsg(&payload)
+		if err == nil {
+			if err := to.Send(ctx, grpcweb.Message(payload)); err != nil {
+				return err
+			}
+			continue
+		}
+		end := grpcweb.Trailers{Fields: headerOf(wire.Trailer())}
+		if !errors.Is(err, io.EOF) {
+			s, _ := status.FromError(err)
+			if ctx.Err() != nil || s.Code() == codes.Unavailable && from.Addr == nil {
+				return d.failed(ctx, op, from, err)
+			}
+			end.Code, end.Message = uint32(s.Code()), s.Message()
+			if len(s.Proto().GetDetails()) > 0 {
+				end.Details, _ = proto.Marshal(s.Proto())
+			}
+		}
+		return to.Send(ctx, end.Frame())
+	}
+}
+
+// rawCodec passes messages on as they are: a *[]byte is one.
+type rawCodec struct{}
+
+var _ encoding.CodecV2 = rawCodec{}
+
+func (rawCodec) Name() string { return "proto" }
+
+func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
+}
+
+func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
+	*v.(*[]byte) = data.Materialize()
+	return nil
+}

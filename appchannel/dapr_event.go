@@ -1,0 +1,162 @@
+package appchannel
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"strings"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/sidecast/sidecast/call"
+)
+
+// daprEnvelope is an event as Dapr's apps see it: always a CloudEvent in JSON. What was published raw is wrapped for a
+// subscriber that asked for raw payloads; one that did not gets a JSON object as it is, for it may be a CloudEvent of someone
+// else's.
+func daprEnvelope(event *Event) ([]byte, error) {
+	if !event.Raw {
+		if event.Envelope != nil {
+			return event.Envelope, nil
+		}
+		if trimmed := bytes.TrimSpace(event.Data); len(trimmed) > 0 && trimmed[0] == '{' && json.Valid(trimmed) {
+			return event.Data, nil
+		}
+	}
+	wrapped := map[string]string{
+		"id": uuid.NewString(), "specversion": "1.0", "datacontenttype": "application/octet-stream", "source": "Dapr",
+		"type": "com.dapr.event.sent", "topic": event.Topic, "pubsubname": event.PubSub,
+		"data_base64": base64.StdEncoding.EncodeToString(event.Data),
+	}
+	for _, key := range []string{"traceid", "traceparent", "tracestate"} {
+		if value := event.Header.Get(key); value != "" {
+			wrapped[key] = value
+		}
+	}
+	if parent := wrapped["traceparent"]; parent != "" {
+		wrapped["traceid"] = parent
+	}
+	return json.Marshal(wrapped)
+}
+
+// notExtensions are the attributes that TopicEventRequest has fields for.
+var notExtensions = []string{"id", "source", "datacontenttype", "type", "specversion", "data", "data_base64"}
+
+// DaprTopicEvent is an event as Dapr's gRPC apps get it.
+func DaprTopicEvent(event *Event) (*runtimev1.TopicEventRequest, error) {
+	ce, err := openDapr(event)
+	if err != nil {
+		return nil, err
+	}
+	return &runtimev1.TopicEventRequest{
+		Id: ce.text("id"), Source: ce.text("source"), Type: ce.text("type"), SpecVersion: ce.text("specversion"),
+		DataContentType: ce.text("datacontenttype"), Data: ce.data, Topic: event.Topic, PubsubName: event.PubSub, Path: event.Route,
+		Extensions: ce.extensions,
+	}, nil
+}
+
+// daprEvent is a CloudEvent taken apart.
+type daprEvent struct {
+	attributes map[string]json.RawMessage
+	data       []byte
+	extensions *structpb.Struct
+}
+
+func (e daprEvent) text(name string) string {
+	var s string
+	_ = json.Unmarshal(e.attributes[name], &s) // what is no text counts as none, as in daprd
+	return s
+}
+
+func openDapr(event *Event) (e daprEvent, err error) {
+	envelope, err := daprEnvelope(event)
+	if err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(envelope, &e.attributes); err != nil {
+		return e, err
+	}
+	kind := e.text("datacontenttype")
+	if encoded := e.text("data_base64"); encoded != "" {
+		if e.data, err = base64.StdEncoding.DecodeString(encoded); err != nil {
+			return e, err
+		}
+	} else if raw, ok := e.attributes["data"]; ok && !bytes.Equal(raw, []byte("null")) {
+		if e.data, err = daprData(kind, raw); err != nil {
+			return e, err
+		}
+	}
+	rest := make(map[string]json.RawMessage, len(e.attributes))
+	for key, value := range e.attributes {
+		rest[key] = value
+	}
+	for _, key := range notExtensions {
+		delete(rest, key)
+	}
+	encoded, err := json.Marshal(rest)
+	if err != nil {
+		return e, err
+	}
+	e.extensions = &structpb.Struct{}
+	return e, protojson.Unmarshal(encoded, e.extensions)
+}
+
+// daprData is the payload in an envelope: JSON stays JSON, text loses its quotes. Where the content type is neither, text is
+// handed over all the same; daprd hands over nothing.
+func daprData(contentType string, raw json.RawMessage) ([]byte, error) {
+	kind := strings.ToLower(contentType)
+	if strings.HasPrefix(kind, "application/json") || strings.Contains(kind, "+json") || kind == "" {
+		var compact bytes.Buffer
+		err := json.Compact(&compact, raw)
+		return compact.Bytes(), err
+	}
+	var s string
+	if err := json.Unmarshal(raw, &s); err == nil {
+		return []byte(s), nil
+	}
+	if strings.HasPrefix(kind, "text/") || strings.Contains(kind, "xml") {
+		return nil, errors.New("unexpected data type encountered in envelope")
+	}
+	return raw, nil
+}
+
+// daprBulkEntry is an event as one of several that a gRPC app gets at once.
+func daprBulkEntry(event *Event, id string) (*runtimev1.TopicEventBulkRequestEntry, error) {
+	entry := &runtimev1.TopicEventBulkRequestEntry{EntryId: id, ContentType: entryType(event), Metadata: daprMetadata(event)}
+	if event.Raw {
+		entry.Event = &runtimev1.TopicEventBulkRequestEntry_Bytes{Bytes: event.Data}
+		return entry, nil
+	}
+	ce, err := openDapr(event)
+	if err != nil {
+		return nil, err
+	}
+	entry.Event = &runtimev1.TopicEventBulkRequestEntry_CloudEvent{CloudEvent: &runtimev1.TopicEventCERequest{
+		Id: ce.text("id"), Source: ce.text("source"), Type: ce.text("type"), SpecVersion: ce.text("specversion"),
+		DataContentType: ce.text("datacontenttype"), Data: ce.data, Extensions: ce.extensions,
+	}}
+	return entry, nil
+}
+
+// entryType is the media type of an entry's event: that of the envelope, or of a raw payload.
+func entryType(event *Event) string {
+	if event.Raw {
+		return event.ContentType
+	}
+	return "application/cloudevents+json"
+}
+
+// daprMetadata is what a broker tells about an event beside it.
+func daprMetadata(event *Event) map[string]string {
+	m := map[string]string{"pubsubName": event.PubSub}
+	if event.Envelope == nil {
+		for key, value := range call.Header(event.Header).Map() {
+			m[key] = value
+		}
+	}
+	return m
+}

@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sidecast/sidecast/api/daprapi"
+	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/cmd/runtime/commands"
+	"github.com/sidecast/sidecast/fabric"
+	"github.com/sidecast/sidecast/fault"
+)
+
+// daprConfig is what a sidecar that was started as daprd is told beyond its config.
+type daprConfig struct {
+	HTTPPort, GRPCPort, PublicPort, ProfilePort int // PublicPort is -1 for none
+	Addresses                                   []string
+	PublicAddress, SocketDir                    string
+	MaxBody, ReadBuffer                         int64
+	BlockShutdown                               time.Duration
+	AllowedOrigins, Token                       string
+	APILogging, Profiling, NoMetrics            bool
+	Meaningless                                 []string // flags that were given and have no effect
+}
+
+// newDaprd is `sidecast daprd`: the sidecar with Dapr's API, started with daprd's flags and environment.
+func newDaprd(exit func(code int)) *cobra.Command {
+	var d daprFlags
+	command := &cobra.Command{
+		Use:   "daprd [flags]",
+		Short: "Run a sidecar as daprd: with Dapr's flags, HTTP and gRPC API",
+		Long: `Run a sidecar that takes daprd's place: the same flags and environment, the same HTTP and gRPC API, the same component
+files. A program called daprd that is a copy of, or a link to, sidecast does the same.
+
+Sidecars of one machine find each other without any name resolution; those with another SIDECAST_DATA_DIR are a group of
+their own. SIDECAST_FABRIC takes the URLs of a NATS cluster that joins the sidecars of several machines, and
+SIDECAST_FABRIC_CREDS its credentials file.`,
+		Example:            `  sidecast daprd --app-id orders --app-port 8080 --resources-path ./components`,
+		DisableFlagParsing: true,
+		RunE: func(command *cobra.Command, args []string) error {
+			flags := pflag.NewFlagSet("daprd", pflag.ContinueOnError)
+			d.declare(flags)
+			switch err := flags.Parse(doubleDashes(args)); {
+			case errors.Is(err, pflag.ErrHelp):
+				return nil
+			case err != nil:
+				fmt.Fprintf(os.Stderr, "%v\nUsage of daprd:\n%s", err, flags.FlagUsages())
+				exit(commands.ExitUsage)
+				return nil
+			}
+			outliveReaders()
+			if err := d.run(command.Context(), flags); err != nil {
+				fmt.Fprintln(os.Stderr, "Fatal error from runtime:", err)
+				exit(commands.ExitFailed)
+			}
+			return nil
+		},
+	}
+	d.declare(command.Flags()) // for help and the reference; the flags are read by a set of their own
+	return command
+}
+
+// calledDaprd says whether the program was started by that name.
+func calledDaprd(arg0 string) bool {
+	return strings.TrimSuffix(filepath.Base(arg0), ".exe") == "daprd"
+}
+
+func (d *daprFlags) run(ctx context.Context, flags *pflag.FlagSet) error {
+	switch {
+	case d.version:
+		fmt.Println(daprapi.Version)
+		return nil
+	case d.buildInfo:
+		fmt.Printf("Version: %s\nGit Commit: %s\nGit Version: sidecast %s\n", daprapi.Version, commit(), version)
+		return nil
+	case d.wait:
+		return awaitOutbound(ctx, d.httpPort)
+	}
+	if d.logFile != "" {
+		file, err := os.OpenFile(d.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		if err != nil {
+			return fmt.Errorf("failed to open the log file: %w", err)
+		}
+		defer file.Close()
+		os.Stderr = file
+	}
+	c, err := d.sidecar(flags)
+	if err != nil {
+		return err
+	}
+	return runSidecar(ctx, c)
+}
+
+func commit() string {
+	info, _ := debug.ReadBuildInfo()
+	if info != nil {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return s.Value
+			}
+		}
+	}
+	return "unknown"
+}
+
+// awaitOutbound waits, as `daprd --wait` does, for the sidecar on that port to be usable by its app.
+func awaitOutbound(ctx context.Context, port string) error {
+	const patience, pause = 60 * time.Second, 50 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://127.0.0.1:"+port+"/v1.0/healthz/outbound", nil)
+		if err != nil {
+			return err
+		}
+		if response, err := http.DefaultClient.Do(request); err == nil {
+			response.Body.Close()
+			if response.StatusCode < 300 {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("timeout waiting for dapr outbound to become ready")
+		case <-time.After(pause):
+		}
+	}
+}
+
+// noteMeaningless says once which of the given flags change nothing.
+func noteMeaningless(log *slog.Logger, given []string) {
+	if len(given) > 0 {
+		log.Info("some flags have no effect: the fabric takes the place of the control plane", "flags", given)
+	}
+}
+
+// daprListeners are the ports or sockets of Dapr's API.
+type daprListeners struct{ http, grpc, public, profile []net.Listener }
+
+func (l *daprListeners) close() {
+	for _, all := range [][]net.Listener{l.http, l.grpc, l.public, l.profile} {
+		for _, listener := range all {
+			_ = listener.Close()
+		}
+	}
+}
+
+// listenDapr takes the ports. One address of several may be missing on a machine, as ::1 often is; all must not.
+func listenDapr(c *config) (l *daprListeners, err error) {
+	l = &daprListeners{}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	d := c.dapr
+	if d.SocketDir != "" {
+		for name, to := range map[string]*[]net.Listener{"http": &l.http, "grpc": &l.grpc} {
+			listener, err := listenSocket(filepath.Join(d.SocketDir, fmt.Sprintf("dapr-%s-%s.socket", c.AppID, name)))
+			if err != nil {
+				return l, err
+			}
+			*to = append(*to, listener)
+		}
+	} else {
+		if l.http, err = listenAll(d.Addresses, d.HTTPPort); err != nil {
+			return l, fmt.Errorf("failed to start HTTP server: %w", err)
+		}
+		if l.grpc, err = listenAll(d.Addresses, d.GRPCPort); err != nil {
+			return l, fmt.Errorf("failed to start API gRPC server: %w", err)
+		}
+	}
+	if d.PublicPort >= 0 {
+		if l.public, err = listenAll([]string{d.PublicAddress}, d.PublicPort); err != nil {
+			return l, fmt.Errorf("failed to start the public HTTP server: %w", err)
+		}
+	}
+	if d.Profiling {
+		if l.profile, err = listenAll(d.Addresses, d.ProfilePort); err != nil {
+			return l, fmt.Errorf("failed to start the profiling server: %w", err)
+		}
+	}
+	return l, nil
+}
+
+func addressOf(all []net.Listener) string {
+	if len(all) == 0 {
+		return ""
+	}
+	return all[0].Addr().String()
+}
+
+// listenAll listens on one port of all addresses. Port 0 is the same free port on each.
+func listenAll(addresses []string, port int) ([]net.Listener, error) {
+	var all []net.Listener
+	var errs []error
+	for _, address := range addresses {
+		listener, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			for _, taken := range all {
+				_ = taken.Close()
+			}
+			return nil, err
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if port == 0 {
+			port = listener.Addr().(*net.TCPAddr).Port
+		}
+		all = append(all, listener)
+	}
+	if len(all) == 0 {
+		return nil, errors.Join(append([]error{errors.New("could not listen on any endpoint")}, errs...)...)
+	}
+	return all, nil
+}
+
+// serveProfiles serves /debug/pprof/ on a port of its own, as daprd does.
+func serveProfiles(listener net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	if err := server.Serve(listener); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// progress is how far a sidecar has come, as its health checks tell.
+type progress struct {
+	app     appchannel.Channel
+	fabric  *fabric.Fabric
+	arrived atomic.Bool
+	open    atomic.Bool // the app's port has taken a connection
+}
+
+func newProgress(app appchannel.Channel, f *fabric.Fabric) *progress {
+	return &progress{app: app, fabric: f}
+}
+
+// usable is nil when the app may use its sidecar.
+func (p *progress) usable() error {
+	if !p.arrived.Load() {
+		return errors.New("runtime")
+	}
+	return nil
+}
+
+// ready is nil once the app has opened its port as well. From then on its health is its own affair, as with daprd: an app that
+// restarts does not make its sidecar unwell.
+func (p *progress) ready() error {
+	if err := p.usable(); err != nil {
+		return err
+	}
+	if p.open.Load() {
+		return nil
+	}
+	switch err := p.app.Ready(); fault.ReasonOf(err) {
+	case fault.AppNotConnected:
+		return errors.New("runtime")
+	}
+	p.open.Store(true)
+	return nil
+}
+
+// blockShutdown keeps serving for that long, or until the app is unwell or gone. A second signal ends the wait.
+func (p *progress) blockShutdown(most time.Duration, log *slog.Logger) {
+	const poll = 50 * time.Millisecond
+	if most <= 0 || p.app.Ready() != nil {
+		return
+	}
+	log.Info("blocking shutdown, unless the app becomes unhealthy", "for", most)
+	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	over := time.NewTimer(most)
+	defer over.Stop()
+	ticker := time.NewTicker(poll)
+	defer ticker.Stop()
+	for p.app.Ready() == nil {
+		select {
+		case <-over.C:
+			return
+		case <-again.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
