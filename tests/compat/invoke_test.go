@@ -1,0 +1,339 @@
+package compat
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sidecast/sidecast/tests/machine"
+)
+
+// echo answers with what it was asked.
+func echo(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	w.Header().Set("X-Path", r.URL.EscapedPath())
+	w.Header().Set("X-Query", r.URL.RawQuery)
+	w.Header().Set("X-Verb", r.Method)
+	w.Header().Set("X-Type", strings.Join(r.Header["Content-Type"], ","))
+	w.Header().Set("X-Callers", r.Header.Get("dapr-caller-app-id")+">"+r.Header.Get("dapr-callee-app-id"))
+	w.Header().Set("X-Custom", strings.Join(r.Header.Values("custom"), ","))
+	w.Header().Set("X-Hop", r.Header.Get("proxy-authorization")+r.Header.Get("te")+r.Header.Get("dapr-api-token")+r.Header.Get("dapr-app-id"))
+	w.Header().Set("X-Forwarded", r.Header.Get("forwarded")+r.Header.Get("x-forwarded-for"))
+	if status := r.Header.Get("want-status"); status != "" {
+		code := 0
+		fmt.Sscan(status, &code)
+		w.WriteHeader(code)
+	}
+	_, _ = w.Write(body)
+}
+
+func TestInvocationFromHTTPToHTTP(t *testing.T) {
+	m := machine.New(t)
+	start(t, m, "server", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
+	d := start(t, m, "client")
+	const invoke = "/v1.0/invoke/server/method/"
+	for _, verb := range []string{"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"} {
+		if got := d.do(verb, invoke+"a/b", ""); got.status != 200 || got.header.Get("X-Verb") != verb || got.header.Get("X-Path") != "/a/b" {
+			t.Errorf("%s: %d %v", verb, got.status, got.header)
+		}
+	}
+	got := d.expect(200, "hello", "POST", invoke+"a/../b%20c//d?x=1&y=%20&x=2", "hello", "Content-Type: text/plain", "Custom: 1", "TE: trailers", "Proxy-Authorization: x")
+	for name, want := range map[string]string{
+		"X-Path": "/b%20c/d", "X-Query": "x=1&y=%20&x=2", "X-Type": "text/plain", "X-Callers": "client>server", "X-Custom": "1", "X-Hop": "",
+	} {
+		if got.header.Get(name) != want {
+			t.Errorf("%s is %q, not %q", name, got.header.Get(name), want)
+		}
+	}
+	if forwarded := got.header.Get("X-Forwarded"); !strings.HasPrefix(forwarded, "for=") || !strings.Contains(forwarded, ";by=") {
+		t.Errorf("the call is not said to be forwarded: %q", forwarded)
+	}
+	if got := d.do("POST", invoke+"x", "body"); got.header.Get("X-Type") != "" {
+		t.Errorf("a content type is made up: %q", got.header.Get("X-Type"))
+	}
+	for _, code := range []string{"204", "301", "400", "404", "418", "500", "503"} {
+		if got := d.do("GET", invoke+"x", "", "want-status: "+code); fmt.Sprint(got.status) != code {
+			t.Errorf("the app answers %s, its caller gets %d", code, got.status)
+		}
+	}
+	// The other forms.
+	if got := d.do("PUT", "/any/path?q=1", "", "dapr-app-id: server"); got.status != 200 || got.header.Get("X-Path") != "/any/path" || got.header.Get("X-Query") != "q=1" {
+		t.Errorf("by header: %d %v", got.status, got.header)
+	}
+	basic := base64.StdEncoding.EncodeToString([]byte("dapr-app-id:server"))
+	if got := d.do("GET", "/some", "", "Authorization: Basic "+basic); got.status != 200 || got.header.Get("X-Path") != "/some" {
+		t.Errorf("by authorization: %d %v", got.status, got.header)
+	}
+	d.expect(200, "", "GET", "/v1.0/invoke/server.default/method/x", "")
+	if got := d.do("GET", "/v1.0/invoke/server/method/", ""); got.status != 200 || got.header.Get("X-Path") != "/" {
+		t.Errorf("the root: %d %v", got.status, got.header)
+	}
+	const noID = `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed getting app id either from the URL path or the header dapr-app-id"}`
+	for _, path := range []string{"/", "/v1.0/invoke/server", "/v1.0/nothing", "/v1.0/publish/bus"} {
+		d.expect(404, noID, "POST", path, "")
+	}
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: a.b.c, err: invalid app id a.b.c"}`, "GET", "/v1.0/invoke/a.b.c/method/x", "")
+	d.expect(501, `{"errorCode":"ERR_API_UNIMPLEMENTED","message":"this API is currently not implemented"}`, "POST", "/v1.0/bindings/x", "{}")
+}
+
+func TestBodies(t *testing.T) {
+	m := machine.New(t)
+	start(t, m, "server", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
+	d := start(t, m, "client")
+	const path = "/v1.0/invoke/server/method/x"
+	large := strings.Repeat("0123456789abcdef", 3<<16) // 3 MiB, as a stream
+	if got := d.do("POST", path, large); got.status != 200 || got.body != large {
+		t.Errorf("a large body: %d, %d bytes", got.status, len(got.body))
+	}
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: server, err: …`, "POST", path, large+large)
+	d.expect(500, `{"errorCode":"ERR_PUBSUB_PUBLISH_MESSAGE","message":"error when publishing to topic t in pubsub bus: stream too large",…`, "POST", "/v1.0/publish/bus/t", large+large)
+	// Chunked, of unknown length.
+	r, _ := http.NewRequest("POST", "http://"+d.http+path, io.MultiReader(strings.NewReader("one "), strings.NewReader("two")))
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if body, err := io.ReadAll(response.Body); err != nil || string(body) != "one two" {
+		t.Errorf("a body of unknown length: %q %v", body, err)
+	}
+	wide := start(t, m, "wide", "--max-body-size", "8Mi")
+	if got := wide.do("POST", path, large+large); got.status != 200 || len(got.body) != 2*len(large) {
+		t.Errorf("with a higher limit: %d, %d bytes", got.status, len(got.body))
+	}
+}
+
+func TestServerSentEventsComeAsTheyAreWritten(t *testing.T) {
+	m := machine.New(t)
+	next := make(chan struct{})
+	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/events" {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "text/event-stream")
+		for i := range 3 {
+			fmt.Fprintf(w, "data: %d\n\n", i)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-next: // the caller has the event
+			case <-r.Context().Done():
+			}
+		}
+	}))
+	start(t, m, "server", "--app-port", app).await("/v1.0/healthz")
+	d := start(t, m, "client")
+	r, _ := http.NewRequest("GET", "http://"+d.http+"/v1.0/invoke/server/method/events", nil)
+	r.Header.Set("Accept", "text/event-stream")
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	for i := range 3 {
+		event := make([]byte, len("data: 0\n\n"))
+		if _, err := io.ReadFull(response.Body, event); err != nil || string(event) != fmt.Sprintf("data: %d\n\n", i) {
+			t.Fatalf("event %d: %q %v", i, event, err)
+		}
+		next <- struct{}{}
+	}
+}
+
+// callback is an app that serves gRPC: Dapr's callback, and a service of its own.
+type callback struct {
+	runtimev1.UnimplementedAppCallbackServer
+	runtimev1.UnimplementedAppCallbackHealthCheckServer
+}
+
+func (callback) OnInvoke(ctx context.Context, in *commonv1.InvokeRequest) (*commonv1.InvokeResponse, error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	get := func(key string) string { return strings.Join(md[key], ",") }
+	_ = grpc.SetHeader(ctx, metadata.Pairs("x-app", "here", "x-callers", get("dapr-caller-app-id")+">"+get("dapr-callee-app-id"), "x-custom", get("custom")))
+	if in.GetMethod() == "fail" {
+		s, _ := status.New(codes.AlreadyExists, "there: “one”").WithDetails(&errdetails.ErrorInfo{Reason: "TAKEN", Domain: "app"})
+		return nil, s.Err()
+	}
+	return &commonv1.InvokeResponse{
+		ContentType: in.GetContentType(),
+		Data:        &anypb.Any{Value: fmt.Appendf(nil, "%s %s?%s %s", in.GetHttpExtension().GetVerb(), in.GetMethod(), in.GetHttpExtension().GetQuerystring(), in.GetData().GetValue())},
+	}, nil
+}
+
+func (callback) HealthCheck(context.Context, *emptypb.Empty) (*runtimev1.HealthCheckResponse, error) {
+	return &runtimev1.HealthCheckResponse{}, nil
+}
+
+// streams is a service that only the apps know, with all four kinds of streaming in one: it sends back what it gets, and ends
+// as the last message says.
+var streams = grpc.ServiceDesc{
+	ServiceName: "test.Streams", HandlerType: (*any)(nil),
+	Streams: []grpc.StreamDesc{{StreamName: "Echo", ServerStreams: true, ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
+		md, _ := metadata.FromIncomingContext(stream.Context())
+		_ = stream.SetHeader(metadata.Pairs("x-head", strings.Join(md["custom"], ","), "x-caller", strings.Join(md["dapr-caller-app-id"], ","), "x-raw-bin", "\x00\xff"))
+		stream.SetTrailer(metadata.Pairs("x-tail", "end"))
+		for {
+			in := &wrapperspb.BytesValue{}
+			if err := stream.RecvMsg(in); errors.Is(err, io.EOF) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if string(in.Value) == "fail" {
+				s, _ := status.New(codes.DataLoss, "gone").WithDetails(&errdetails.ErrorInfo{Reason: "R", Domain: "app"})
+				return s.Err()
+			}
+			if err := stream.SendMsg(in); err != nil {
+				return err
+			}
+		}
+	}}},
+}
+
+// serveGRPC runs a gRPC app until the test ends and returns its port.
+func serveGRPC(t testing.TB, register func(*grpc.Server)) string {
+	t.Helper()
+	listener := listen(t)
+	server := grpc.NewServer(grpc.MaxRecvMsgSize(64 << 20))
+	register(server)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = server.Serve(listener)
+	}()
+	t.Cleanup(func() {
+		server.Stop()
+		<-done
+	})
+	return port(listener.Addr().(*net.TCPAddr).String())
+}
+
+func grpcApp(t testing.TB) string {
+	return serveGRPC(t, func(s *grpc.Server) {
+		runtimev1.RegisterAppCallbackServer(s, callback{})
+		runtimev1.RegisterAppCallbackHealthCheckServer(s, callback{})
+		s.RegisterService(&streams, callback{})
+	})
+}
+
+func TestInvocationFromHTTPToGRPC(t *testing.T) {
+	m := machine.New(t)
+	start(t, m, "server", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
+	d := start(t, m, "client")
+	got := d.expect(200, "PUT a/b?x=1 body", "PUT", "/v1.0/invoke/server/method/a/b?x=1", "body", "Content-Type: text/x", "Custom: c")
+	if got.header.Get("Content-Type") != "text/x" || got.header.Get("X-App") != "here" || got.header.Get("X-Callers") != "client>server" || got.header.Get("X-Custom") != "c" {
+		t.Errorf("the header is %v", got.header)
+	}
+	if got := d.do("POST", "/v1.0/invoke/server/method/fail", ""); got.status != 409 || !strings.Contains(got.body, `"there: “one”"`) || !strings.Contains(got.body, "TAKEN") {
+		t.Errorf("an error of the app: %d %s", got.status, got.body)
+	}
+}
+
+func TestInvocationFromGRPC(t *testing.T) {
+	m := machine.New(t)
+	start(t, m, "grpc-app", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
+	start(t, m, "http-app", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
+	c := start(t, m, "client").client()
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "custom", "c")
+	invoke := func(app, method string, more ...string) (*commonv1.InvokeResponse, metadata.MD, error) {
+		var head metadata.MD
+		resp, err := c.InvokeService(metadata.AppendToOutgoingContext(ctx, more...), &runtimev1.InvokeServiceRequest{Id: app, Message: &commonv1.InvokeRequest{
+			Method: method, ContentType: "text/plain", Data: &anypb.Any{Value: []byte("body")},
+			HttpExtension: &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_PUT, Querystring: "q=1"},
+		}}, grpc.Header(&head))
+		return resp, head, err
+	}
+	resp, head, err := invoke("grpc-app", "m")
+	if err != nil || string(resp.GetData().GetValue()) != "PUT m?q=1 body" || resp.GetContentType() != "text/plain" || head.Get("x-custom")[0] != "c" {
+		t.Errorf("got %v %v %v", resp, head, err)
+	}
+	_, _, err = invoke("grpc-app", "fail")
+	if s := status.Convert(err); s.Code() != codes.AlreadyExists || s.Message() != "there: “one”" || len(s.Details()) != 1 {
+		t.Errorf("an error of the app: %v %v", err, s.Details())
+	}
+	resp, head, err = invoke("http-app", "m")
+	if err != nil || string(resp.GetData().GetValue()) != "body" || head.Get("x-verb")[0] != "PUT" || head.Get("x-query")[0] != "q=1" || head.Get("dapr-http-status")[0] != "200" {
+		t.Errorf("got %v %v %v", resp, head, err)
+	}
+	_, head, err = invoke("http-app", "m", "want-status", "404")
+	s := status.Convert(err)
+	if s.Code() != codes.NotFound || s.Message() != "Not Found" || head.Get("dapr-http-status")[0] != "404" {
+		t.Errorf("an error of the app: %v %v", err, head)
+	}
+	for _, d := range s.Details() {
+		if info := d.(*errdetails.ErrorInfo); info.Metadata["http.code"] != "404" || info.Metadata["http.error_message"] != "body" || info.Domain != "dapr.io" {
+			t.Errorf("the details are %v", info)
+		}
+	}
+	_, _, err = invoke("nobody", "m")
+	if s := status.Convert(err); s.Code() != codes.Internal || !strings.HasPrefix(s.Message(), "failed to invoke, id: nobody, err: ") {
+		t.Errorf("an app that is not there: %v", err)
+	}
+}
+
+func TestProxying(t *testing.T) {
+	m := machine.New(t)
+	start(t, m, "server", "--app-port", grpcApp(t), "--app-protocol", "grpc", "--max-body-size", "16Mi").await("/v1.0/healthz")
+	conn := dial(t, start(t, m, "client", "--max-body-size", "16Mi").grpc)
+	open := func(app string) grpc.ClientStream {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", app, "custom", "c")
+		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Streams/Echo", grpc.MaxCallRecvMsgSize(64<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	stream := open("server")
+	for _, size := range []int{0, 1, 100 << 10, 5 << 20} { // each is answered before the next is sent
+		sent, got := &wrapperspb.BytesValue{Value: bytes.Repeat([]byte("x"), size)}, &wrapperspb.BytesValue{}
+		if err := stream.SendMsg(sent); err != nil {
+			t.Fatal(err)
+		}
+		if err := stream.RecvMsg(got); err != nil || len(got.Value) != size {
+			t.Fatalf("%d bytes came back as %d: %v", size, len(got.Value), err)
+		}
+	}
+	_ = stream.CloseSend()
+	if err := stream.RecvMsg(&wrapperspb.BytesValue{}); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	head, _ := stream.Header()
+	if head.Get("x-head")[0] != "c" || head.Get("x-caller")[0] != "client" || head.Get("x-raw-bin")[0] != "\x00\xff" || stream.Trailer().Get("x-tail")[0] != "end" {
+		t.Errorf("got %v and %v", head, stream.Trailer())
+	}
+	failing := open("server")
+	_ = failing.SendMsg(&wrapperspb.BytesValue{Value: []byte("fail")})
+	err := failing.RecvMsg(&wrapperspb.BytesValue{})
+	if s := status.Convert(err); s.Code() != codes.DataLoss || s.Message() != "gone" || len(s.Details()) != 1 || failing.Trailer().Get("x-tail")[0] != "end" {
+		t.Errorf("an error of the app: %v %v", err, s.Details())
+	}
+	unknown := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "server"), "/test.None/Such", &emptypb.Empty{}, &emptypb.Empty{})
+	if status.Code(unknown) != codes.Unimplemented {
+		t.Errorf("a service that the app has not: %v", unknown)
+	}
+	nameless := conn.Invoke(t.Context(), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
+	if s := status.Convert(nameless); !strings.Contains(s.Message(), "required metadata dapr-callee-app-id or dapr-app-id not found") {
+		t.Errorf("without an app id: %v", nameless)
+	}
+	absent := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "nobody"), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
+	if status.Code(absent) != codes.Unavailable {
+		t.Errorf("an app that is not there: %v", absent)
+	}
+}
