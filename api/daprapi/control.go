@@ -2,7 +2,6 @@ package daprapi
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -124,7 +123,7 @@ func (s *Server) setMetadata(key, value string) {
 }
 
 func (s *Server) putMetadata(w http.ResponseWriter, r *http.Request, p params) error {
-	body, err := io.ReadAll(r.Body)
+	body, err := s.whole(r)
 	if err != nil {
 		return unreadable(err)
 	}

@@ -21,7 +21,9 @@ import (
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/sidecast/sidecast/api/bodies"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
@@ -40,6 +42,8 @@ type Options struct {
 	Token string
 	// MaxBody bounds the bodies of requests in bytes; 0 sets no bound. MaxHeader bounds their headers; 0 is net/http's default.
 	MaxBody, MaxHeader int64
+	// Bodies bounds the memory of bodies in sum.
+	Bodies *bodies.Budget
 	// AllowedOrigins are the origins of browsers' requests, comma separated; "" leaves CORS out, "*" allows all.
 	AllowedOrigins string
 	// LogCalls logs each call.
@@ -87,14 +91,17 @@ func New(o Options) *Server {
 		grpc.MaxConcurrentStreams(1 << 14),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 		grpc.ForceServerCodecV2(codec{}),
-		grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
+		grpc.StreamInterceptor(s.stream),
 		grpc.UnknownServiceHandler(s.proxy),
 	}
 	if o.MaxHeader > 0 {
 		options = append(options, grpc.MaxHeaderListSize(uint32(max(o.MaxHeader, 4<<10))))
 	}
 	s.grpc = grpc.NewServer(options...)
-	runtimev1.RegisterDaprServer(s.grpc, &api{s: s})
+	s.grpc.RegisterService(o.Bodies.Unary(&runtimev1.Dapr_ServiceDesc, func(method string, once grpc.StreamHandler) grpc.StreamHandler {
+		info := &grpc.StreamServerInfo{FullMethod: method}
+		return func(srv any, stream grpc.ServerStream) error { return s.stream(srv, stream, info, once) }
+	}, func(_ string, request any) (int, error) { return proto.Size(request.(proto.Message)), nil }), &api{s: s})
 	return s
 }
 

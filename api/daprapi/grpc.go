@@ -53,20 +53,7 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return protobuf.Unmarshal(data, v)
 }
 
-// unary is what every unary call passes.
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
-	if err := s.authenticate(ctx); err != nil {
-		return nil, err
-	}
-	if s.o.LogCalls {
-		defer func(began time.Time) { s.logRPC(info.FullMethod, began, err) }(time.Now())
-	}
-	defer s.containRPC(info.FullMethod, &err)
-	resp, err = handle(ctx, req)
-	return resp, grpcError(err)
-}
-
-// stream is what every streaming call passes, proxied ones included.
+// stream is what every call passes, unary and proxied ones included.
 func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
 	if err := s.authenticate(stream.Context()); err != nil {
 		return err

@@ -2,6 +2,7 @@ package daprapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,8 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/sidecast/sidecast/api/bodies"
 )
 
 const tokenHeader = "dapr-api-token"
@@ -91,6 +94,9 @@ func (s *Server) handler(all []route, invoke bool) http.Handler {
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
+		share := s.o.Bodies.Open()
+		defer share.Close()
+		r = r.WithContext(context.WithValue(share.Context(r.Context()), shareKey{}, share))
 		err := s.dispatch(w, r, all, parts, invoke)
 		if err != nil {
 			problemOf(err).write(w)
@@ -241,6 +247,29 @@ func (s *Server) logCall(method string, began time.Time, agent string, r *record
 		return
 	}
 	s.o.Log.Info("HTTP API Called", "method", method, "useragent", agent, "code", r.status, "size", r.size, "duration", time.Since(began).Milliseconds())
+}
+
+// shareKey is where a request's context has its share of the budget of bodies.
+type shareKey struct{}
+
+// whole reads a body that is needed in one piece.
+func (s *Server) whole(r *http.Request) (body []byte, err error) {
+	share, _ := r.Context().Value(shareKey{}).(*bodies.Share)
+	err = share.Read(r.Context(), "read the body", func() (int, error) {
+		var err error
+		body, err = io.ReadAll(r.Body)
+		return len(body), err
+	})
+	return body, err
+}
+
+// decode reads a body as JSON, of which what follows the first value does not count.
+func (s *Server) decode(r *http.Request, into any) error {
+	body, err := s.whole(r)
+	if err != nil {
+		return err
+	}
+	return json.NewDecoder(bytes.NewReader(body)).Decode(into)
 }
 
 // errTooLarge is the error of a body beyond the limit, in daprd's words.

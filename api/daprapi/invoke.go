@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"path"
@@ -149,7 +148,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength < 0 || r.ContentLength > wholeBody || strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		return s.invokeStream(w, r, app, req)
 	}
-	if req.Body, err = io.ReadAll(r.Body); err != nil {
+	if req.Body, err = s.whole(r); err != nil {
 		return direct(app, err)
 	}
 	resp, err := s.o.Blocks.Invocation.Invoke(r.Context(), req)

@@ -3,7 +3,6 @@ package daprapi
 import (
 	"context"
 	"errors"
-	"io"
 	"net/http"
 	"time"
 
@@ -80,8 +79,8 @@ func (a *api) UnlockAlpha1(ctx context.Context, in *runtimev1.UnlockRequest) (*r
 }
 
 // universal answers an HTTP request by the method of the gRPC API: body in as JSON, message out as JSON.
-func universal[I, O proto.Message](w http.ResponseWriter, r *http.Request, in I, complete func(), call func(context.Context, I) (O, error), out protojson.MarshalOptions) error {
-	body, err := io.ReadAll(r.Body)
+func universal[I, O proto.Message](s *Server, w http.ResponseWriter, r *http.Request, in I, complete func(), call func(context.Context, I) (O, error), out protojson.MarshalOptions) error {
+	body, err := s.whole(r)
 	if err != nil {
 		return unreadable(err)
 	}
@@ -105,11 +104,11 @@ func universal[I, O proto.Message](w http.ResponseWriter, r *http.Request, in I,
 
 func (s *Server) tryLock(w http.ResponseWriter, r *http.Request, p params) error {
 	in := &runtimev1.TryLockRequest{}
-	return universal(w, r, in, func() { in.StoreName = p["storeName"] }, (&api{s: s}).TryLockAlpha1, protojson.MarshalOptions{EmitUnpopulated: true})
+	return universal(s, w, r, in, func() { in.StoreName = p["storeName"] }, (&api{s: s}).TryLockAlpha1, protojson.MarshalOptions{EmitUnpopulated: true})
 }
 
 func (s *Server) unlock(w http.ResponseWriter, r *http.Request, p params) error {
 	in := &runtimev1.UnlockRequest{}
-	return universal(w, r, in, func() { in.StoreName = p["storeName"] }, (&api{s: s}).UnlockAlpha1,
+	return universal(s, w, r, in, func() { in.StoreName = p["storeName"] }, (&api{s: s}).UnlockAlpha1,
 		protojson.MarshalOptions{EmitUnpopulated: true, UseEnumNumbers: true}) // a number, as it has always been
 }

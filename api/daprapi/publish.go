@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"strconv"
@@ -221,7 +220,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request, p params) error
 	if err != nil {
 		return err
 	}
-	data, err := io.ReadAll(r.Body)
+	data, err := s.whole(r)
 	if err != nil {
 		return s.publishProblem(pubsub, topic, err)
 	}
@@ -319,7 +318,7 @@ func (s *Server) bulkPublish(w http.ResponseWriter, r *http.Request, p params) e
 		ContentType string            `json:"contentType"`
 		Metadata    map[string]string `json:"metadata"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&given); err != nil {
+	if err := s.decode(r, &given); err != nil {
 		return s.entriesProblem(pubsub, "ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS",
 			fmt.Sprintf("error when unmarshaling the request for topic %s pubsub %s: %s", topic, pubsub, err), nil)
 	}

@@ -67,7 +67,7 @@ func (s *Server) saveState(w http.ResponseWriter, r *http.Request, p params) err
 		return err
 	}
 	var bodies []stateBody
-	if err := json.NewDecoder(r.Body).Decode(&bodies); err != nil {
+	if err := s.decode(r, &bodies); err != nil {
 		return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "%v", err)
 	}
 	query := queryMetadata(r)
@@ -128,7 +128,7 @@ func (s *Server) bulkGetState(w http.ResponseWriter, r *http.Request, p params) 
 	var body struct {
 		Keys []string `json:"keys"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+	if err := s.decode(r, &body); err != nil {
 		return malformed(err)
 	}
 	for _, key := range body.Keys {
@@ -163,7 +163,7 @@ func (s *Server) transactState(w http.ResponseWriter, r *http.Request, p params)
 		} `json:"operations"`
 		Metadata map[string]string `json:"metadata"`
 	}
-	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+	if err := s.decode(r, &body); err != nil {
 		return malformed(err)
 	}
 	if len(body.Operations) == 0 {

@@ -249,7 +249,12 @@ func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.Sys
 }
 
 // newBodies is what the front doors share: memory is bounded in sum, whichever door the bodies come through.
-func newBodies(c *config) *bodies.Budget { return bodies.NewBudget(c.maxBody) }
+func newBodies(c *config) *bodies.Budget {
+	if c.dapr != nil && c.dapr.MaxBody > 0 {
+		return bodies.NewBudget(c.dapr.MaxBody)
+	}
+	return bodies.NewBudget(c.maxBody)
+}
 
 func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Budget, log *slog.Logger) *grpcapi.Server {
 	return grpcapi.New(grpcapi.Options{
@@ -258,7 +263,7 @@ func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Bu
 }
 
 // newDapr is Dapr's front door; nil unless started as daprd.
-func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, log *slog.Logger) *daprapi.Server {
+func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget *bodies.Budget, log *slog.Logger) *daprapi.Server {
 	if c.dapr == nil {
 		return nil
 	}
@@ -271,7 +276,7 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, log *sl
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
 		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, LogCalls: c.dapr.APILogging,
-		Ready: p.ready, Usable: p.usable, Log: log,
+		Bodies: budget, Ready: p.ready, Usable: p.usable, Log: log,
 	})
 }
 

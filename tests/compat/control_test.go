@@ -1,0 +1,158 @@
+package compat
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc/codes"
+
+	"github.com/sidecast/sidecast/tests/machine"
+)
+
+func TestLocksOverHTTP(t *testing.T) {
+	d := start(t, machine.New(t), "app")
+	const try, unlock = "/v1.0-alpha1/lock/locks", "/v1.0-alpha1/unlock/locks"
+	d.expect(200, `{"status":1}`, "POST", unlock, `{"resourceId":"r","lockOwner":"me"}`)
+	for _, c := range []struct{ owner, want string }{{"me", "true"}, {"me", "false"}, {"you", "false"}} {
+		if got := d.do("POST", try, `{"resourceId":"r","lockOwner":"`+c.owner+`","expiryInSeconds":60,"unknown":1}`); got.status != 200 || strings.ReplaceAll(got.body, " ", "") != `{"success":`+c.want+`}` {
+			t.Errorf("%s: %d %s", c.owner, got.status, got.body)
+		}
+	}
+	d.expect(200, `{"status":2}`, "POST", unlock, `{"resourceId":"r","lockOwner":"you"}`)
+	d.expect(200, `{"status":0}`, "POST", unlock, `{"resourceId":"r","lockOwner":"me"}`)
+	bad := func(path, body, message string) {
+		t.Helper()
+		d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"`+message+`…`, "POST", path, body)
+	}
+	bad(try, `{"resourceId":"r","lockOwner":"me"}`, "ExpiryInSeconds is not positive in lock store locks")
+	bad(try, `{"lockOwner":"me","expiryInSeconds":1}`, "ResourceId is empty in lock store locks")
+	bad(try, `{"resourceId":"r","expiryInSeconds":1}`, "LockOwner is empty in lock store locks")
+	bad(unlock, `{"lockOwner":"me"}`, "ResourceId is empty in lock store locks")
+	bad(try, `nonsense`, "failed deserializing HTTP body: ")
+	d.expect(400, `{"errorCode":"ERR_LOCK_STORE_NOT_FOUND","message":"lock store nope not found"}`, "POST", "/v1.0-alpha1/lock/nope", `{"resourceId":"r","lockOwner":"me","expiryInSeconds":1}`)
+	_, err := d.client().TryLockAlpha1(t.Context(), &runtimev1.TryLockRequest{StoreName: "nope", ResourceId: "r", LockOwner: "o", ExpiryInSeconds: 1})
+	fails(t, err, codes.InvalidArgument, "", "lock store nope not found")
+	bare := startWith(t, machine.New(t), "", "bare")
+	bare.expect(500, `{"errorCode":"ERR_LOCK_STORE_NOT_CONFIGURED","message":"lock store is not configured"}`, "POST", try, `{"resourceId":"r","lockOwner":"me","expiryInSeconds":1}`)
+	bare.expect(400, `{"errorCode":"ERR_PUBSUB_NOT_CONFIGURED","message":"pubsub bus is not configured",…`, "POST", "/v1.0/publish/bus/t", "x")
+}
+
+func TestMetadata(t *testing.T) {
+	app := serve(t, http.NotFoundHandler())
+	public := machine.Port(t)
+	d := start(t, machine.New(t), "app", "--app-port", app, "--app-max-concurrency", "7", "--enable-app-health-check",
+		"--app-health-check-path", "well", "--app-health-probe-interval", "3", "--app-health-probe-timeout", "200", "--app-health-threshold", "2",
+		"--dapr-public-port", public, "--dapr-public-listen-address", "127.0.0.1")
+	d.expect(204, "", "PUT", "/v1.0/metadata/colour", "blue and green")
+	for _, address := range []string{d.http, "127.0.0.1:" + public} {
+		at := &daprd{t: t, http: address}
+		var got struct {
+			ID, RuntimeVersion      string
+			Components              []struct{ Name, Type, Version string }
+			Extended                map[string]string
+			AppConnectionProperties struct {
+				Port                     int
+				Protocol, ChannelAddress string
+				MaxConcurrency           int
+				Health                   struct {
+					HealthCheckPath, HealthProbeInterval, HealthProbeTimeout string
+					HealthThreshold                                          int
+				}
+			}
+		}
+		if err := json.Unmarshal([]byte(at.do("GET", "/v1.0/metadata", "").body), &got); err != nil {
+			t.Fatal(err)
+		}
+		health := got.AppConnectionProperties.Health
+		if got.ID != "app" || got.RuntimeVersion != "1.18.3" || len(got.Components) != 3 || got.Components[0].Version != "v1" || got.Extended["colour"] != "blue and green" ||
+			fmt.Sprint(got.AppConnectionProperties.Port) != app || got.AppConnectionProperties.Protocol != "http" || got.AppConnectionProperties.MaxConcurrency != 7 ||
+			got.AppConnectionProperties.ChannelAddress != "127.0.0.1" || health.HealthCheckPath != "/well" || health.HealthProbeInterval != "3s" ||
+			health.HealthProbeTimeout != "200ms" || health.HealthThreshold != 2 {
+			t.Errorf("%s: got %+v", address, got)
+		}
+	}
+	(&daprd{t: t, http: "127.0.0.1:" + public}).expect(404, "404 page not found", "GET", "/v1.0/state/store/x", "")
+}
+
+func TestAnUnhealthyAppGetsNothing(t *testing.T) {
+	var well atomic.Bool
+	well.Store(true)
+	app := newSubscriber(`[{"pubsubname":"bus","topic":"t","route":"/t"}]`)
+	at := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" && !well.Load() {
+			w.WriteHeader(http.StatusFound) // only a 2xx is well
+			return
+		}
+		if r.URL.Path == "/healthz" {
+			return
+		}
+		app.ServeHTTP(w, r)
+	}))
+	m := machine.New(t)
+	d := start(t, m, "app", "--app-port", at, "--enable-app-health-check", "--app-health-probe-interval", "1", "--app-health-threshold", "1")
+	d.subscribed(1)
+	well.Store(false)
+	machine.Until(t, "the app is unwell", func() error {
+		if got := d.do("POST", "/v1.0/invoke/app/method/x", ""); got.status != 500 {
+			return fmt.Errorf("%d %s", got.status, got.body)
+		}
+		return nil
+	})
+	for len(app.got) > 0 { // what came while it was well
+		<-app.got
+	}
+	d.expect(204, "", "POST", "/v1.0/publish/bus/t", "later")
+	d.expect(204, "", "GET", "/v1.0/healthz", "") // the sidecar itself is well
+	well.Store(true)
+	for {
+		if got := app.next(t); got.path == "/t" {
+			if got.event["data"] != "later" {
+				t.Errorf("got %v", got.event)
+			}
+			break
+		}
+	}
+}
+
+func TestCORS(t *testing.T) {
+	d := start(t, machine.New(t), "app", "--allowed-origins", "http://one.example,http://two.example")
+	allow := func(method, origin string, more ...string) string {
+		t.Helper()
+		return d.do(method, "/v1.0/metadata", "", append(more, "Origin: "+origin)...).header.Get("Access-Control-Allow-Origin")
+	}
+	if got := allow("GET", "http://two.example"); got != "http://two.example" {
+		t.Errorf("an allowed origin gets %q", got)
+	}
+	if got := allow("GET", "http://evil.example"); got != "" {
+		t.Errorf("another origin gets %q", got)
+	}
+	got := d.do("OPTIONS", "/v1.0/state/store", "", "Origin: http://one.example", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: x-a")
+	if got.status != 204 || got.header.Get("Access-Control-Allow-Methods") != "POST" || got.header.Get("Access-Control-Allow-Headers") != "x-a" {
+		t.Errorf("a preflight: %d %v", got.status, got.header)
+	}
+}
+
+func TestUnixSockets(t *testing.T) {
+	m := machine.New(t)
+	dir, err := os.MkdirTemp("", "dapr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	p := m.Start(machine.Binary(t), "daprd", "--app-id", "app", "--unix-domain-socket", dir, "--metrics-port", machine.Port(t))
+	p.WaitFor("sidecar is up", machine.Patience)
+	if _, err := os.Stat(filepath.Join(dir, "dapr-app-http.socket")); err != nil {
+		t.Error(err)
+	}
+	md, err := runtimev1.NewDaprClient(dial(t, "unix://"+filepath.Join(dir, "dapr-app-grpc.socket"))).GetMetadata(t.Context(), &runtimev1.GetMetadataRequest{})
+	if err != nil || md.GetId() != "app" {
+		t.Errorf("got %v %v", md, err)
+	}
+}
