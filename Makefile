@@ -24,6 +24,7 @@ run: build ## run the example: three apps, their sidecars, a file of orders
 .PHONY: test
 test: build ## all tests, end-to-end ones included
 	go test ./...
+	SIDECAST_BINARY=$(CURDIR)/bin/sidecast go test -C tests/compat/gosdk ./...
 
 .PHONY: race
 race: ## the tests of everything that runs concurrently, under the race detector
