@@ -220,7 +220,7 @@ func (d *daprFlags) app(c *config, _ *pflag.FlagSet) (err error) {
 
 // ports reads where the sidecar listens.
 func (d *daprFlags) ports(c *config, given *pflag.FlagSet) error {
-	c.dapr = &daprConfig{Meaningless: meaninglessOf(given), SocketDir: d.socketDir, PublicAddress: d.publicAddress, NoMetrics: !d.metrics}
+	c.dapr = &daprConfig{Meaningless: meaninglessOf(given), Config: d.config, SocketDir: d.socketDir, PublicAddress: d.publicAddress, NoMetrics: !d.metrics}
 	for _, p := range []struct {
 		text string
 		port *int

@@ -244,7 +244,7 @@ func TestServeEvents(t *testing.T) {
 	_ = s.hub.Subscriptions(ctx, func(list []appchannel.Subscription) {
 		for _, sub := range list {
 			want := appchannel.Subscription{Topic: "drop", Group: "g", DeadLetterTopic: "dead", MaxDeliveries: 3, AckWait: time.Minute, Raw: true, OnlyNew: true}
-			if sub.Topic == "drop" && sub != want {
+			if sub.Topic == "drop" && !sub.Equal(want) {
 				t.Errorf("%+v", sub)
 			}
 		}
