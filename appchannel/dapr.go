@@ -238,7 +238,8 @@ func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	ctx = d.outgoing(ctx, nil)
 	answer, err := d.app.OnBulkTopicEvent(ctx, request, grpc.Peer(&from))
 	if status.Code(err) == codes.Unimplemented {
-		answer, err = d.alpha.OnBulkTopicEventAlpha1(ctx, request, grpc.Peer(&from)) //nolint:staticcheck // what older apps have
+		//lint:ignore SA1019 older apps have only this one
+		answer, err = d.alpha.OnBulkTopicEventAlpha1(ctx, request, grpc.Peer(&from))
 	}
 	switch {
 	case status.Code(err) == codes.Unimplemented:

@@ -57,10 +57,11 @@ SIDECAST_FABRIC_CREDS its credentials file.`,
 		DisableFlagParsing: true,
 		RunE: func(command *cobra.Command, args []string) error {
 			flags := pflag.NewFlagSet("daprd", pflag.ContinueOnError)
+			flags.Usage = func() {}
 			d.declare(flags)
 			switch err := flags.Parse(doubleDashes(args)); {
 			case errors.Is(err, pflag.ErrHelp):
-				return nil
+				return command.Help()
 			case err != nil:
 				fmt.Fprintf(os.Stderr, "%v\nUsage of daprd:\n%s", err, flags.FlagUsages())
 				exit(commands.ExitUsage)
