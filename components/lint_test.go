@@ -67,7 +67,8 @@ func TestLoadReportsEverythingAtOnce(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	docs, err := Load(context.Background(), []string{"testdata/lint/good", "testdata/lint/warnings"}, testComponents)
+	paths := []string{"testdata/lint/good", "testdata/lint/warnings", "testdata/lint/good/../good/all.yaml"} // one file twice
+	docs, err := Load(context.Background(), paths, testComponents)
 	if err != nil {
 		t.Fatal(err)
 	}

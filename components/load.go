@@ -16,8 +16,9 @@ import (
 )
 
 // Load reads all YAML files of the folders, and the files among paths. Folders are not searched in depth; names that
-// start with a dot are passed over. It returns documents that are valid as a whole, or every error there is, joined,
-// each with reason BAD_MANIFEST (NOT_SUPPORTED for what Dapr can do and this version cannot).
+// start with a dot are passed over. A file that is named twice, as with its folder, is read once. It returns documents that
+// are valid as a whole, or every error there is, joined, each with reason BAD_MANIFEST (NOT_SUPPORTED for what Dapr can do
+// and this version cannot).
 func Load(ctx context.Context, paths []string, known []Component) (*Documents, error) {
 	r, err := read(ctx, paths, known)
 	if err != nil {
@@ -40,8 +41,15 @@ func Lint(paths []string, known []Component) ([]Finding, []Raw) {
 // read fails only when ctx ends.
 func read(ctx context.Context, paths []string, known []Component) (*reader, error) {
 	r := &reader{known: known}
+	seen := make(map[string]bool)
 	for _, path := range paths {
 		for _, name := range r.files(path) {
+			if whole, err := filepath.Abs(name); err == nil {
+				if seen[whole] {
+					continue
+				}
+				seen[whole] = true
+			}
 			if err := ctx.Err(); err != nil {
 				return nil, fmt.Errorf("read components: %w", err)
 			}

@@ -38,7 +38,6 @@ type daprConfig struct {
 	AllowedOrigins, Token                       string
 	APILogging, Profiling, NoMetrics            bool
 	Meaningless                                 []string // flags that were given and have no effect
-	Config                                      []string // files that are not applied yet
 }
 
 // newDaprd is `sidecast daprd`: the sidecar with Dapr's API, started with daprd's flags and environment.

@@ -63,7 +63,7 @@ func (d *daprFlags) declare(f *pflag.FlagSet) {
 	f.StringVar(&d.socketDir, "unix-domain-socket", "", "Directory for Unix domain sockets that take the place of the API's ports")
 	f.StringSliceVar(&d.resources, "resources-path", nil, "Path of a resources directory. Can be passed multiple times")
 	f.StringVar(&d.componentsPath, "components-path", "", "Alias for --resources-path")
-	f.StringSliceVar(&d.config, "config", nil, "Path of a configuration file. Can be passed multiple times")
+	f.StringSliceVar(&d.config, "config", nil, "Path of a file with resources, Resiliency among them; of a Configuration nothing is applied yet. Can be passed multiple times")
 	f.StringVar(&d.mode, "mode", "standalone", "Runtime mode; only standalone")
 	f.StringVar(&d.allowedOrigins, "allowed-origins", "", "Allowed HTTP origins, comma separated")
 	f.StringVar(&d.maxBody, "max-body-size", "4Mi", "Max size of a request's body for the HTTP and gRPC servers, as a resource quantity")
@@ -157,6 +157,7 @@ func (d *daprFlags) sidecar(given *pflag.FlagSet) (*config, error) {
 	if len(c.Resources) == 0 && d.componentsPath != "" {
 		c.Resources = []string{d.componentsPath}
 	}
+	c.Resources = append(c.Resources, d.config...)
 	for _, complete := range []func(*config, *pflag.FlagSet) error{d.app, d.ports, d.limits} {
 		if err := complete(c, given); err != nil {
 			return nil, err
@@ -220,7 +221,7 @@ func (d *daprFlags) app(c *config, _ *pflag.FlagSet) (err error) {
 
 // ports reads where the sidecar listens.
 func (d *daprFlags) ports(c *config, given *pflag.FlagSet) error {
-	c.dapr = &daprConfig{Meaningless: meaninglessOf(given), Config: d.config, SocketDir: d.socketDir, PublicAddress: d.publicAddress, NoMetrics: !d.metrics}
+	c.dapr = &daprConfig{Meaningless: meaninglessOf(given), SocketDir: d.socketDir, PublicAddress: d.publicAddress, NoMetrics: !d.metrics}
 	for _, p := range []struct {
 		text string
 		port *int

@@ -54,9 +54,6 @@ func runSidecar(ctx context.Context, c *config) error {
 	}
 	if c.dapr != nil {
 		noteMeaningless(log, c.dapr.Meaningless)
-		if len(c.dapr.Config) > 0 {
-			log.Warn("configuration files are not applied yet: access control, API lists and tracing in them have no effect", "files", c.dapr.Config)
-		}
 		log.Info("dapr initialized. Status: Running", "http", addressOf(own.dapr.http), "grpc", addressOf(own.dapr.grpc))
 	}
 	log.Info("sidecar is up", "app", c.AppID, "instance", c.Instance, "grpc", own.grpc.Addr().String(),

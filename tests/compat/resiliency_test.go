@@ -1,0 +1,196 @@
+package compat
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/sidecast/sidecast/tests/machine"
+)
+
+// policies is a Resiliency resource that one app alone has.
+const policies = `
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: policies}
+scopes: [guarded]
+spec:
+  policies:
+    timeouts:
+      soon: 200ms
+    retries:
+      twice: {policy: constant, duration: 10ms, maxRetries: 2}
+      some: {policy: constant, duration: 10ms, maxRetries: 2, matching: {httpStatusCodes: "503"}}
+    circuitBreakers:
+      quick: {maxRequests: 1, timeout: 1h, trip: consecutiveFailures >= 3}
+  targets:
+    apps:
+      flaky: {retry: some}
+      slow: {timeout: soon}
+      broken: {circuitBreaker: quick}
+    components:
+      bus:
+        inbound: {retry: twice}
+`
+
+// tries counts how often an app was asked for something.
+type tries struct {
+	mu  sync.Mutex
+	all map[string]int
+}
+
+func (c *tries) count(what string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = map[string]int{}
+	}
+	c.all[what]++
+	return c.all[what]
+}
+
+func (c *tries) of(what string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.all[what]
+}
+
+// subscribing is an app that has its fill of trouble: /hopeless never takes an event, /shaky and /alone do at last.
+func subscribing() (*subscriber, *tries) {
+	app := newSubscriber(`[
+		{"pubsubname":"bus","topic":"hopeless","route":"/hopeless","deadLetterTopic":"dead"},
+		{"pubsubname":"bus","topic":"shaky","route":"/shaky","deadLetterTopic":"dead"},
+		{"pubsubname":"bus","topic":"dropped","route":"/dropped","deadLetterTopic":"dead"},
+		{"pubsubname":"bus","topic":"alone","route":"/alone"},
+		{"pubsubname":"bus","topic":"dead","route":"/dead"}]`)
+	asked := &tries{}
+	app.says = func(path string, _ map[string]any) (int, string) {
+		n := asked.count(path)
+		switch {
+		case path == "/hopeless" && n%2 == 1, path == "/alone" && n <= 3:
+			return 200, `{"status":"RETRY"}`
+		case path == "/hopeless", path == "/shaky" && n <= 2:
+			return 500, ""
+		case path == "/dropped":
+			return 200, `{"status":"DROP"}`
+		}
+		return 200, ""
+	}
+	return app, asked
+}
+
+// arrive fails the test unless events come to these paths, in this order.
+func (s *subscriber) arrive(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if got := s.next(t); got.path != path {
+			t.Fatalf("an event came to %s, not %s: %v", got.path, path, got.event)
+		}
+	}
+}
+
+// A policy that a document names for a component's inbound side is what decides how often an event is tried before it goes
+// to the dead-letter topic, or back to the broker where there is none.
+func TestInboundRetriesComeBeforeDeadLetters(t *testing.T) {
+	app, asked := subscribing()
+	d := startWith(t, machine.New(t), resources+"---"+policies, "guarded", "--app-port", serve(t, app))
+	d.subscribed(5)
+	publish := func(topic string) {
+		t.Helper()
+		d.expect(204, "", "POST", "/v1.0/publish/bus/"+topic, "x")
+	}
+	publish("hopeless")
+	app.arrive(t, "/hopeless", "/hopeless", "/hopeless", "/dead")
+	publish("shaky")
+	app.arrive(t, "/shaky", "/shaky", "/shaky")
+	publish("dropped")
+	app.arrive(t, "/dropped", "/dead")
+	publish("alone")
+	app.arrive(t, "/alone", "/alone", "/alone", "/alone")
+	publish("shaky")
+	app.arrive(t, "/shaky")
+	if n := asked.of("/dead"); n != 2 {
+		t.Errorf("%d events went to the dead-letter topic, not 2", n)
+	}
+}
+
+// Without a policy of its own an app has one try before the dead-letter topic, and the broker's pace where there is none.
+func TestPoliciesOfOthersDoNotApply(t *testing.T) {
+	app, _ := subscribing()
+	d := startWith(t, machine.New(t), resources+"---"+policies, "other", "--app-port", serve(t, app))
+	d.subscribed(5)
+	d.expect(204, "", "POST", "/v1.0/publish/bus/hopeless", "x")
+	app.arrive(t, "/hopeless", "/dead")
+	d.expect(204, "", "POST", "/v1.0/publish/bus/alone", "x")
+	app.arrive(t, "/alone", "/alone", "/alone", "/alone")
+}
+
+// unsteady answers 503 twice and then 200 under /flaky, 500 under /broken, and nothing under /slow.
+func unsteady(asked *tries) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n := asked.count(r.URL.Path); {
+		case r.URL.Path == "/flaky" && n <= 2:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.URL.Path == "/slow":
+			<-r.Context().Done()
+		case r.URL.Path == "/broken":
+			w.WriteHeader(http.StatusInternalServerError)
+		case r.URL.Path == "/flaky":
+			_, _ = fmt.Fprintf(w, "try %d", n)
+		default:
+			w.WriteHeader(http.StatusNotFound)
+		}
+	})
+}
+
+// Documents guard calls through Dapr's API, whether they stand in a folder or in a file that --config names.
+func TestPoliciesGuardInvocation(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	document := "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: daprConfig}\nspec: {mtls: {enabled: false}}\n---" + policies
+	if err := os.WriteFile(config, []byte(document), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m, asked := machine.New(t), &tries{}
+	port := serve(t, unsteady(asked))
+	for _, app := range []string{"flaky", "slow", "broken"} {
+		start(t, m, app, "--app-port", port).await("/v1.0/healthz")
+	}
+	d := startWith(t, m, "", "guarded", "--config", config)
+	other := startWith(t, m, policies, "other")
+	if out := d.Output(); !strings.Contains(out, "kind Configuration is not applied yet") {
+		t.Errorf("nothing is said of the Configuration:\n%s", out)
+	}
+
+	d.expect(200, "try 3", "POST", "/v1.0/invoke/flaky/method/flaky", "x")
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: slow, err: …`, "GET", "/v1.0/invoke/slow/method/slow", "")
+	for range 3 {
+		d.expect(500, "", "GET", "/v1.0/invoke/broken/method/broken", "")
+	}
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: broken, err: …`, "GET", "/v1.0/invoke/broken/method/broken", "")
+	if n := asked.of("/broken"); n != 3 {
+		t.Errorf("the app saw %d calls; its breaker opens at the third", n)
+	}
+	_, err := d.client().InvokeService(context.Background(), &runtimev1.InvokeServiceRequest{Id: "broken", Message: &commonv1.InvokeRequest{
+		Method: "broken", HttpExtension: &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_GET},
+	}})
+	if status.Code(err) != codes.Internal || asked.of("/broken") != 3 {
+		t.Errorf("over gRPC the open breaker answers %v, and the app saw %d calls", err, asked.of("/broken"))
+	}
+
+	asked.mu.Lock()
+	clear(asked.all)
+	asked.mu.Unlock()
+	if got := other.do("POST", "/v1.0/invoke/flaky/method/flaky", "x"); got.status != 503 || asked.of("/flaky") != 1 {
+		t.Errorf("an app that the scopes leave out got %d after %d tries", got.status, asked.of("/flaky"))
+	}
+}
