@@ -16,10 +16,11 @@ import (
 	"github.com/sidecast/sidecast/fault"
 )
 
-// What a bulk holds when the subscription does not say; Dapr's defaults.
+// DefaultBulk is how many events a bulk holds when the subscription does not say, as in Dapr.
+const DefaultBulk = 100
+
 const (
-	bulkMost = 100
-	bulkWait = time.Second
+	bulkWait = time.Second // for the others, when the subscription does not say
 	bulkType = "com.dapr.event.sent.bulk"
 )
 
@@ -47,10 +48,13 @@ type bulk struct {
 func (b *bulks) deliver(ctx context.Context, event *Event, send func(context.Context, []*Event) ([]Outcome, error)) (Outcome, error) {
 	most, wait := event.Bulk.Most, event.Bulk.Wait
 	if most <= 0 {
-		most = bulkMost
+		most = DefaultBulk
 	}
 	if wait <= 0 {
 		wait = bulkWait
+	}
+	if end, ok := ctx.Deadline(); ok { // the app needs time as well
+		wait = min(wait, time.Until(end)/2)
 	}
 	key := bulkKey{event.PubSub, event.Topic, event.Route}
 	b.mu.Lock()

@@ -84,8 +84,12 @@ func (p *PubSub) follow(ctx context.Context, wanted []appchannel.Subscription) {
 }
 
 func (p *PubSub) consume(sub appchannel.Subscription) *appConsumer {
-	c := &appConsumer{sub: sub, app: p.app, slots: make(chan struct{}, p.credits)}
-	for range p.credits {
+	wanted, credits := sub, p.credits
+	if sub.Bulk != nil {
+		sub.Bulk, credits = p.bulk(*sub.Bulk)
+	}
+	c := &appConsumer{sub: wanted, app: p.app, slots: make(chan struct{}, credits)}
+	for range credits {
 		c.slots <- struct{}{}
 	}
 	c.worker = p.system.Worker("sub/"+sub.PubSub+"/"+sub.Topic+"/worker", func(ctx context.Context) error {
@@ -99,6 +103,18 @@ func (p *PubSub) consume(sub appchannel.Subscription) *appConsumer {
 		return err
 	})
 	return c
+}
+
+// bulk has a bulk filled by as many events as the app is given at once: one that never fills goes only when its time is up.
+func (p *PubSub) bulk(b appchannel.Bulk) (*appchannel.Bulk, int) {
+	if b.Most <= 0 {
+		b.Most = appchannel.DefaultBulk
+	}
+	if p.bounded {
+		b.Most = min(b.Most, p.credits)
+	}
+	b.Most = min(b.Most, MaxBatch)
+	return &b, max(b.Most, p.credits)
 }
 
 func (c *appConsumer) report(state string) { c.state.Store(&state) }

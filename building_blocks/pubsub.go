@@ -33,7 +33,8 @@ type PubSub struct {
 	system     *actors.System
 	components *components.Set
 	app        *App
-	credits    int
+	credits    int  // of each subscription of the app
+	bounded    bool // somebody set them
 	// maxDeliveries is that of subscriptions with a dead-letter topic which say none.
 	maxDeliveries int
 	lanes         *componentLanes
@@ -62,7 +63,7 @@ func newPubSub(d Deps, app *App, rules *rulebook) *PubSub {
 	working, cut := context.WithCancel(context.Background())
 	return &PubSub{
 		maxDeliveries: cmp.Or(d.MaxDeliveries, defaultMaxDeliveries),
-		self:          d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits,
+		self:          d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits, bounded: d.AppMaxConcurrency > 0,
 		lanes:      &componentLanes{rules: rules, block: "pubsub", kind: governance.Pubsub},
 		deliveries: &deliveryLanes{rules: rules, lanes: map[string]*deliveryLane{}},
 		metrics:    d.Metrics, tracer: d.Tracer,
