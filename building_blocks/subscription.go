@@ -72,8 +72,9 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	case sub.DeadLetterTopic == sub.Topic:
 		return fault.New("subscribe "+sub.Topic, fault.BadRequest, "the dead-letter topic is the topic itself")
 	}
+	cutOffs := 0
 	if sub.MaxDeliveries == 0 && sub.DeadLetterTopic != "" {
-		sub.MaxDeliveries = p.maxDeliveries
+		sub.MaxDeliveries, cutOffs = p.maxDeliveries, defaultMaxDeliveries
 	}
 	use, err := p.components.PubSub(ctx, sub.PubSub)
 	if err != nil {
@@ -101,7 +102,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	lane, done := p.deliveries.use(sub.PubSub, sub.Topic)
 	defer done()
 	c := &consumer{
-		block: p, sub: sub, sink: sink, broker: use.Backend, feed: feed, lane: lane,
+		block: p, sub: sub, cutOffs: cutOffs, sink: sink, broker: use.Backend, feed: feed, lane: lane,
 		log: p.log.With("topic", sub.Topic, "group", sub.Group),
 	}
 	opened(sub.Group)
@@ -114,6 +115,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 type consumer struct {
 	block   *PubSub
 	sub     appchannel.Subscription
+	cutOffs int // deliveries that may end unanswered, where that is more than sub.MaxDeliveries
 	sink    Sink
 	broker  pubsub.Broker
 	feed    pubsub.Feed
@@ -260,7 +262,7 @@ func (c *consumer) route(event *appchannel.Event) (string, error) {
 
 // overdue tells whether d is beyond its last delivery: one that was cut off gets another, but not for ever.
 func (c *consumer) overdue(d pubsub.Delivery) bool {
-	return c.sub.MaxDeliveries > 0 && d.Attempt() > c.sub.MaxDeliveries
+	return c.sub.MaxDeliveries > 0 && d.Attempt() > max(c.sub.MaxDeliveries, c.cutOffs)
 }
 
 // extendWhileRunning keeps the broker from delivering d again while its handler works.

@@ -310,6 +310,7 @@ func TestSettling(t *testing.T) {
 	for name, test := range map[string]struct {
 		ctx     context.Context
 		max     int
+		cutOffs int
 		outcome appchannel.Outcome
 		failure error
 		want    string
@@ -326,6 +327,9 @@ func TestSettling(t *testing.T) {
 		"cut off":                         {ctx: ended, failure: canceled},
 		"cut off, the last delivery":      {ctx: ended, max: 3, failure: canceled},
 		"cut off, beyond the last":        {ctx: ended, max: 2, failure: canceled, want: "ack"},
+		"cut off, beyond a default":       {ctx: ended, max: 1, cutOffs: 3, failure: canceled},
+		"cut off, beyond all":             {ctx: ended, max: 1, cutOffs: 2, failure: canceled, want: "ack"},
+		"retry, beyond a default":         {max: 1, cutOffs: 5, outcome: appchannel.Outcome{Verdict: appchannel.Retry}, want: "ack"},
 		"never sent, beyond the last":     {max: 2, failure: fault.New("deliver", fault.AppUnreachable, "no"), want: "retry"},
 		"failed, beyond the last, no end": {max: 2, failure: fault.New("deliver", fault.InstanceLost, "no"), want: "ack"},
 	} {
@@ -334,7 +338,9 @@ func TestSettling(t *testing.T) {
 		}
 		d := &observed{attempt: 3}
 		sink := &scriptedSink{deliver: func(context.Context) (appchannel.Outcome, error) { return test.outcome, test.failure }}
-		testConsumer(one, sink, nil, appchannel.Subscription{Topic: "t", MaxDeliveries: test.max}).deliver(test.ctx, t.Context(), d)
+		c := testConsumer(one, sink, nil, appchannel.Subscription{Topic: "t", MaxDeliveries: test.max})
+		c.cutOffs = test.cutOffs
+		c.deliver(test.ctx, t.Context(), d)
 		got := ""
 		if len(d.said) > 0 {
 			got = d.said[0]
