@@ -13,6 +13,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -165,15 +166,28 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// FreePort is a port that nobody listens on now.
+// Ports that no system gives to sockets which name none: those of tests that run meanwhile cannot take one.
+const firstPort, lastPort = 20000, 32000
+
+// givenPorts are those that FreePort has returned.
+var givenPorts sync.Map
+
+// FreePort is a port that nobody listens on now, and another one each time.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil {
+			continue
+		}
+		_ = listener.Close()
+		if _, given := givenPorts.LoadOrStore(port, true); !given {
+			return port
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // Port is FreePort as text.
