@@ -49,6 +49,7 @@ var backends = []string{"state/", "pubsub/", "lock/"}
 var onlyIn = map[string][]string{
 	"github.com/asynkron/protoactor-go": {"actors"},
 	"go.uber.org/fx":                    {"cmd/runtime"},
+	"go.uber.org/dig":                   {"cmd/runtime"},
 	"github.com/nats-io/nats-server":    {"fabric"},
 	"github.com/cloudevents/sdk-go":     {"building_blocks"},
 	"github.com/spf13/cobra":            {"cmd/runtime"},

@@ -32,6 +32,10 @@ import (
 // Version is the version of Dapr's API that is served; clients read it as the version of the runtime.
 const Version = "1.18.3"
 
+// MostWhole bounds a body that is needed in one piece, in bytes, where nobody set a bound. What is passed on as it comes has
+// none then.
+const MostWhole = 1 << 30
+
 // Options is what the door needs.
 type Options struct {
 	Blocks           *blocks.Blocks
@@ -40,7 +44,7 @@ type Options struct {
 	App AppConnection
 	// Token is asked of every call but health checks, as dapr-api-token; empty asks for none.
 	Token string
-	// MaxBody bounds the bodies of requests in bytes; 0 sets no bound. MaxHeader bounds their headers; 0 is net/http's default.
+	// MaxBody bounds the bodies of requests in bytes; 0 sets no bound but MostWhole. MaxHeader bounds their headers; 0 is net/http's default.
 	MaxBody, MaxHeader int64
 	// Bodies bounds the memory of bodies in sum.
 	Bodies *bodies.Budget
@@ -84,7 +88,7 @@ func New(o Options) *Server {
 	s.http = []*http.Server{s.newHTTP(s.handler(routes(s), true)), s.newHTTP(s.handler(publicRoutes(s), false))}
 	size := int(o.MaxBody)
 	if size <= 0 {
-		size = 1 << 30
+		size = MostWhole
 	}
 	options := []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(size), grpc.MaxSendMsgSize(max(size, 64<<20)),

@@ -255,9 +255,13 @@ type shareKey struct{}
 // whole reads a body that is needed in one piece.
 func (s *Server) whole(r *http.Request) (body []byte, err error) {
 	share, _ := r.Context().Value(shareKey{}).(*bodies.Share)
+	from := io.Reader(r.Body)
+	if s.o.MaxBody <= 0 {
+		from = &limited{ReadCloser: r.Body, left: MostWhole}
+	}
 	err = share.Read(r.Context(), "read the body", func() (int, error) {
 		var err error
-		body, err = io.ReadAll(r.Body)
+		body, err = io.ReadAll(from)
 		return len(body), err
 	})
 	return body, err

@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"go.uber.org/dig"
 	"go.uber.org/fx"
 
 	"github.com/sidecast/sidecast/appchannel"
@@ -75,13 +76,13 @@ func runSidecar(ctx context.Context, c *config) error {
 	return nil
 }
 
-// rootCause takes the fault out of what fx wraps around it.
+// rootCause takes an error out of what fx wraps around it: users know no constructors.
 func rootCause(err error) error {
 	var e *fault.Error
 	if errors.As(err, &e) {
 		return e
 	}
-	return err
+	return dig.RootCause(err)
 }
 
 func newLogger(c *config) *slog.Logger {

@@ -249,16 +249,22 @@ func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.Sys
 }
 
 // newBodies is what the front doors share: memory is bounded in sum, whichever door the bodies come through.
-func newBodies(c *config) *bodies.Budget {
-	if c.dapr != nil && c.dapr.MaxBody > 0 {
-		return bodies.NewBudget(c.dapr.MaxBody)
+func newBodies(c *config) *bodies.Budget { return bodies.NewBudget(c.doorBody()) }
+
+// doorBody is the largest request that the front doors take, in bytes: one limit for all, for the budget counts on it.
+func (c *config) doorBody() int64 {
+	switch {
+	case c.dapr == nil:
+		return c.maxBody
+	case c.dapr.MaxBody == 0: // no bound but that of what is needed in one piece
+		return daprapi.MostWhole
 	}
-	return bodies.NewBudget(c.maxBody)
+	return min(c.dapr.MaxBody, daprapi.MostWhole)
 }
 
 func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Budget, log *slog.Logger) *grpcapi.Server {
 	return grpcapi.New(grpcapi.Options{
-		Blocks: b, Hub: hub, Token: c.token, MaxBody: c.maxBody, Bodies: budget, Reflection: c.loopback(), Log: log,
+		Blocks: b, Hub: hub, Token: c.token, MaxBody: c.doorBody(), Bodies: budget, Reflection: c.loopback(), Log: log,
 	})
 }
 

@@ -63,6 +63,8 @@ func TestDaprdEndsByTheAPI(t *testing.T) {
 
 func TestBadFlags(t *testing.T) {
 	m := machine.New(t)
+	taken := listen(t)
+	defer taken.Close()
 	for _, c := range []struct {
 		args string
 		code int
@@ -82,6 +84,8 @@ func TestBadFlags(t *testing.T) {
 		{"--app-id a --read-buffer-size -1", 1, "invalid value for 'read-buffer-size' option"},
 		{"--app-id a --disable-init-endpoints x", 1, "invalid value for 'disable-init-endpoints': x"},
 		{"--app-id a --app-health-probe-interval 1 --app-health-probe-timeout 1001", 1, "'health-probe-timeout' must be smaller than 'health-probe-interval'"},
+		{"--app-id a --dapr-http-port " + port(taken.Addr().String()), 1, "Fatal error from runtime: failed to start HTTP server: listen tcp "},
+		{"--app-id a --config no-such-file.yaml", 1, "no-such-file.yaml"},
 		{"--app-id a --mode kubernetes", 1, "invalid value for 'mode'"},
 	} {
 		r := m.Command(append([]string{"daprd"}, strings.Fields(c.args)...)...)
