@@ -100,7 +100,7 @@ func direct(app string, err error) error {
 	if status.Code(err) == codes.PermissionDenied || fault.KindOf(err) == fault.Denied {
 		p.http, p.grpc = http.StatusForbidden, codes.PermissionDenied
 	}
-	return p
+	return p.of(err)
 }
 
 // target is the app id alone: apps of this namespace may be named with it.

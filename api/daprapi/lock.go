@@ -55,7 +55,7 @@ func (a *api) TryLockAlpha1(ctx context.Context, in *runtimev1.TryLockRequest) (
 	case fault.ReasonOf(err) == fault.LockHeld:
 		return &runtimev1.TryLockResponse{}, nil
 	case err != nil:
-		return nil, plain(http.StatusInternalServerError, codes.Internal, "ERR_TRY_LOCK", "failed to try acquiring lock: %s", err)
+		return nil, plain(http.StatusInternalServerError, codes.Internal, "ERR_TRY_LOCK", "failed to try acquiring lock: %s", err).of(err)
 	}
 	return &runtimev1.TryLockResponse{Success: true}, nil
 }
@@ -71,7 +71,7 @@ func (a *api) UnlockAlpha1(ctx context.Context, in *runtimev1.UnlockRequest) (*r
 	case err == nil:
 		return &runtimev1.UnlockResponse{Status: runtimev1.UnlockResponse_SUCCESS}, nil
 	case fault.ReasonOf(err) != fault.LockLost:
-		return nil, plain(http.StatusInternalServerError, codes.Internal, "ERR_UNLOCK", "failed to release lock: %s", err)
+		return nil, plain(http.StatusInternalServerError, codes.Internal, "ERR_UNLOCK", "failed to release lock: %s", err).of(err)
 	case holder == nil:
 		return &runtimev1.UnlockResponse{Status: runtimev1.UnlockResponse_LOCK_DOES_NOT_EXIST}, nil
 	}

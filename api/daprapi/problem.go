@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/sidecast/sidecast/fault"
 )
 
 // domain is the one of google.rpc.ErrorInfo that Dapr's clients look for.
@@ -26,6 +31,16 @@ type problem struct {
 	// plainHTTP leaves the details out over HTTP, plainGRPC over gRPC: some routes are of the older family on one side only.
 	plainHTTP, plainGRPC bool
 	details              []protoadapt.MessageV1
+	retryAfter           time.Duration // 0 says nothing
+}
+
+// of has p tell that err is a refusal, of which daprd knows none: a limit that a policy sets, or a lane or broker that is
+// full. The client is asked to come again.
+func (p *problem) of(err error) *problem {
+	if fault.KindOf(err) == fault.Exhausted {
+		p.http, p.grpc, p.retryAfter = http.StatusTooManyRequests, codes.ResourceExhausted, fault.RetryAfter(err)
+	}
+	return p
 }
 
 func (p *problem) Error() string {
@@ -35,10 +50,17 @@ func (p *problem) Error() string {
 // GRPCStatus is what a gRPC client gets.
 func (p *problem) GRPCStatus() *status.Status {
 	s := status.New(p.grpc, p.message)
-	if p.plainGRPC || len(p.details) == 0 {
+	var details []protoadapt.MessageV1
+	if !p.plainGRPC {
+		details = slices.Clone(p.details)
+	}
+	if p.retryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(p.retryAfter)})
+	}
+	if len(details) == 0 {
 		return s
 	}
-	if full, err := s.WithDetails(p.details...); err == nil {
+	if full, err := s.WithDetails(details...); err == nil {
 		return full
 	}
 	return s
@@ -55,6 +77,9 @@ func (p *problem) write(w http.ResponseWriter) {
 		for _, d := range p.details {
 			body.Details = append(body.Details, detailJSON(d))
 		}
+	}
+	if p.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(int64((p.retryAfter+time.Second-1)/time.Second), 10))
 	}
 	data, _ := json.Marshal(body) // strings only
 	answerData(w, p.http, data)
@@ -110,7 +135,7 @@ func problemOf(err error) *problem {
 	if errors.As(err, &p) {
 		return p
 	}
-	return plain(http.StatusInternalServerError, codes.Internal, "ERROR", "%v", err)
+	return plain(http.StatusInternalServerError, codes.Internal, "ERROR", "%v", err).of(err)
 }
 
 // fromHTTPStatus is the gRPC error that stands for an HTTP status: nil for a success. Dapr gives it to gRPC callers of HTTP

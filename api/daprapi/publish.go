@@ -76,7 +76,7 @@ func (s *Server) publishProblem(pubsub, topic string, err error) error {
 			fmt.Sprintf("topic %s is not allowed for app id %s", topic, s.o.AppID), about)
 	}
 	return pubsubProblem(http.StatusInternalServerError, codes.Internal, "ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", pubsub,
-		fmt.Sprintf("error when publishing to topic %s in pubsub %s: %s", topic, pubsub, err), about)
+		fmt.Sprintf("error when publishing to topic %s in pubsub %s: %s", topic, pubsub, err), about).of(err)
 }
 
 // cloudEventProblem is the problem of a payload that says it is a CloudEvent and is not.

@@ -220,7 +220,7 @@ func stateProblem(err error, tag, format string, args ...any) error {
 	case fault.ETagMalformed:
 		status, code = http.StatusBadRequest, codes.InvalidArgument
 	}
-	return basic(status, code, tag, format, append(args, stateText(err))...)
+	return basic(status, code, tag, format, append(args, stateText(err))...).of(err)
 }
 
 // read returns the items of keys, which may be any number, by key.

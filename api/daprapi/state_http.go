@@ -210,7 +210,7 @@ func transactionProblem(store string, count int, err error) error {
 			map[string]string{"currentOpsTransaction": fmt.Sprint(count), "maxOpsPerTransaction": fmt.Sprint(maxTransaction)})
 	}
 	return basic(http.StatusInternalServerError, codes.Internal, "ERR_STATE_TRANSACTION",
-		"error while executing state transaction: %s", stateText(err))
+		"error while executing state transaction: %s", stateText(err)).of(err)
 }
 
 func (s *Server) queryState(w http.ResponseWriter, r *http.Request, p params) error {

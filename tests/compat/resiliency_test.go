@@ -12,6 +12,7 @@ import (
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -31,6 +32,8 @@ spec:
     retries:
       twice: {policy: constant, duration: 10ms, maxRetries: 2}
       some: {policy: constant, duration: 10ms, maxRetries: 2, matching: {httpStatusCodes: "503"}}
+    rateLimits:
+      once: {limit: 1, per: 1h}
     circuitBreakers:
       quick: {maxRequests: 1, timeout: 1h, trip: consecutiveFailures >= 3}
   targets:
@@ -38,9 +41,12 @@ spec:
       flaky: {retry: some}
       slow: {timeout: soon}
       broken: {circuitBreaker: quick}
+      limited: {rateLimit: once}
     components:
       bus:
         inbound: {retry: twice}
+      store:
+        outbound: {rateLimit: once}
 `
 
 // tries counts how often an app was asked for something.
@@ -162,10 +168,10 @@ func TestPoliciesGuardInvocation(t *testing.T) {
 	}
 	m, asked := machine.New(t), &tries{}
 	port := serve(t, unsteady(asked))
-	for _, app := range []string{"flaky", "slow", "broken"} {
+	for _, app := range []string{"flaky", "slow", "broken", "limited"} {
 		start(t, m, app, "--app-port", port).await("/v1.0/healthz")
 	}
-	d := startWith(t, m, "", "guarded", "--config", config)
+	d := startWith(t, m, resources, "guarded", "--config", config)
 	other := startWith(t, m, policies, "other")
 	if out := d.Output(); !strings.Contains(out, "kind Configuration is not applied yet") {
 		t.Errorf("nothing is said of the Configuration:\n%s", out)
@@ -187,10 +193,45 @@ func TestPoliciesGuardInvocation(t *testing.T) {
 		t.Errorf("over gRPC the open breaker answers %v, and the app saw %d calls", err, asked.of("/broken"))
 	}
 
+	// A limit is nothing that daprd knows: the client is told to come again.
+	d.expect(404, "", "GET", "/v1.0/invoke/limited/method/any", "")
+	refused := d.expect(429, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: limited, err: …`, "GET", "/v1.0/invoke/limited/method/any", "")
+	d.expect(204, "", "GET", "/v1.0/state/store/any", "")
+	also := d.expect(429, `{"errorCode":"ERR_STATE_GET",…`, "GET", "/v1.0/state/store/any", "")
+	if seconds := refused.header.Get("Retry-After"); seconds == "" || also.header.Get("Retry-After") == "" {
+		t.Errorf("a refusal says Retry-After %q, another %q", seconds, also.header.Get("Retry-After"))
+	}
+	_, err = d.client().GetState(context.Background(), &runtimev1.GetStateRequest{StoreName: "store", Key: "any"})
+	if details := status.Convert(err).Details(); status.Code(err) != codes.ResourceExhausted || len(details) == 0 || details[len(details)-1].(*errdetails.RetryInfo).GetRetryDelay().AsDuration() <= 0 {
+		t.Errorf("over gRPC a refusal is %v with %v", err, details)
+	}
+
 	asked.mu.Lock()
 	clear(asked.all)
 	asked.mu.Unlock()
 	if got := other.do("POST", "/v1.0/invoke/flaky/method/flaky", "x"); got.status != 503 || asked.of("/flaky") != 1 {
 		t.Errorf("an app that the scopes leave out got %d after %d tries", got.status, asked.of("/flaky"))
+	}
+}
+
+// An app that takes few events at once gets bulks of that few, at once, and not when their time is up.
+func TestBulksAreNoLargerThanWhatTheAppTakesAtOnce(t *testing.T) {
+	app := newSubscriber(`[{"pubsubname":"bus","topic":"many","route":"/many","bulkSubscribe":{"enabled":true,"maxMessagesCount":100,"maxAwaitDurationMs":3600000}}]`)
+	d := start(t, machine.New(t), "app", "--app-port", serve(t, app), "--app-max-concurrency", "2")
+	app.says = func(_ string, event map[string]any) (int, string) {
+		var statuses []string
+		for _, entry := range event["entries"].([]any) {
+			statuses = append(statuses, fmt.Sprintf(`{"entryId":%q,"status":"SUCCESS"}`, entry.(map[string]any)["entryId"]))
+		}
+		return 200, `{"statuses":[` + strings.Join(statuses, ",") + `]}`
+	}
+	d.subscribed(1)
+	for range 4 {
+		d.expect(204, "", "POST", "/v1.0/publish/bus/many", "x")
+	}
+	for range 2 {
+		if entries := app.next(t).event["entries"].([]any); len(entries) != 2 {
+			t.Errorf("a bulk holds %d events", len(entries))
+		}
 	}
 }
