@@ -86,7 +86,7 @@ type Subscription struct {
 	// Routes lead events by their content, in order; what none leads anywhere goes to Route, or where that is empty nowhere.
 	// With no Routes all goes to Route.
 	Routes []routing.Route
-	// Bulk asks for several events at once; nil for one at a time.
+	// Bulk asks for several events at once; nil for one at a time. Apps on HTTP and Dapr's on gRPC take them so, others do not.
 	Bulk *Bulk
 	// Metadata is what the subscription was asked for with, for people and for Dapr's metadata API.
 	Metadata map[string]string

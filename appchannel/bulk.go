@@ -89,7 +89,11 @@ func (b *bulks) deliver(ctx context.Context, event *Event, send func(context.Con
 	select {
 	case <-into.done:
 	case <-ctx.Done():
-		return Outcome{}, fault.FromContext("deliver "+event.Topic, ctx, "the app's answer to several events")
+		select {
+		case <-into.done: // the answer came all the same
+		default:
+			return Outcome{}, fault.FromContext("deliver "+event.Topic, ctx, "the app's answer to several events")
+		}
 	}
 	if into.err != nil {
 		return Outcome{}, into.err
@@ -200,7 +204,8 @@ func (h *HTTP) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	case status == http.StatusNotFound:
 		return all(len(events), Outcome{Verdict: Drop, Reason: "the app has no such route (404)"}), nil
 	case status < 200 || status > 299:
-		return all(len(events), Outcome{Verdict: Retry, Reason: "the app answered " + response.Status}), nil
+		delay := call.RetryAfter(response.Header.Get("Retry-After"), time.Now())
+		return all(len(events), Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}), nil
 	}
 	var given struct {
 		Statuses []struct{ EntryID, Status string }

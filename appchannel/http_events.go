@@ -19,11 +19,12 @@ import (
 // maxControl bounds the answers that the channel itself reads: outcomes, lists of subscriptions.
 const maxControl = 1 << 20
 
-// Deliver posts the event to its route, as a CloudEvent in JSON or raw as it was stored.
+// Deliver posts the event to its route, as a CloudEvent in JSON or raw as it was stored; one that may go with others in a
+// bulk, in Dapr's form.
 func (h *HTTP) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	route := needOf(event).name
 	op := "deliver " + route
-	if event.Bulk != nil && h.port.Dapr {
+	if event.Bulk != nil {
 		return h.bulks.deliver(ctx, event, h.deliverBulk)
 	}
 	req := &call.Request{Method: route, ContentType: event.ContentType, Header: event.Header, Body: event.Data}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log"
 	"net/http"
@@ -284,6 +285,50 @@ func TestHTTPEvents(t *testing.T) {
 	}
 	if r := <-requests; r.URL.Path != "/orders" || r.body != "x" || r.Header.Get("Content-Type") != "text/plain" || r.Header.Get("X-One") != "1" {
 		t.Errorf("raw event: %s %q %v", r.URL.Path, r.body, r.Header)
+	}
+}
+
+// What the app says of a bulk it says of each event.
+func TestHTTPBulks(t *testing.T) {
+	answer := func(body string) (status int, text string) {
+		var bulk struct {
+			Entries []struct {
+				EntryID string
+				Event   map[string]any
+			}
+		}
+		if err := json.Unmarshal([]byte(body), &bulk); err != nil || len(bulk.Entries) != 1 {
+			t.Errorf("a bulk is %s: %v", body, err)
+			return 200, ""
+		}
+		said := fmt.Sprint(bulk.Entries[0].Event["data"])
+		if said == "503" {
+			return 503, ""
+		}
+		return 200, fmt.Sprintf(`{"statuses":[{"entryId":%q,"status":%q}]}`, bulk.Entries[0].EntryID, said)
+	}
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/many" || r.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("a bulk came to %s as %s", r.URL.Path, r.Header.Get("Content-Type"))
+		}
+		body, _ := io.ReadAll(r.Body)
+		status, text := answer(string(body))
+		w.Header().Set("Retry-After", "3")
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, text)
+	})
+	address, _ := serveHTTP(t, handler, "")
+	channel := openHTTP(t, appchannel.Callback{Address: address})
+	for say, want := range map[string]appchannel.Outcome{
+		"SUCCESS": {Verdict: appchannel.Success}, "DROP": {Verdict: appchannel.Drop}, "RETRY": {Verdict: appchannel.Retry},
+		"": {Verdict: appchannel.Retry}, "503": {Verdict: appchannel.Retry, Delay: 3 * time.Second},
+	} {
+		outcome, err := channel.Deliver(t.Context(), &appchannel.Event{
+			Topic: "orders", Route: "/many", Envelope: []byte(`{"id":"1","data":"` + say + `"}`), Bulk: &appchannel.Bulk{Most: 1, Wait: time.Hour},
+		})
+		if err != nil || outcome.Verdict != want.Verdict || outcome.Delay != want.Delay {
+			t.Errorf("%q: %+v %v", say, outcome, err)
+		}
 	}
 }
 
