@@ -185,7 +185,7 @@ func answered(resp *call.Response, err error) (*call.Response, error) {
 }
 
 // Stream opens a stream to an instance of req's app and hands it to use, which owns it until it returns. The stream's lane
-// counts it as in flight until then.
+// counts it as in flight until then. An error of use that is a toldFailure is for the lane alone.
 func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(context.Context, call.ClientStream) error) (err error) {
 	if err := v.admit(req); err != nil {
 		return err
@@ -200,7 +200,7 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 		}
 	}
 	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "stream"}, time.Now(), &err)
-	return t.streams.doAs(ctx, req.Verb, req.Method, what, func(ctx context.Context, grant actors.Grant) error {
+	err = t.streams.doAs(ctx, req.Verb, req.Method, what, func(ctx context.Context, grant actors.Grant) error {
 		stream, err := v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
 		if err != nil {
 			return err
@@ -208,7 +208,16 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 		defer stream.Close()
 		return use(ctx, stream)
 	})
+	if told := (toldFailure{}); errors.As(err, &told) {
+		return nil
+	}
+	return err
 }
+
+// toldFailure is what an answer says of a call that failed. The caller has had the answer: only the lane has to know.
+type toldFailure struct{ error }
+
+func (f toldFailure) Unwrap() error { return f.error }
 
 func (v *Invocation) admit(req *call.Request) error {
 	switch {

@@ -18,6 +18,9 @@ type Exchange struct {
 	// Header takes the head of the answer, once; Chunk each piece of its body after that.
 	Header func(*call.Response) error
 	Chunk  func([]byte) error
+	// Failure is what a whole answer says of the call in its body, such as a gRPC status: nil for a success. It may be nil
+	// where the head says it all.
+	Failure func() error
 }
 
 // Relay makes a streaming call and carries both directions until the answer has ended. Its lane makes another attempt only
@@ -41,7 +44,8 @@ func (u *upload) attempt(ctx context.Context, to call.ClientStream, x Exchange) 
 		}
 	}()
 	err := u.answer(ctx, to, x)
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(cause, context.Canceled) {
+	var told toldFailure // came with a whole answer, which the request's own end does not change
+	if cause := context.Cause(ctx); err != nil && !errors.As(err, &told) && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
 	cancel(nil)
@@ -152,7 +156,7 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 	for {
 		chunk, err := from.Recv(ctx)
 		if errors.Is(err, io.EOF) {
-			return nil
+			return x.told(header)
 		}
 		if err != nil {
 			return err
@@ -161,4 +165,16 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 			return err
 		}
 	}
+}
+
+// told is what a whole answer says of the call, for the lane.
+func (x Exchange) told(header *call.Response) error {
+	err := failedStatus("stream", header)
+	if err == nil && x.Failure != nil {
+		err = x.Failure()
+	}
+	if err == nil {
+		return nil
+	}
+	return toldFailure{err}
 }

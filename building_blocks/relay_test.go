@@ -2,6 +2,8 @@ package blocks
 
 import (
 	"context"
+	"errors"
+	"io"
 	"testing"
 
 	"github.com/sidecast/sidecast/call"
@@ -50,6 +52,41 @@ func TestStreamIsNotTriedAgainWhenItsBeginningIsGone(t *testing.T) {
 		}
 		if again := fault.NotSent(err); again != attempt.again || fault.KindOf(err) != fault.Unavailable {
 			t.Errorf("after %d bytes: may be made again: %v; %v", attempt.sent, again, err)
+		}
+	}
+}
+
+// ended is the far end of a stream whose answer is whole.
+type ended struct{ head call.Response }
+
+func (e *ended) Send(context.Context, []byte) error             { return nil }
+func (e *ended) Header(context.Context) (*call.Response, error) { return &e.head, nil }
+func (e *ended) Recv(context.Context) ([]byte, error)           { return nil, io.EOF }
+func (e *ended) CloseSend(context.Context) error                { return nil }
+func (e *ended) Close()                                         {}
+
+// The lane hears of a call that failed though its answer came whole, and the caller does not hear of it twice.
+func TestLanesHearWhatAnswersSay(t *testing.T) {
+	inBody := fault.New("proxy", fault.InstanceLost, "said in the body")
+	for name, c := range map[string]struct {
+		status int
+		body   error
+		want   fault.Kind
+	}{
+		"a success":                {status: 204},
+		"an answer with no status": {},
+		"a failure of the server":  {status: 503, want: fault.Unavailable},
+		"a failure in the body":    {status: 200, body: inBody, want: inBody.Kind},
+	} {
+		up := &upload{frames: make(chan uploaded, 1)}
+		broken := errors.New("the caller's request broke off")
+		up.frames <- uploaded{err: broken}
+		err := up.attempt(t.Context(), &ended{call.Response{Status: c.status}}, Exchange{
+			Header: func(*call.Response) error { return nil }, Failure: func() error { return c.body },
+		})
+		var told toldFailure
+		if fault.KindOf(err) != c.want || errors.As(err, &told) != (c.want != fault.None) || fault.NotSent(err) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/grpcweb"
+	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/fault/faultgrpc"
 )
 
@@ -65,7 +66,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	return grpcError(handle(srv, stream))
 }
 
-// grpcError is err with a status: that of a problem, or of a fault.
+// grpcError is err with a status: that of a problem, or of a fault; an error that is neither is UNKNOWN, as daprd's are.
 func grpcError(err error) error {
 	if err == nil {
 		return nil
@@ -73,7 +74,10 @@ func grpcError(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return err
 	}
-	return faultgrpc.Err(err)
+	if f := (*fault.Error)(nil); errors.As(err, &f) {
+		return faultgrpc.Err(err)
+	}
+	return status.FromContextError(err).Err()
 }
 
 func (s *Server) authenticate(ctx context.Context) error {
@@ -128,6 +132,12 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 		},
 		Header: func(head *call.Response) error { return stream.SendHeader(outgoing(head.Header)) },
 		Chunk:  end.chunk,
+		Failure: func() error {
+			if end.trailers == nil || end.trailers.Code == uint32(codes.OK) {
+				return nil
+			}
+			return fault.E("proxy "+method, fault.KindFromGRPC(end.trailers.Code), fault.AppFailed, errors.New(end.trailers.Message))
+		},
 	})
 	switch {
 	case end.trailers != nil:

@@ -14,7 +14,9 @@ import (
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sidecast/sidecast/tests/machine"
 )
@@ -41,6 +43,7 @@ spec:
       flaky: {retry: some}
       slow: {timeout: soon}
       broken: {circuitBreaker: quick}
+      proxied: {circuitBreaker: quick}
       limited: {rateLimit: once}
     components:
       bus:
@@ -211,6 +214,33 @@ func TestPoliciesGuardInvocation(t *testing.T) {
 	asked.mu.Unlock()
 	if got := other.do("POST", "/v1.0/invoke/flaky/method/flaky", "x"); got.status != 503 || asked.of("/flaky") != 1 {
 		t.Errorf("an app that the scopes leave out got %d after %d tries", got.status, asked.of("/flaky"))
+	}
+}
+
+// A large body and a proxied call travel as streams: what the app answers in the end is what their breakers go by.
+func TestBreakersSeeTheAnswersOfStreams(t *testing.T) {
+	m, asked := machine.New(t), &tries{}
+	start(t, m, "broken", "--app-port", serve(t, unsteady(asked))).await("/v1.0/healthz")
+	start(t, m, "proxied", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
+	d := startWith(t, m, policies, "guarded")
+	large := strings.Repeat("x", 2<<20)
+	conn := dial(t, d.grpc)
+	fail := func() codes.Code {
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "proxied")
+		return status.Code(conn.Invoke(ctx, "/test.Streams/Echo", &wrapperspb.BytesValue{Value: []byte("fail")}, &wrapperspb.BytesValue{}))
+	}
+	for range 3 {
+		d.expect(500, "", "POST", "/v1.0/invoke/broken/method/broken", large)
+		if code := fail(); code != codes.DataLoss {
+			t.Errorf("the app's own status comes as %s", code)
+		}
+	}
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: broken, err: …`, "POST", "/v1.0/invoke/broken/method/broken", large)
+	if n := asked.of("/broken"); n != 3 {
+		t.Errorf("the app saw %d calls; its breaker opens at the third", n)
+	}
+	if code := fail(); code != codes.Unavailable {
+		t.Errorf("the open breaker answers %s", code)
 	}
 }
 
