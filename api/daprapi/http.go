@@ -91,12 +91,13 @@ func (s *Server) handler(all []route, invoke bool) http.Handler {
 		if invoke && !s.admitted(w, r) {
 			return
 		}
+		share := s.o.Bodies.Open()
+		defer share.Close()
+		// A copy: by the body of its own request the server knows whether what is left of it is still on the connection.
+		r = r.WithContext(context.WithValue(share.Context(r.Context()), shareKey{}, share))
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
-		share := s.o.Bodies.Open()
-		defer share.Close()
-		r = r.WithContext(context.WithValue(share.Context(r.Context()), shareKey{}, share))
 		err := s.dispatch(w, r, all, parts, invoke)
 		if err != nil {
 			problemOf(err).write(w)

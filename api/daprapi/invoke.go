@@ -5,11 +5,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	internalv1 "github.com/dapr/dapr/pkg/proto/internals/v1"
@@ -233,6 +235,13 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // HTTP/1: the answer may begin before the request has ended
 	begun := false
+	var read atomic.Bool // all of the request was
+	// What is left of a request that is answered early goes down with its connection: a client must not reuse that.
+	abandon := func() {
+		if r.ProtoMajor == 1 && !read.Load() {
+			w.Header().Set("Connection", "close")
+		}
+	}
 	var ended error
 	err := s.o.Blocks.Invocation.Relay(r.Context(), req, blocks.Exchange{
 		Next: func() ([]byte, error) {
@@ -241,6 +250,9 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 			}
 			chunk := make([]byte, piece)
 			n, err := r.Body.Read(chunk)
+			if errors.Is(err, io.EOF) {
+				read.Store(true)
+			}
 			if n > 0 {
 				ended = err
 				return chunk[:n], nil
@@ -249,6 +261,7 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 		},
 		Header: func(head *call.Response) error {
 			begun = true
+			abandon()
 			writeHead(w, head)
 			return control.Flush()
 		},
@@ -265,6 +278,7 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 	case begun: // the answer cannot be taken back: cutting it off tells the caller that it is not whole
 		panic(http.ErrAbortHandler)
 	}
+	abandon()
 	return s.failed(w, app, err)
 }
 

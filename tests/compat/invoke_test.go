@@ -337,3 +337,21 @@ func TestProxying(t *testing.T) {
 		t.Errorf("an app that is not there: %v", absent)
 	}
 }
+
+// A call that is answered before its body was read leaves nothing on the connection that could be taken for a request.
+func TestWhatIsLeftOfABodyIsNoRequest(t *testing.T) {
+	d := start(t, machine.New(t), "caller")
+	conn, err := net.Dial("tcp", d.http)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	body := strings.Repeat("GET /v1.0/healthz HTTP/1.1\r\nHost: x\r\n\r\n", 60_000)
+	go func() { // ends with the connection
+		_, _ = fmt.Fprintf(conn, "POST /v1.0/invoke/nobody/method/x HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
+	}()
+	answers, err := io.ReadAll(conn)
+	if n := bytes.Count(answers, []byte("HTTP/1.1 ")); n != 1 || !bytes.Contains(answers, []byte("Connection: close")) {
+		t.Errorf("%d answers, %v: %.400s", n, err, answers)
+	}
+}
