@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/fault"
 	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
@@ -180,11 +182,11 @@ over. "lane resume" lets calls in again.`)
 func awaitEmpty(ctx context.Context, client sidecastv1.RuntimeClient, name string) error {
 	for left := int32(1); left > 0; {
 		lanes, err := lanesOf(ctx, client)
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-		if err == nil {
+		switch {
+		case err == nil:
 			left = 0
+		case ctx.Err() == nil && status.Code(err) != codes.DeadlineExceeded: // the sidecar may find so a moment before
+			return err
 		}
 		for _, n := range lanes {
 			if n.Name == name {
