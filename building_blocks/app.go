@@ -62,7 +62,7 @@ func (a *App) Room() int {
 // ServeCall gives the app a call that came over the fabric.
 func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)
-	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
+	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
 	resp, err = pass(ctx, a.lane, req.Verb, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) (*call.Response, error) {
@@ -84,7 +84,7 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 // ServeStream gives the app a stream that came over the fabric.
 func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.ServerStream) (err error) {
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "stream"}, time.Now(), &err)
-	ctx, span := a.tracer.Start(ctx, "serve "+req.Method, trace.SpanKindServer, &req.Header)
+	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
 	return a.lane.doAs(ctx, req.Verb, req.Method, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) error {

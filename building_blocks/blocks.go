@@ -54,7 +54,8 @@ type Blocks struct {
 	Lock       *Lock
 	Runtime    *Runtime
 
-	rules *rulebook
+	rules  *rulebook
+	tracer *telemetry.Tracer
 }
 
 // New builds the blocks. Nothing runs until Start.
@@ -72,7 +73,13 @@ func New(d Deps) *Blocks {
 		Lock:       newLock(d, rules),
 		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
 		rules:      rules,
+		tracer:     d.Tracer,
 	}
+}
+
+// Under is ctx below the trace that a caller names in traceparent, tracestate and baggage, which get looks up.
+func (b *Blocks) Under(ctx context.Context, get func(key string) string) context.Context {
+	return b.tracer.Under(ctx, get)
 }
 
 // SetRules puts rules into force, in lanes that run without a call being dropped, and in those that come; nil rules say

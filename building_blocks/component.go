@@ -4,20 +4,50 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 // componentLanes are the lanes of one block's components, one each. Only components that exist get one.
 type componentLanes struct {
-	rules *rulebook
-	block string
-	kind  string // of component, as rules name it
+	rules   *rulebook
+	block   string
+	kind    string // of component, as rules name it
+	metrics *telemetry.Metrics
+	tracer  *telemetry.Tracer
 
 	mu    sync.Mutex // held to make a lane
 	lanes sync.Map   // component → *guard
+}
+
+func newComponentLanes(d Deps, rules *rulebook, block, kind string) *componentLanes {
+	return &componentLanes{rules: rules, block: block, kind: kind, metrics: d.Metrics, tracer: d.Tracer}
+}
+
+// record is an operation on a component, as metrics and traces are told of it.
+type record struct {
+	metrics *telemetry.Metrics
+	op      telemetry.Op
+	began   time.Time
+	span    telemetry.Span
+}
+
+// begin begins the record of an operation, and its span.
+func (c *componentLanes) begin(ctx context.Context, component, op string) (context.Context, record) {
+	ctx, span := c.tracer.Start(ctx, trace.SpanKindClient, nil, c.block, " ", op, " ", component)
+	return ctx, record{c.metrics, telemetry.Op{Block: c.block, Target: component, Name: op}, time.Now(), span}
+}
+
+// end ends it with the outcome that err holds.
+func (r record) end(err *error) {
+	r.metrics.Observe(r.op, r.began, err)
+	r.span.End(err)
 }
 
 func (c *componentLanes) of(component string) *guard {

@@ -58,7 +58,7 @@ func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *cal
 		if otherErr != nil {
 			return resp, alsoFailed(err, "the fallback app "+rule.App, otherErr)
 		}
-		lane.Answered()
+		fellBack(ctx, lane, "app")
 		return marked(answer, "app"), nil
 	case rule.LastGood:
 		if !isRead(req) {
@@ -68,12 +68,12 @@ func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *cal
 		if !ok {
 			return resp, err
 		}
-		lane.Answered()
+		fellBack(ctx, lane, "last-good")
 		answer := marked(kept, "last-good")
 		answer.Header.Set("age", strconv.Itoa(int(age/time.Second)))
 		return answer, nil
 	}
-	lane.Answered()
+	fellBack(ctx, lane, "static")
 	return staticAnswer(rule), nil
 }
 

@@ -122,11 +122,11 @@ func TestFallbackAnswersReadsOfState(t *testing.T) {
 	}
 	broken := fault.New("get", fault.BackendDown, "gone")
 	lane := b.State.lanes.of("statestore").Lane
-	items, err := b.State.lastOr(lane, "statestore", []string{"k"}, nil, broken)
+	items, err := b.State.lastOr(t.Context(), lane, "statestore", []string{"k"}, nil, broken)
 	if err != nil || len(items) != 1 || string(items[0].Value) != "v" {
 		t.Errorf("%v, %v", items, err)
 	}
-	_, err = b.State.lastOr(lane, "statestore", []string{"k", "l"}, nil, broken)
+	_, err = b.State.lastOr(t.Context(), lane, "statestore", []string{"k", "l"}, nil, broken)
 	wantReason(t, err, fault.BackendDown)
 }
 

@@ -131,7 +131,7 @@ func (v *Invocation) target(app string) *target {
 // Invoke sends req to an instance of its app and returns the answer. The answer of an HTTP app comes back whatever its
 // status is, unless the policy has a fallback for it.
 func (v *Invocation) Invoke(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
-	ctx, span := v.tracer.Start(ctx, "invoke "+req.App+"/"+req.Method, trace.SpanKindClient, &req.Header)
+	ctx, span := v.tracer.Start(ctx, trace.SpanKindClient, &req.Header, "invoke ", req.App, "/", req.Method)
 	defer span.End(&err)
 	return answered(v.invoke(ctx, req, (*invokeFallback).settle))
 }
@@ -190,7 +190,7 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 	if err := v.admit(req); err != nil {
 		return err
 	}
-	ctx, span := v.tracer.Start(ctx, "stream "+req.App+"/"+req.Method, trace.SpanKindClient, &req.Header)
+	ctx, span := v.tracer.Start(ctx, trace.SpanKindClient, &req.Header, "stream ", req.App, "/", req.Method)
 	defer span.End(&err)
 	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Header: &req.Header}
 	t := v.target(req.App)

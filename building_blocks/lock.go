@@ -13,7 +13,6 @@ import (
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/resiliency"
-	"github.com/sidecast/sidecast/telemetry"
 )
 
 // Leases that are not given one.
@@ -31,15 +30,13 @@ type Lock struct {
 	components *components.Set
 	lanes      *componentLanes
 	waiting    *actors.Lane
-	metrics    *telemetry.Metrics
 }
 
 func newLock(d Deps, rules *rulebook) *Lock {
 	return &Lock{
 		components: d.Components,
-		lanes:      &componentLanes{rules: rules, block: "lock", kind: governance.Lock},
+		lanes:      newComponentLanes(d, rules, "lock", governance.Lock),
 		waiting:    d.System.Lane("lock-waiters", waitPolicy),
-		metrics:    d.Metrics,
 	}
 }
 
@@ -75,7 +72,8 @@ func (l *Lock) do(ctx context.Context, component, op string, lane func(name stri
 		return err
 	}
 	defer use.Release()
-	defer l.metrics.Observe(telemetry.Op{Block: "lock", Target: use.Name, Name: op}, time.Now(), &err)
+	ctx, record := l.lanes.begin(ctx, use.Name, op)
+	defer record.end(&err)
 	return lane(use.Name).Do(ctx, resiliency.Call{Op: op, Idempotent: idempotent},
 		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use) })
 }

@@ -64,7 +64,7 @@ func newPubSub(d Deps, app *App, rules *rulebook) *PubSub {
 	return &PubSub{
 		maxDeliveries: cmp.Or(d.MaxDeliveries, defaultMaxDeliveries),
 		self:          d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits, bounded: d.AppMaxConcurrency > 0,
-		lanes:      &componentLanes{rules: rules, block: "pubsub", kind: governance.Pubsub},
+		lanes:      newComponentLanes(d, rules, "pubsub", governance.Pubsub),
 		deliveries: &deliveryLanes{rules: rules, lanes: map[string]*deliveryLane{}},
 		metrics:    d.Metrics, tracer: d.Tracer,
 		active:  map[subscriptionKey]*appConsumer{},
@@ -129,7 +129,8 @@ func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []
 	if !use.Topics.Publish(topic) {
 		return nil, fault.New("publish "+topic, fault.TopicDenied, "topic %s is not allowed for app id %s", topic, p.self.AppID)
 	}
-	defer p.metrics.Observe(telemetry.Op{Block: "pubsub", Target: use.Name, Name: op}, time.Now(), &err)
+	ctx, record := p.lanes.begin(ctx, use.Name, op)
+	defer record.end(&err)
 
 	results = make([]Published, len(drafts))
 	batch := outbox{results: results, messages: make([]pubsub.Message, 0, len(drafts)), index: make([]int, 0, len(drafts))}
@@ -154,7 +155,7 @@ func (p *PubSub) draft(ctx context.Context, batch *outbox, i int, component, top
 		batch.results[i].Err = fault.New("publish "+topic, fault.DelayInvalid, "the delay is %s; it must be positive and at most %s", draft.Delay, maxDelay)
 		return
 	}
-	_, span := p.tracer.Start(ctx, "publish "+topic, trace.SpanKindProducer, &draft.Header)
+	_, span := p.tracer.Start(ctx, trace.SpanKindProducer, &draft.Header, "publish ", topic)
 	defer span.End(&batch.results[i].Err)
 	message, err := wrap(p.self, component, topic, draft)
 	if err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/resiliency"
 	"github.com/sidecast/sidecast/state"
-	"github.com/sidecast/sidecast/telemetry"
 )
 
 // Bounds of one state request.
@@ -32,12 +31,11 @@ const keySeparator = "||"
 type State struct {
 	components *components.Set
 	lanes      *componentLanes
-	metrics    *telemetry.Metrics
 	last       lastGood[[]state.Item]
 }
 
 func newState(d Deps, rules *rulebook) *State {
-	return &State{components: d.Components, lanes: &componentLanes{rules: rules, block: "state", kind: governance.Statestore}, metrics: d.Metrics}
+	return &State{components: d.Components, lanes: newComponentLanes(d, rules, "state", governance.Statestore)}
 }
 
 // do runs work on the named component in its lane.
@@ -48,7 +46,8 @@ func (s *State) do(ctx context.Context, component, op string, idempotent bool,
 		return err
 	}
 	defer use.Release()
-	defer s.metrics.Observe(telemetry.Op{Block: "state", Target: use.Name, Name: op}, time.Now(), &err)
+	ctx, record := s.lanes.begin(ctx, use.Name, op)
+	defer record.end(&err)
 	return s.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op, Idempotent: idempotent},
 		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use) })
 }
@@ -70,7 +69,8 @@ func (s *State) Get(ctx context.Context, component string, keys []string) (items
 	}
 	defer use.Release()
 	failed := error(nil) // before a fallback answered
-	defer s.metrics.Observe(telemetry.Op{Block: "state", Target: use.Name, Name: "get"}, time.Now(), &failed)
+	ctx, record := s.lanes.begin(ctx, use.Name, "get")
+	defer record.end(&failed)
 	prefix := keyPrefix(use.KeyPrefix)
 	return pass(ctx, s.lanes.of(use.Name), "", resiliency.Call{Op: "get", Idempotent: true},
 		func(ctx context.Context, _ actors.Grant) ([]state.Item, error) {
@@ -80,14 +80,14 @@ func (s *State) Get(ctx context.Context, component string, keys []string) (items
 			}
 			return items, err
 		},
-		func(_ context.Context, lane *actors.Lane, items []state.Item, err error) ([]state.Item, error) {
+		func(ctx context.Context, lane *actors.Lane, items []state.Item, err error) ([]state.Item, error) {
 			failed = err
-			return s.lastOr(lane, component, keys, items, err)
+			return s.lastOr(ctx, lane, component, keys, items, err)
 		})
 }
 
 // lastOr passes on what came of a Get in lane, or the last good items in its place if the policy says so.
-func (s *State) lastOr(lane *actors.Lane, component string, keys []string, items []state.Item, err error) ([]state.Item, error) {
+func (s *State) lastOr(ctx context.Context, lane *actors.Lane, component string, keys []string, items []state.Item, err error) ([]state.Item, error) {
 	if err == nil {
 		if rule := lane.Policy().Fallback; rule != nil && rule.LastGood && sizeOf(items) <= maxKept {
 			s.last.keep(rule, partsKey(append([]string{component}, keys...)...), items)
@@ -102,7 +102,7 @@ func (s *State) lastOr(lane *actors.Lane, component string, keys []string, items
 	if !ok {
 		return nil, err
 	}
-	lane.Answered()
+	fellBack(ctx, lane, "last-good")
 	return slices.Clone(kept), nil
 }
 

@@ -210,7 +210,7 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appc
 		return event, appchannel.Outcome{Verdict: appchannel.Drop, Reason: "the event has expired"}, nil
 	}
 	defer c.block.metrics.Observe(telemetry.Op{Block: "pubsub", Target: c.sub.PubSub, Name: "deliver"}, time.Now(), &err)
-	ctx, span := c.block.tracer.Start(ctx, "deliver "+c.sub.Topic, trace.SpanKindConsumer, &event.Header)
+	ctx, span := c.block.tracer.Start(ctx, trace.SpanKindConsumer, &event.Header, "deliver ", c.sub.Topic)
 	defer span.End(&err)
 	if event.Route, err = c.route(event); err != nil {
 		return event, outcome, err

@@ -20,6 +20,7 @@ import (
 //	lane.retry          an attempt failed, another follows after a wait
 //	lane.refused        no attempt was made, and why
 //	lane.gave_up        no other attempt follows the one that failed
+//	lane.fallback       after that: what the caller gets is not the target's answer
 //
 // A context whose span is not recorded costs nothing. It is made for actors.Options.
 func Trace(ctx context.Context, d actors.Decided) {
@@ -29,6 +30,14 @@ func Trace(ctx context.Context, d actors.Decided) {
 	}
 	if name, attributes := describe(d); name != "" {
 		span.AddEvent(name, trace.WithAttributes(append(attributes, attribute.String("sidecast.lane", d.Lane))...))
+	}
+}
+
+// fellBack notes that a fallback answers the call: `static`, `app` or `last-good`.
+func fellBack(ctx context.Context, lane *actors.Lane, how string) {
+	lane.Answered()
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.AddEvent("lane.fallback", trace.WithAttributes(attribute.String("sidecast.fallback", how), attribute.String("sidecast.lane", lane.Name())))
 	}
 }
 

@@ -46,7 +46,7 @@ func TestSpansReachTheCollectorAndHeadersNameThem(t *testing.T) {
 	}
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	header := call.Header{{Key: "traceparent", Value: parent}}
-	_, span := tracer.Start(t.Context(), "invoke pricing/price", trace.SpanKindClient, &header)
+	_, span := tracer.Start(t.Context(), trace.SpanKindClient, &header, "invoke ", "pricing", "/", "price")
 	failed := error(fault.New("invoke", fault.QueueFull, "full"))
 	span.End(&failed)
 	if now := header.Get("traceparent"); now == parent || !strings.HasPrefix(now, parent[:35]) {
@@ -73,7 +73,7 @@ func TestWithoutTheVariablesThereIsNoTracerAndHeadersPass(t *testing.T) {
 		t.Fatalf("got %v, %v", tracer, err)
 	}
 	header := call.Header{{Key: "traceparent", Value: "as it was"}}
-	_, span := tracer.Start(t.Context(), "x", trace.SpanKindClient, &header)
+	_, span := tracer.Start(t.Context(), trace.SpanKindClient, &header, "x")
 	var none error
 	span.End(&none)
 	if header.Get("traceparent") != "as it was" || tracer.Close(t.Context()) != nil {

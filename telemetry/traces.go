@@ -66,15 +66,28 @@ func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
 	return otlptracegrpc.New(ctx)
 }
 
-// Start begins a span whose parent is the one that header names, and makes header name the new one.
-func (t *Tracer) Start(ctx context.Context, name string, kind trace.SpanKind, header *call.Header) (context.Context, Span) {
+// Start begins a span whose name is parts joined. Its parent is the one that header names, which from then on names the
+// new one; without a header it is the one of ctx.
+func (t *Tracer) Start(ctx context.Context, kind trace.SpanKind, header *call.Header, parts ...string) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
 	}
+	if header == nil {
+		ctx, span := t.tracer.Start(ctx, strings.Join(parts, ""), trace.WithSpanKind(kind))
+		return ctx, Span{span}
+	}
 	carrier := headerCarrier{header}
-	ctx, span := t.tracer.Start(t.carrier.Extract(ctx, carrier), name, trace.WithSpanKind(kind))
+	ctx, span := t.tracer.Start(t.carrier.Extract(ctx, carrier), strings.Join(parts, ""), trace.WithSpanKind(kind))
 	t.carrier.Inject(ctx, carrier)
 	return ctx, Span{span}
+}
+
+// Under is ctx below the span that the caller names in W3C's traceparent, tracestate and baggage, which get looks up.
+func (t *Tracer) Under(ctx context.Context, get func(key string) string) context.Context {
+	if t == nil {
+		return ctx
+	}
+	return t.carrier.Extract(ctx, lookup(get))
 }
 
 // Close sends the spans that are left.
@@ -107,6 +120,13 @@ func (s Span) Event(name string, attributes ...attribute.KeyValue) {
 		s.span.AddEvent(name, trace.WithAttributes(attributes...))
 	}
 }
+
+// lookup is a carrier that is only read.
+type lookup func(key string) string
+
+func (l lookup) Get(key string) string { return l(key) }
+func (l lookup) Set(string, string)    {}
+func (l lookup) Keys() []string        { return nil }
 
 type headerCarrier struct{ header *call.Header }
 
