@@ -307,11 +307,12 @@ func daprSubscription(s *runtimev1.TopicSubscription) (Subscription, error) {
 	return sub, nil
 }
 
-// Stream makes a gRPC call that came over the fabric. The caller's goroutine carries the answer, one more the request.
+// Stream makes a gRPC call that came over the fabric. The caller's goroutine carries the answer, one more the request. What
+// is no gRPC call is the large body of an HTTP caller, who cannot know that the app has no streams of bytes.
 func (d *Dapr) Stream(ctx context.Context, req *call.Request, to call.ServerStream) error {
 	op := "invoke " + req.Method
 	if !grpcweb.Is(req.ContentType) {
-		return fault.New(op, fault.NotSupported, "the app speaks gRPC: streams of bytes are for HTTP apps")
+		return d.gathered(ctx, op, req, to)
 	}
 	if err := d.port.begin(ctx, op); err != nil {
 		return err
@@ -340,6 +341,34 @@ func (d *Dapr) Stream(ctx context.Context, req *call.Request, to call.ServerStre
 		return broken
 	}
 	return err
+}
+
+// gathered makes one OnInvoke of a body that comes in pieces.
+func (d *Dapr) gathered(ctx context.Context, op string, req *call.Request, to call.ServerStream) error {
+	whole := *req
+	for {
+		chunk, err := to.Recv(ctx)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if int64(len(whole.Body)+len(chunk)) > d.port.MaxBody {
+			return fault.New(op, fault.BodyTooLarge, "a body of more than the %d bytes that this sidecar accepts", d.port.MaxBody)
+		}
+		whole.Body = append(whole.Body, chunk...)
+	}
+	resp, err := d.Invoke(ctx, &whole)
+	if err != nil {
+		return err
+	}
+	body := resp.Body
+	resp.Body = nil
+	if err := to.Answer(ctx, resp); err != nil || len(body) == 0 {
+		return err
+	}
+	return to.Send(ctx, body)
 }
 
 func sendFrames(ctx context.Context, wire grpc.ClientStream, from call.ServerStream) error {

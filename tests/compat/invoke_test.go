@@ -244,6 +244,14 @@ func TestInvocationFromHTTPToGRPC(t *testing.T) {
 	if got := d.do("POST", "/v1.0/invoke/server/method/fail", ""); got.status != 409 || !strings.Contains(got.body, `"there: “one”"`) || !strings.Contains(got.body, "TAKEN") {
 		t.Errorf("an error of the app: %d %s", got.status, got.body)
 	}
+	large := strings.Repeat("0123456789abcdef", 3<<16) // 3 MiB, as a stream
+	if got := d.do("POST", "/v1.0/invoke/server/method/x", large, "Content-Type: text/x"); got.status != 200 || got.body != "POST x? "+large || got.header.Get("Content-Type") != "text/x" || got.header.Get("X-App") != "here" {
+		t.Errorf("a large body: %d, %d bytes, %v", got.status, len(got.body), got.header)
+	}
+	if got := d.do("POST", "/v1.0/invoke/server/method/fail", large); got.status != 409 || !strings.Contains(got.body, "TAKEN") {
+		t.Errorf("an error of the app after a large body: %d %s", got.status, got.body)
+	}
+	d.expect(200, "GET x?", "GET", "/v1.0/invoke/server/method/x", "", "Accept: text/event-stream")
 }
 
 func TestInvocationFromGRPC(t *testing.T) {
