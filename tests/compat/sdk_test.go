@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sidecast/sidecast/tests/compat/cases"
 	"github.com/sidecast/sidecast/tests/machine"
 )
 
@@ -35,7 +36,7 @@ type sdk struct {
 	run func(folder, from string) (args, env []string)
 	// apps are the apps that the program serves, with the protocols that their sidecars speak.
 	apps  map[string]string
-	cases []SDKCase
+	cases []cases.Case
 }
 
 func TestJavaScriptSDK(t *testing.T) {
@@ -51,7 +52,25 @@ func TestJavaScriptSDK(t *testing.T) {
 			return []string{"node", filepath.Join(folder, "main.js")}, []string{"NODE_PATH=" + filepath.Join(from, "node_modules")}
 		},
 		apps:  map[string]string{"http": "http", "grpc": "grpc"},
-		cases: JavaScriptSDKCases(),
+		cases: cases.JavaScript(),
+	})
+}
+
+func TestPythonSDK(t *testing.T) {
+	python := func(folder string) string { return filepath.Join(folder, "bin", "python") }
+	testSDK(t, sdk{
+		name: "pysdk", lock: "requirements.txt", needs: []string{"python3"},
+		install: func(folder, to string) [][]string {
+			return [][]string{
+				{"python3", "-m", "venv", to},
+				{python(to), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:", "-r", filepath.Join(folder, "requirements.txt")},
+			}
+		},
+		run: func(folder, from string) (args, env []string) {
+			return []string{python(from), filepath.Join(folder, "main.py")}, []string{"PYTHONDONTWRITEBYTECODE=1"}
+		},
+		apps:  map[string]string{"grpc": "grpc", "fastapi": "http", "flask": "http"},
+		cases: cases.Python(),
 	})
 }
 
@@ -63,6 +82,13 @@ func testSDK(t *testing.T, s sdk) {
 		t.Fatal(err)
 	}
 	packages := s.installed(t, folder)
+	files, err := filepath.Glob(filepath.Join(folder, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		_, _ = os.ReadFile(file) // tells go test of it, which otherwise takes the result of the last run when only the program has changed
+	}
 	nodes, ends := s.sidecars(t, m)
 	told, err := json.Marshal(nodes)
 	if err != nil {

@@ -1,0 +1,57 @@
+"""Metadata, health, tokens, what is not served, shutdown."""
+
+import urllib.error
+import urllib.request
+
+from cases import case, client, equal, failure, settings_of, until
+from dapr.clients import DaprClient
+from dapr.clients.exceptions import DaprGrpcError
+from dapr.clients.health import DaprHealth
+
+from grpc import RpcError, StatusCode
+
+
+def run(nodes, apps):
+    d = client(nodes['caller'])
+
+    with case('control/metadata'):
+        d.set_metadata('colour', 'blue and green')
+        got = d.get_metadata()
+        equal((got.application_id, got.extended_metadata['colour']), (nodes['caller']['ID'], 'blue and green'))
+        equal(sorted((c.name, c.type, c.version) for c in got.registered_components),
+              [('bus', 'pubsub.jetstream', 'v1'), ('locks', 'lock.in-memory', 'v1'), ('store', 'state.in-memory', 'v1')])
+        can = next(c.capabilities for c in got.registered_components if c.name == 'store')
+        for capability in ('ETAG', 'TRANSACTIONAL', 'TTL'):
+            assert capability in can, can
+        equal(got.active_actors_count, {})
+
+    with case('control/health'):
+        DaprHealth.wait_for_sidecar()
+        d.wait(5)
+
+    with case('control/token'):
+        guarded = client(nodes['guarded'])
+        equal(guarded.get_metadata().application_id, nodes['guarded']['ID'])
+        guarded.save_state('store', 'k', 'v')
+        with settings_of({**nodes['guarded'], 'Token': 'wrong'}):
+            error = failure(DaprGrpcError, DaprClient().get_metadata)
+        equal(error.code(), StatusCode.UNAUTHENTICATED)
+
+    with case('control/not served'):
+        for call, args in ((d.get_secret, ('vault', 'key')), (d.invoke_binding, ('out', 'create')), (d.get_configuration, ('config', ['k']))):
+            equal(failure(RpcError, call, *args).code(), StatusCode.UNIMPLEMENTED)
+
+    with case('control/shutdown'):
+        for name in ('ending-http', 'ending-grpc'):
+            client(nodes[name]).shutdown()
+            url = f'http://127.0.0.1:{nodes[name]["HTTP"]}/v1.0/healthz'
+
+            def gone():
+                try:
+                    urllib.request.urlopen(url).close()
+                except urllib.error.HTTPError:
+                    return False
+                except OSError:
+                    return True
+
+            until(f'{name} is gone', gone)
