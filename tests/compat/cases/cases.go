@@ -38,6 +38,7 @@ var (
 	unlocks     = shows{"http": "POST /v1.0-alpha1/unlock/{storeName}", "grpc": "UnlockAlpha1"}
 	describes   = shows{"http": "GET /v1.0/metadata", "grpc": "GetMetadata"}
 	outbound    = shows{"http": "GET /v1.0/healthz/outbound"}
+	checked     = shows{"http": "GET /healthz", "grpc": "AppCallbackHealthCheck/HealthCheck"}
 	labels      = shows{"http": "PUT /v1.0/metadata/{key}", "grpc": "SetMetadata"}
 	shutdown    = shows{"http": "POST /v1.0/shutdown", "grpc": "Shutdown"}
 	unserved    = shows{"http": "GET /v1.0/secrets/{secretStoreName}/{key}, POST /v1.0/bindings/{name}", "grpc": "GetSecret, InvokeBinding"}
@@ -72,7 +73,7 @@ func JavaScript() []Case {
 	for _, from := range protocols {
 		for _, to := range protocols {
 			name := "invocation/" + from + "-" + to + "/"
-			for _, what := range []string{"verbs", "a large body", "errors"} {
+			for _, what := range []string{"verbs", "text and bytes", "a large body", "errors"} {
 				all.add(name+what, invokes, from, invoked, to)
 			}
 			if from == "http" && to == "http" {
@@ -107,6 +108,9 @@ func JavaScript() []Case {
 		all.add("lock/"+p+"/errors", locks, p, unlocks, p)
 		all.add("control/"+p+"/metadata", describes, p, labels, p)
 		all.add("control/"+p+"/health", describes, p)
+		if p == "http" {
+			all.add("control/http/app health", checked, p)
+		}
 		all.add("control/"+p+"/token", describes, p, saves, p, gets, p)
 		all.add("control/"+p+"/not served", unserved, p)
 		all.add("control/"+p+"/shutdown", shutdown, p)
@@ -155,6 +159,7 @@ func Python() []Case {
 	all.add("async/streams", streams, "grpc", publishes, "grpc")
 	all.add("control/metadata", describes, "grpc", labels, "grpc")
 	all.add("control/health", outbound, "http")
+	all.add("control/app health", checked, "http", checked, "grpc")
 	all.add("control/token", describes, "grpc", saves, "grpc")
 	all.add("control/not served", unserved, "grpc")
 	all.add("control/shutdown", shutdown, "grpc")

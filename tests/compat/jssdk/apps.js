@@ -20,7 +20,7 @@ async function serve(protocol, node) {
     },
     logger,
   });
-  const app = { protocol, node, server, events: [] };
+  const app = { protocol, node, server, events: [], well: true };
   for (const method of verbs) {
     await server.invoker.listen(
       "echo",
@@ -31,6 +31,7 @@ async function serve(protocol, node) {
   if (protocol === "http") {
     // The SDK has no way for a method to fail over HTTP, but its server is Express.
     server.daprServer.getServer().get("/broken", (request, response) => response.status(418).send("no"));
+    server.daprServer.getServer().get("/healthz", (request, response) => response.status(app.well ? 200 : 503).end());
   } else {
     await server.invoker.listen("broken", async () => {
       throw new Error("no");

@@ -4,7 +4,7 @@
 const assert = require("node:assert/strict");
 const { test, until, failure, httpFailure, client } = require("./cases");
 
-module.exports = async function control(nodes) {
+module.exports = async function control(nodes, apps) {
   for (const protocol of ["http", "grpc"]) {
     const name = (what) => `control/${protocol}/${what}`;
     const caller = client(protocol, nodes.caller);
@@ -29,6 +29,21 @@ module.exports = async function control(nodes) {
     await test(name("health"), async () => {
       assert.equal(await caller.health.isHealthy(), true);
     });
+
+    if (protocol === "http") {
+      await test(name("app health"), async () => {
+        // The SDK's gRPC app is always well.
+        const { pubsub } = client("http", nodes.http);
+        const call = () => caller.invoker.invoke(nodes.http.ID, "echo", "get");
+        apps.http.events.splice(0);
+        apps.http.well = false;
+        await until("an unwell app is not called", () => call().then(() => false, (error) => httpFailure(error).status === 500));
+        assert.deepEqual(await pubsub.publish("bus", "own/route", "later"), {});
+        apps.http.well = true;
+        await until("it is called again", () => call().then(() => true, () => false));
+        assert.equal((await apps.http.arrived("own", 1))[0].data, "later");
+      });
+    }
 
     await test(name("token"), async () => {
       const guarded = client(protocol, nodes.guarded, { daprApiToken: nodes.guarded.Token });

@@ -23,6 +23,14 @@ module.exports = async function invocation(nodes, apps) {
             assert.equal(got.type, "application/json");
           }
         }
+        assert.equal((await caller.invoker.invoke(id + ".default", "echo", "get")).method, "get"); // with its namespace
+      });
+
+      await test(name("text and bytes"), async () => {
+        const text = await caller.invoker.invoke(id, "echo", "post", "ü");
+        assert.deepEqual([text.body, text.type], [to === "http" ? `"ü"` : "ü", "text/plain"]);
+        const bytes = await caller.invoker.invoke(id, "echo", "put", Buffer.from("bytes"));
+        assert.deepEqual([bytes.body, bytes.type], [to === "http" ? JSON.stringify(Buffer.from("bytes")) : "bytes", "application/octet-stream"]);
       });
 
       await test(name("a large body"), async () => {
@@ -39,6 +47,9 @@ module.exports = async function invocation(nodes, apps) {
           assert.equal(got.headers["dapr-caller-app-id"], nodes.caller.ID);
           assert.equal(got.headers["dapr-callee-app-id"], id);
           assert.match(got.headers["user-agent"], /^dapr-sdk-js/);
+          const trace = "0af7651916cd43dd8448eb211c80319c";
+          const traced = await caller.invoker.invoke(id, "echo", "get", undefined, { headers: { traceparent: `00-${trace}-b7ad6b7169203331-01` } });
+          assert.equal(traced.headers.traceparent.split("-")[1], trace);
         });
       }
 

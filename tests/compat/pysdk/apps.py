@@ -38,6 +38,7 @@ class Recorder:
     def __init__(self, name):
         self.name = name
         self.subscriptions = len(TOPICS)
+        self.well = True  # what the app says of its health
         self._lock = threading.Lock()
         self._events = collections.defaultdict(list)
         self._times = collections.Counter()
@@ -94,7 +95,7 @@ def serve_grpc(recorder, port):
         answer = InvokeMethodResponse(json.dumps({
             'body': request.text(), 'type': request.content_type,
             'callers': [metadata.get('dapr-caller-app-id'), metadata.get('dapr-callee-app-id')],
-            'custom': metadata.get('x-custom'),
+            'custom': metadata.get('x-custom'), 'trace': metadata.get('traceparent'),
         }), 'application/json')
         answer.headers = (('x-answer', 'yes'),)
         return answer
@@ -126,7 +127,12 @@ def serve_grpc(recorder, port):
         recorder.take('many', {'data': json.loads(event.Data())})
 
     recorder.subscriptions += 1
-    app.register_health_check(lambda: None)
+
+    def health():
+        if not recorder.well:
+            raise ValueError('not well')
+
+    app.register_health_check(health)
     app.add_external_service(lambda servicer, server: server.add_generic_rpc_handlers((servicer,)), Demo())
     background(app.run, port, '127.0.0.1')
 
@@ -171,6 +177,10 @@ def serve_fastapi(recorder, port):
         response.headers['x-answer'] = 'yes'
         return echoed(request.method, (await request.body()).decode(), request.headers, request.url.query)
 
+    @app.get('/healthz')
+    async def health():
+        return fastapi.Response(status_code=200 if recorder.well else 503)
+
     @app.get('/broken')
     async def broken():
         return fastapi.responses.JSONResponse({'error': 'no'}, status_code=418)
@@ -194,6 +204,10 @@ def serve_flask(recorder, port):
         request = flask.request
         return echoed(request.method, request.get_data(as_text=True), request.headers, request.query_string.decode()), 200, {'x-answer': 'yes'}
 
+    @app.get('/healthz')
+    def health():
+        return '', 200 if recorder.well else 503
+
     @app.get('/broken')
     def broken():
         return {'error': 'no'}, 418
@@ -212,5 +226,6 @@ def serve_flask(recorder, port):
 def echoed(verb, body, headers, query):
     return {
         'verb': verb, 'body': body, 'type': headers.get('content-type'), 'query': query, 'custom': headers.get('x-custom'),
+        'trace': headers.get('traceparent'),
         'callers': [headers.get('dapr-caller-app-id'), headers.get('dapr-callee-app-id')],
     }

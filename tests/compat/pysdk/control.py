@@ -5,7 +5,7 @@ import urllib.request
 
 from cases import case, client, equal, failure, settings_of, until
 from dapr.clients import DaprClient
-from dapr.clients.exceptions import DaprGrpcError
+from dapr.clients.exceptions import DaprGrpcError, DaprHttpError
 from dapr.clients.health import DaprHealth
 
 from grpc import RpcError, StatusCode
@@ -28,6 +28,26 @@ def run(nodes, apps):
     with case('control/health'):
         DaprHealth.wait_for_sidecar()
         d.wait(5)
+
+    with case('control/app health'):
+        for app in apps.values():
+            app.clear()
+            app.well = False
+
+        def answers(name):
+            try:
+                return d.invoke_method(nodes[name]['ID'], 'echo', 'x', http_verb='POST').status_code == 200
+            except DaprHttpError as error:
+                equal((error.status_code, error.error_code), (500, 'ERR_DIRECT_INVOKE'))
+
+        for name in apps:
+            until('an unwell app is not called', lambda: not answers(name))
+        d.publish_event('bus', 'plain', 'later', data_content_type='text/plain')
+        for name, app in apps.items():
+            equal(app.of('plain'), [])
+            app.well = True
+            until('it is called again', lambda: answers(name))
+            equal(app.arrived('plain', 1)[0]['data'], 'later')
 
     with case('control/token'):
         guarded = client(nodes['guarded'])

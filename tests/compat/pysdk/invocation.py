@@ -10,6 +10,8 @@ from dapr.clients.http.dapr_invocation_http_client import DaprInvocationHttpClie
 
 import grpc
 
+TRACE = '0af7651916cd43dd8448eb211c80319c'
+
 
 def run(nodes, apps):
     for source, caller in (('http', DaprInvocationHttpClient()), ('grpc', DaprGrpcClient())):
@@ -38,8 +40,10 @@ def invoke(nodes, source, caller, to, app):
 
     with case(name + 'headers'):
         # The SDK's gRPC client has a way for metadata, which it calls old.
-        got = caller.invoke_method(app, 'echo', b'{}', 'application/json', metadata=(('x-custom', 'mine'),), http_verb='POST')
-        equal(json.loads(got.data if source == 'http' else got.text())['custom'], 'mine')
+        metadata = (('x-custom', 'mine'), ('traceparent', f'00-{TRACE}-b7ad6b7169203331-01'))
+        got = caller.invoke_method(app, 'echo', b'{}', 'application/json', metadata=metadata, http_verb='POST')
+        answer = json.loads(got.data if source == 'http' else got.text())
+        equal((answer['custom'], answer['trace'].split('-')[1]), ('mine', TRACE))
         answered = {k.lower(): v for k, v in (got.headers.items() if hasattr(got.headers, 'items') else got.headers)}
         assert answered['x-answer'] in ('yes', ['yes']), answered
 
