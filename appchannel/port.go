@@ -124,7 +124,14 @@ func openPort(c Callback, op string, check func(context.Context) error, open fun
 func (p *port) Ready() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closing && p.why == nil { // the watching goroutine has not yet ended
+		return shuttingDown(p.op)
+	}
 	return p.why
+}
+
+func shuttingDown(op string) error {
+	return fault.New(op, fault.Shutdown, "the sidecar is shutting down and sends its app nothing more")
 }
 
 // begin counts a call in. It fails when ctx has ended, the channel is closing or the app fails its health check; a port
@@ -136,7 +143,7 @@ func (p *port) begin(ctx context.Context, op string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing {
-		return fault.New(op, fault.Shutdown, "the sidecar is shutting down and sends its app nothing more")
+		return shuttingDown(op)
 	}
 	if fault.ReasonOf(p.why) == fault.AppUnhealthy {
 		return fault.E(op, fault.Unavailable, fault.AppUnhealthy, p.why)
@@ -165,7 +172,7 @@ func (p *port) close(ctx context.Context, cut func()) (err error) {
 	p.mu.Unlock()
 	p.stop()
 	<-p.stopped
-	p.set(fault.New(p.op, fault.Shutdown, "the sidecar is shutting down and sends its app nothing more"))
+	p.set(shuttingDown(p.op))
 	select {
 	case <-p.idle:
 	case <-ctx.Done():
