@@ -158,7 +158,7 @@ func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNo
 	for name, protocol := range s.apps {
 		app := machine.Port(t)
 		add(m, name, sdkNode{App: app}, "--app-port", app, "--app-protocol", protocol,
-			"--enable-app-health-check", "--app-health-probe-interval", "1", "--app-health-probe-timeout", "900", "--app-health-threshold", "2")
+			"--enable-app-health-check", "--app-health-probe-interval", "2", "--app-health-probe-timeout", "1900", "--app-health-threshold", "2")
 	}
 	add(m, "caller", sdkNode{})
 	for _, protocol := range []string{"http", "grpc"} {
