@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,7 +158,7 @@ func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNo
 		return d
 	}
 	for name, protocol := range s.apps {
-		app := machine.Port(t)
+		app := appPort(t)
 		add(m, name, sdkNode{App: app}, "--app-port", app, "--app-protocol", protocol,
 			"--enable-app-health-check", "--app-health-probe-interval", "2", "--app-health-probe-timeout", "1900", "--app-health-threshold", "2")
 	}
@@ -168,6 +170,22 @@ func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNo
 	other.Env = []string{"DAPR_API_TOKEN=key"}
 	add(other, "guarded", sdkNode{Token: "key"})
 	return nodes, ends
+}
+
+// appPort is a free port below those that systems give to whoever asks for any and to outgoing connections: its app listens
+// only after all sidecars have started, and nothing may take it before.
+func appPort(t *testing.T) string {
+	t.Helper()
+	for range 1000 {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err != nil {
+			continue
+		}
+		defer listener.Close()
+		return port(listener.Addr().String())
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 // installed is a folder with the packages of the SDK. It is made once for each lock file and version of the programs, in the

@@ -7,6 +7,7 @@ from cases import case, client, equal, failure, settings_of, until
 from dapr.clients import DaprClient
 from dapr.clients.exceptions import DaprGrpcError, DaprHttpError
 from dapr.clients.health import DaprHealth
+from dapr.common.pubsub.subscription import StreamReconnectError
 
 from grpc import RpcError, StatusCode
 
@@ -62,8 +63,12 @@ def run(nodes, apps):
             equal(failure(RpcError, call, *args).code(), StatusCode.UNIMPLEMENTED)
 
     with case('control/shutdown'):
+        ending = client(nodes['ending-grpc'])
+        live = ending.subscribe('bus', 'ending')
+        ending.shutdown()
+        failure(StreamReconnectError, live.next_message)  # it ended in a way after which the SDK tries again
+        client(nodes['ending-http']).shutdown()
         for name in ('ending-http', 'ending-grpc'):
-            client(nodes[name]).shutdown()
             url = f'http://127.0.0.1:{nodes[name]["HTTP"]}/v1.0/healthz'
 
             def gone():
