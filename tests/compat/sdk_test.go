@@ -5,8 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +76,7 @@ func TestPythonSDK(t *testing.T) {
 
 // testSDK runs the program of an SDK, and each of its cases as a test of its own.
 func testSDK(t *testing.T, s sdk) {
+	t.Parallel() // with that of the other SDK: most of it is waiting
 	m := machine.New(t)
 	folder, err := filepath.Abs(s.name)
 	if err != nil {
@@ -158,7 +157,7 @@ func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNo
 		return d
 	}
 	for name, protocol := range s.apps {
-		app := appPort(t)
+		app := machine.Port(t)
 		add(m, name, sdkNode{App: app}, "--app-port", app, "--app-protocol", protocol,
 			"--enable-app-health-check", "--app-health-probe-interval", "2", "--app-health-probe-timeout", "1900", "--app-health-threshold", "2")
 	}
@@ -170,22 +169,6 @@ func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNo
 	other.Env = []string{"DAPR_API_TOKEN=key"}
 	add(other, "guarded", sdkNode{Token: "key"})
 	return nodes, ends
-}
-
-// appPort is a free port below those that systems give to whoever asks for any and to outgoing connections: its app listens
-// only after all sidecars have started, and nothing may take it before.
-func appPort(t *testing.T) string {
-	t.Helper()
-	for range 1000 {
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
-		if err != nil {
-			continue
-		}
-		defer listener.Close()
-		return port(listener.Addr().String())
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 // installed is a folder with the packages of the SDK. It is made once for each lock file and version of the programs, in the
