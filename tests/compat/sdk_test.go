@@ -28,8 +28,8 @@ type sdkNode struct {
 type sdk struct {
 	name string
 	lock string // the file that names every package it needs, in exact versions
-	// needs are the programs that install and run it.
-	needs []string
+	// needs are commands that succeed where it can be installed and run, and print the versions that do it.
+	needs [][]string
 	// install puts the packages of the lock file into a folder, which is moved elsewhere afterwards.
 	install func(folder, to string) [][]string
 	// run is the command line of the program in folder, with the packages in from, and what it adds to the environment.
@@ -41,7 +41,7 @@ type sdk struct {
 
 func TestJavaScriptSDK(t *testing.T) {
 	testSDK(t, sdk{
-		name: "jssdk", lock: "package-lock.json", needs: []string{"node", "npm"},
+		name: "jssdk", lock: "package-lock.json", needs: [][]string{{"node", "--version"}, {"npm", "--version"}},
 		install: func(folder, to string) [][]string {
 			return [][]string{
 				{"cp", filepath.Join(folder, "package.json"), filepath.Join(folder, "package-lock.json"), to},
@@ -59,7 +59,8 @@ func TestJavaScriptSDK(t *testing.T) {
 func TestPythonSDK(t *testing.T) {
 	python := func(folder string) string { return filepath.Join(folder, "bin", "python") }
 	testSDK(t, sdk{
-		name: "pysdk", lock: "requirements.txt", needs: []string{"python3"},
+		name: "pysdk", lock: "requirements.txt",
+		needs: [][]string{{"python3", "-c", "import ensurepip, venv, sys; assert sys.version_info >= (3, 11), sys.version; print(sys.version)"}},
 		install: func(folder, to string) [][]string {
 			return [][]string{
 				{"python3", "-m", "venv", to},
@@ -171,8 +172,8 @@ func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNo
 	return nodes, ends
 }
 
-// installed is a folder with the packages of the SDK. It is made once for each lock file and version of the programs, in the
-// user's cache. Where the programs are missing, the test is skipped, unless SIDECAST_SDKS is "required".
+// installed is a folder with the packages of the SDK. It is made once for each lock file and version of what installs it, in
+// the user's cache. Where that is missing, the test is skipped, unless SIDECAST_SDKS is "required".
 func (s *sdk) installed(t *testing.T, folder string) string {
 	t.Helper()
 	lock, err := os.ReadFile(filepath.Join(folder, s.lock))
@@ -181,13 +182,13 @@ func (s *sdk) installed(t *testing.T, folder string) string {
 	}
 	key := sha256.New()
 	key.Write(lock)
-	for _, program := range s.needs {
-		version, err := exec.Command(program, "--version").Output()
+	for _, args := range s.needs {
+		version, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 		if err != nil {
 			if os.Getenv("SIDECAST_SDKS") == "required" {
-				t.Fatalf("%s does not run: %v", program, err)
+				t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, version)
 			}
-			t.Skipf("%s does not run: %v; SIDECAST_SDKS=required makes this a failure", program, err)
+			t.Skipf("%s: %v; SIDECAST_SDKS=required makes this a failure\n%s", strings.Join(args, " "), err, version)
 		}
 		key.Write(version)
 	}
