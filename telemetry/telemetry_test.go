@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/grpc"
@@ -78,6 +79,29 @@ func TestWithoutTheVariablesThereIsNoTracerAndHeadersPass(t *testing.T) {
 	span.End(&none)
 	if header.Get("traceparent") != "as it was" || tracer.Close(t.Context()) != nil {
 		t.Errorf("header %v", header)
+	}
+}
+
+func TestAnIdentifierBeginsTracesWhereThereAreNone(t *testing.T) {
+	tracer := Identifier()
+	var header call.Header
+	for range 2 { // the second has one
+		ctx, span := tracer.Start(t.Context(), trace.SpanKindClient, &header, "x")
+		var none error
+		span.Event("y")
+		span.End(&none)
+		if trace.SpanContextFromContext(ctx).IsValid() || len(header) != 1 {
+			t.Errorf("the header is %v", header)
+		}
+	}
+	parent := propagation.TraceContext{}.Extract(t.Context(), headerCarrier{&header})
+	if c := trace.SpanContextFromContext(parent); !c.IsValid() || c.IsSampled() {
+		t.Errorf("%v is no trace, or a sampled one", header)
+	}
+	given := call.Header{{Key: "traceparent", Value: "as it was"}}
+	tracer.Start(t.Context(), trace.SpanKindClient, &given, "x")
+	if given.Get("traceparent") != "as it was" || tracer.Close(t.Context()) != nil {
+		t.Errorf("the header is %v", given)
 	}
 }
 

@@ -72,6 +72,10 @@ func (t *Tracer) Start(ctx context.Context, kind trace.SpanKind, header *call.He
 	if t == nil {
 		return ctx, Span{}
 	}
+	if t.tracer == nil {
+		identify(header)
+		return ctx, Span{}
+	}
 	if header == nil {
 		ctx, span := t.tracer.Start(ctx, strings.Join(parts, ""), trace.WithSpanKind(kind))
 		return ctx, Span{span}
@@ -84,15 +88,18 @@ func (t *Tracer) Start(ctx context.Context, kind trace.SpanKind, header *call.He
 
 // Under is ctx below the span that the caller names in W3C's traceparent, tracestate and baggage, which get looks up.
 func (t *Tracer) Under(ctx context.Context, get func(key string) string) context.Context {
-	if t == nil {
+	if !t.Records() {
 		return ctx
 	}
 	return t.carrier.Extract(ctx, lookup(get))
 }
 
+// Records reports whether there are spans.
+func (t *Tracer) Records() bool { return t != nil && t.tracer != nil }
+
 // Close sends the spans that are left.
 func (t *Tracer) Close(ctx context.Context) error {
-	if t == nil {
+	if !t.Records() {
 		return nil
 	}
 	return t.provider.Shutdown(ctx)

@@ -154,6 +154,9 @@ const lastSpans = 500 * time.Millisecond
 func newTracer(lc fx.Lifecycle, c *config, log *slog.Logger) (*telemetry.Tracer, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
 	tracer, err := telemetry.NewTracer(context.Background(), c.AppID, c.Instance, version)
+	if tracer == nil && c.dapr != nil {
+		tracer = telemetry.Identifier()
+	}
 	lc.Append(fx.Hook{OnStop: func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, lastSpans)
 		defer cancel()
@@ -180,7 +183,7 @@ const fabricTimeout = 15 * time.Second
 // newSystem makes the actors and has their lanes share global rate limits from the first call on.
 func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *actors.System {
 	options := actors.Options{Log: log, Pressure: pressure.New().Read}
-	if tracer != nil {
+	if tracer.Records() {
 		options.Observe = blocks.Trace
 	}
 	system := actors.NewSystem(options)

@@ -36,6 +36,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Callers", r.Header.Get("dapr-caller-app-id")+">"+r.Header.Get("dapr-callee-app-id"))
 	w.Header().Set("X-Custom", strings.Join(r.Header.Values("custom"), ","))
 	w.Header().Set("X-Hop", r.Header.Get("proxy-authorization")+r.Header.Get("te")+r.Header.Get("dapr-api-token")+r.Header.Get("dapr-app-id"))
+	w.Header().Set("X-Trace", r.Header.Get("traceparent"))
 	w.Header().Set("X-Forwarded", r.Header.Get("forwarded")+r.Header.Get("x-forwarded-for"))
 	if status := r.Header.Get("want-status"); status != "" {
 		code := 0
@@ -65,6 +66,13 @@ func TestInvocationFromHTTPToHTTP(t *testing.T) {
 	}
 	if forwarded := got.header.Get("X-Forwarded"); !strings.HasPrefix(forwarded, "for=") || !strings.Contains(forwarded, ";by=") {
 		t.Errorf("the call is not said to be forwarded: %q", forwarded)
+	}
+	if trace := got.header.Get("X-Trace"); len(trace) != 55 || !strings.HasPrefix(trace, "00-") || !strings.HasSuffix(trace, "-00") {
+		t.Errorf("a call that is not traced has the trace %q", trace)
+	}
+	const traced = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	if got := d.do("GET", invoke+"x", "", "traceparent: "+traced); got.header.Get("X-Trace") != traced {
+		t.Errorf("a traced call has the trace %q", got.header.Get("X-Trace"))
 	}
 	if got := d.do("POST", invoke+"x", "body"); got.header.Get("X-Type") != "" {
 		t.Errorf("a content type is made up: %q", got.header.Get("X-Type"))

@@ -47,6 +47,7 @@ module.exports = async function invocation(nodes, apps) {
           assert.equal(got.headers["dapr-caller-app-id"], nodes.caller.ID);
           assert.equal(got.headers["dapr-callee-app-id"], id);
           assert.match(got.headers["user-agent"], /^dapr-sdk-js/);
+          assert.match(got.headers.traceparent, /^00-[0-9a-f]{32}-[0-9a-f]{16}-00$/);
           const trace = "0af7651916cd43dd8448eb211c80319c";
           const traced = await caller.invoker.invoke(id, "echo", "get", undefined, { headers: { traceparent: `00-${trace}-b7ad6b7169203331-01` } });
           assert.equal(traced.headers.traceparent.split("-")[1], trace);

@@ -43,6 +43,7 @@ def deliver(nodes, to, app, everyone):
         want = [{'n': 1, 's': 'ü'}, 'text ü', b'\x00\xff', '7']
         equal(sorted(repr(e['data']) for e in got), sorted(map(repr, want)))
         for event in got:
+            assert (event['extensions'] if to == 'grpc' else event)['traceparent'].startswith('00-'), event
             equal([event['type'], event['topic'], event['pubsubname'], event['source']], ['com.dapr.event.sent', 'plain', 'bus', nodes[to]['ID']])
 
     with named('cloud events'):
