@@ -26,9 +26,11 @@
 package components
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"reflect"
+	"slices"
 
 	"github.com/nats-io/nats.go"
 
@@ -85,6 +87,8 @@ type SecretStore interface {
 type Component struct {
 	block        Block
 	product, doc string
+	version      string // of the type, where it has more than v1; "" means v1
+	when         string // the key that makes a manifest mean this component and not another of its type; "" means none
 	schema       schema
 	open         func(ctx context.Context, host Host, m metadata) (Backend, error)
 }
@@ -129,11 +133,42 @@ func build[C any, B Backend](block Block, product, doc string, open func(context
 // Type is what a manifest says under spec.type: "state.badger".
 func (c Component) Type() string { return string(c.block) + "." + c.product }
 
+// Version is what a manifest says under spec.version: "v1" unless the type has several.
+func (c Component) Version() string { return cmp.Or(c.version, "v1") }
+
+// Versioned is c under another version of its type.
+func (c Component) Versioned(version string) Component {
+	c.version = version
+	return c
+}
+
+// When is c as it is meant by those manifests of its type that give key: the others mean another component of the type.
+func (c Component) When(key string) Component {
+	c.when = key
+	return c
+}
+
 // As is the component under another product name: Dapr's, where it has one for the same thing.
 func (c Component) As(product string) Component {
 	c.product = product
 	c.schema.subject = c.Type()
 	return c
+}
+
+// choose finds the component that m means. Without one it returns the versions that its type has; none for a type that is
+// not known.
+func choose(known []Component, m Manifest) (found Component, ok bool, versions []string) {
+	for _, c := range known {
+		if c.Type() != m.Type {
+			continue
+		}
+		versions = append(versions, c.Version())
+		given := slices.ContainsFunc(m.Metadata, func(e Entry) bool { return manifest.FoldKey(e.Key) == manifest.FoldKey(c.when) })
+		if c.Version() == cmp.Or(m.Version, "v1") && (given || c.when == "" && !ok) {
+			found, ok = c, true
+		}
+	}
+	return found, ok, versions
 }
 
 // Block is the block the component serves.

@@ -11,8 +11,10 @@ import (
 // Description is what a component says about itself.
 type Description struct {
 	// Type is what a manifest writes under spec.type.
-	Type  string
-	Block Block
+	Type string
+	// Version is that of the type; When is the key whose presence makes a manifest of the type mean this component.
+	Version, When string
+	Block         Block
 	// Doc is a sentence for the user.
 	Doc string
 	// Fields are the keys of spec.metadata: required ones first.
@@ -21,7 +23,7 @@ type Description struct {
 
 // Describe tells what the component is and which keys it has.
 func (c Component) Describe() Description {
-	d := Description{Type: c.Type(), Block: c.block, Doc: c.doc, Fields: slices.Clone(c.schema.fields)}
+	d := Description{Type: c.Type(), Version: c.Version(), When: c.when, Block: c.block, Doc: c.doc, Fields: slices.Clone(c.schema.fields)}
 	slices.SortStableFunc(d.Fields, func(a, b Field) int {
 		switch {
 		case a.Required == b.Required:
@@ -32,6 +34,18 @@ func (c Component) Describe() Description {
 		return 1
 	})
 	return d
+}
+
+// Title is the type, with what tells the component from others of its type: `state.postgresql v2`.
+func (d Description) Title() string {
+	title := d.Type
+	if d.Version != "v1" {
+		title += " " + d.Version
+	}
+	if d.When != "" {
+		title += " with " + d.When
+	}
+	return title
 }
 
 // Valid says in words what the key accepts: `bytes, 1MiB to 1GiB`.
@@ -64,8 +78,8 @@ func (f Field) Example() string {
 func (d Description) Example() string {
 	var b strings.Builder
 	_, product, _ := strings.Cut(d.Type, ".")
-	fmt.Fprintf(&b, "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: my-%s\nspec:\n  type: %s\n  version: v1\n",
-		strings.ToLower(product), d.Type)
+	fmt.Fprintf(&b, "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: my-%s\nspec:\n  type: %s\n  version: %s\n",
+		strings.ToLower(product), d.Type, d.Version)
 	var entries []string
 	for _, f := range d.Fields {
 		switch {
@@ -112,7 +126,7 @@ func Reference(w io.Writer, known []Component) error {
 }
 
 func (d Description) write(b *strings.Builder) {
-	fmt.Fprintf(b, "\n### %s\n\n%s\n\n", d.Type, d.Doc)
+	fmt.Fprintf(b, "\n### %s\n\n%s\n\n", d.Title(), d.Doc)
 	if len(d.Fields) == 0 {
 		b.WriteString("It has no keys.\n")
 	} else {
@@ -126,6 +140,9 @@ func (d Description) write(b *strings.Builder) {
 			standard = "`" + f.Default + "`"
 		}
 		doc := f.Doc
+		if len(f.Aliases) > 0 {
+			doc += " Also: `" + strings.Join(f.Aliases, "`, `") + "`."
+		}
 		if f.Secret {
 			doc += " Never shown."
 		}

@@ -11,8 +11,7 @@ import (
 
 // Explain says in words what a manifest sets up. It shows no secret, and no value at all of a type that is not known.
 func Explain(m Manifest, known []Component) string {
-	r := reader{known: known}
-	c, ok := r.find(m.Type)
+	c, ok, _ := choose(known, m)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is a component of type %s", m.Name, m.Type)
 	if ok {

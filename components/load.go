@@ -142,7 +142,7 @@ func (r *reader) cross() {
 	}
 	stores := make(map[string]string) // secret store → the one its own secrets come from
 	for _, m := range r.docs.Components {
-		if c, ok := r.find(m.Type); ok && c.block == SecretBlock {
+		if c, ok, _ := choose(r.known, m); ok && c.block == SecretBlock {
 			stores[m.Name] = m.SecretStore
 		}
 	}

@@ -17,9 +17,9 @@ const BuiltIn = "built in"
 type Manifest struct {
 	// Name is unique over all blocks. A manifest with a Namespace is for sidecars of that namespace alone.
 	Name, Namespace string
-	// Type is the Component's: state.badger.
-	Type   string
-	Source Source
+	// Type is the Component's: state.badger. Version is that of the type; "" means v1.
+	Type, Version string
+	Source        Source
 	// Required makes the sidecar fail to start when the component cannot. All others are retried and reported.
 	Required bool
 	// InitTimeout is how long a first user waits for the component to open; 0 means 5 s.

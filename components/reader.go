@@ -107,8 +107,8 @@ func (r *reader) component(d *manifest.Document, o *manifest.Object, source Sour
 
 	spec := o.Child("spec")
 	m.Type = spec.Need("type", "like state.badger")
-	if version := spec.Str("version"); version != "" && version != "v1" {
-		d.Fail(spec.Line("version"), spec.At("version"), "%q is not a version of %s; valid: v1", version, m.Type)
+	if m.Version = spec.Str("version"); m.Version == "v1" {
+		m.Version = ""
 	}
 	m.InitTimeout = spec.Duration("initTimeout")
 	m.Required = spec.Flag("required")
@@ -119,10 +119,20 @@ func (r *reader) component(d *manifest.Document, o *manifest.Object, source Sour
 	spec.Done()
 	o.Done()
 
-	component, ok := r.find(m.Type)
+	component, ok, versions := choose(r.known, m)
 	switch {
 	case ok:
 		r.check(d, component, m)
+	case versions != nil:
+		slices.Sort(versions)
+		d.Fail(spec.Line("version"), spec.At("version"), "%q is not a version of %s; valid: %s",
+			cmp.Or(m.Version, "v1"), m.Type, strings.Join(slices.Compact(versions), ", "))
+		if len(versions) == 1 { // what else is wrong can be told all the same
+			meant := m
+			meant.Version = versions[0]
+			component, _, _ = choose(r.known, meant)
+			r.check(d, component, m)
+		}
 	case m.Type != "":
 		f := manifest.Unknown("there is no component of that type", m.Type, r.types(m.Type))
 		f.Line, f.Key = spec.Line("type"), "spec.type"
@@ -143,20 +153,14 @@ func (r *reader) check(d *manifest.Document, c Component, m Manifest) {
 	}
 }
 
-func (r *reader) find(typ string) (Component, bool) {
-	for _, c := range r.known {
-		if c.Type() == typ {
-			return c, true
-		}
-	}
-	return Component{}, false
-}
-
 // types lists the types that typ may have been meant to be: those of its block, or all.
 func (r *reader) types(typ string) []string {
 	block, _, _ := strings.Cut(typ, ".")
 	var own, all []string
 	for _, c := range r.known {
+		if slices.Contains(all, c.Type()) {
+			continue
+		}
 		all = append(all, c.Type())
 		if string(c.block) == block {
 			own = append(own, c.Type())

@@ -52,6 +52,8 @@ type Field struct {
 	// Min and Max bound the value when they are not empty, both included; OneOf lists all that are valid.
 	Min, Max string
 	OneOf    []string
+	// Aliases are other names of the key.
+	Aliases []string
 
 	index int // of the struct's field
 }
@@ -72,6 +74,16 @@ var fieldTypes = map[reflect.Type]string{
 	reflect.TypeFor[float64]():       "float",
 	reflect.TypeFor[time.Duration](): "duration",
 	reflect.TypeFor[Bytes]():         "bytes",
+}
+
+// typeNamed is the type that documentation calls name.
+func typeNamed(name string) reflect.Type {
+	for t, n := range fieldTypes {
+		if n == name {
+			return t
+		}
+	}
+	panic(fmt.Sprintf("components: there is no type of keys called %q", name))
 }
 
 // schemaOf reads the tags of C; common are keys that the block reads itself. A Config that breaks its own rules is a
@@ -226,8 +238,7 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 	}
 	known := make(map[string]bool, len(s.fields))
 	for _, f := range s.fields {
-		known[manifest.FoldKey(f.Key)] = true
-		v, given := m.values[manifest.FoldKey(f.Key)]
+		v, given := m.lookup(f, known)
 		switch {
 		case !given && f.Required:
 			report(m.at, f.Key, "%s needs this %s: %s", s.subject, f.Type, f.Doc)
@@ -240,10 +251,11 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 			report(v.valueAt, f.Key, "must not be empty")
 			continue
 		}
-		if f.index < 0 { // common to the block: not the backend's to read
-			continue
+		into := reflect.New(typeNamed(f.Type)).Elem() // what the block, or another's library, reads itself is only checked
+		if f.index >= 0 {
+			into = config.Field(f.index)
 		}
-		if err := f.set(config.Field(f.index), v.text); err != nil {
+		if err := f.set(into, v.text); err != nil {
 			report(v.valueAt, f.Key, "%s %v", v.shown(f.Secret), err)
 		}
 	}
@@ -257,6 +269,17 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 	}
 	manifest.SortFindings(findings)
 	return findings
+}
+
+// lookup finds the value of f under any of its names, which it adds to known.
+func (m metadata) lookup(f Field, known map[string]bool) (found value, given bool) {
+	for _, key := range append([]string{f.Key}, f.Aliases...) {
+		known[manifest.FoldKey(key)] = true
+		if v, ok := m.values[manifest.FoldKey(key)]; ok && !given {
+			found, given = v, true
+		}
+	}
+	return found, given
 }
 
 // check decodes into nothing: what is wrong with m, as far as can be told before its references are resolved.

@@ -87,9 +87,14 @@ func (s *Set) expand(text string) string {
 	return text
 }
 
+// named says whether key is a name of the field.
+func (f Field) named(key string) bool {
+	return slices.ContainsFunc(append([]string{f.Key}, f.Aliases...), func(name string) bool { return manifest.FoldKey(name) == manifest.FoldKey(key) })
+}
+
 // secret says whether the value of key is never shown.
 func (s schema) secret(key string) bool {
-	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Secret && manifest.FoldKey(f.Key) == manifest.FoldKey(key) })
+	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Secret && f.named(key) })
 }
 
 const redacted = "(secret)"

@@ -43,7 +43,6 @@ type Options struct {
 // 30 seconds.
 type Set struct {
 	options Options
-	known   map[string]Component
 	current atomic.Pointer[snapshot]
 
 	mu      sync.Mutex
@@ -64,10 +63,7 @@ func NewSet(o Options) *Set {
 	if o.LookupEnv == nil {
 		o.LookupEnv = os.LookupEnv
 	}
-	s := &Set{options: o, known: make(map[string]Component, len(o.Known)), leaving: make(map[*slot]bool)}
-	for _, c := range o.Known {
-		s.known[c.Type()] = c
-	}
+	s := &Set{options: o, leaving: make(map[*slot]bool)}
 	s.current.Store(&snapshot{})
 	s.Reload(o.Documents)
 	return s

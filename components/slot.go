@@ -65,7 +65,7 @@ type slot struct {
 }
 
 func (s *Set) newSlot(m Manifest, old *slot) *slot {
-	component, ok := s.known[m.Type]
+	component, ok, _ := choose(s.options.Known, m)
 	n := &slot{
 		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host.AppID), denied: !admits(m.Scopes, s.options.Host.AppID),
 		gone: make(chan struct{}), unused: make(chan struct{}),
