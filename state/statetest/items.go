@@ -198,14 +198,19 @@ func (s *suite) batch(t *testing.T) {
 	}
 	store := s.store(t)
 	a, b, c := put(t, store, "a", "1"), put(t, store, "b", "1"), put(t, store, "c", "1")
-	etags := apply(t, store,
-		state.Op{Kind: state.Set, Key: "a", Value: []byte("2"), Match: state.Exact, ETag: a},
-		state.Op{Kind: state.Delete, Key: "b", Match: state.Exact, ETag: b},
-		state.Op{Kind: state.Check, Key: "c", Match: state.Exact, ETag: c},
-		state.Op{Kind: state.Set, Key: "d", Value: []byte("2"), Match: state.Absent},
-		state.Op{Kind: state.Set, Key: "e", Value: []byte("2")},
-		state.Op{Kind: state.Check, Key: "f", Match: state.Absent},
-		state.Op{Kind: state.Delete, Key: "g"})
+	ops := []state.Op{
+		{Kind: state.Set, Key: "a", Value: []byte("2"), Match: state.Exact, ETag: a},
+		{Kind: state.Delete, Key: "b", Match: state.Exact, ETag: b},
+		{Kind: state.Check, Key: "c", Match: state.Exact, ETag: c},
+		{Kind: state.Set, Key: "d", Value: []byte("2"), Match: state.Absent},
+		{Kind: state.Set, Key: "e", Value: []byte("2")},
+		{Kind: state.Check, Key: "f", Match: state.Absent},
+		{Kind: state.Delete, Key: "g"},
+	}
+	if s.NoChecks {
+		ops[2].Match, ops[5].Match = state.Any, state.Any
+	}
+	etags := apply(t, store, ops...)
 	for i, kind := range "sxxssxx" {
 		if (kind == 's') != (etags[i] != "") {
 			t.Errorf("op %d has the ETag %q", i, etags[i])
@@ -244,7 +249,11 @@ func (s *suite) batchConflict(t *testing.T) {
 		{Kind: state.Check, Key: "y", Match: state.Exact, ETag: old},
 		{Kind: state.Check, Key: "z", Match: state.Absent},
 		{Kind: state.Delete, Key: "z", Match: state.Exact, ETag: old},
+		{Kind: state.Set, Key: "z", Match: state.Absent},
 	} {
+		if s.NoChecks && fails.Kind == state.Check {
+			continue
+		}
 		put(t, store, "z", "there")
 		for _, ops := range [][]state.Op{append(slices.Clone(writes), fails), append([]state.Op{fails}, writes...)} {
 			names(t, refuses(t, store, fault.Conflict, fault.ETagMismatch, ops...), fails.Key)
@@ -255,6 +264,22 @@ func (s *suite) batchConflict(t *testing.T) {
 	refuses(t, store, fault.Invalid, fault.ETagMalformed, append(slices.Clone(writes), state.Op{Kind: state.Set, Key: "y", Match: state.Exact, ETag: "?"})...)
 	holds(t, store, "a", "2", now)
 	lacks(t, store, "x")
+}
+
+func (s *suite) noChecks(t *testing.T) {
+	if !s.NoChecks {
+		t.Skip("batches may check and write")
+	}
+	store := s.store(t)
+	etag := put(t, store, "k", "1")
+	for _, check := range []state.Op{
+		{Kind: state.Check, Key: "k", Match: state.Exact, ETag: etag},
+		{Kind: state.Check, Key: "missing", Match: state.Absent},
+		{Kind: state.Delete, Key: "missing", Match: state.Absent},
+	} {
+		refuses(t, store, fault.Unsupported, fault.NotSupported, state.Op{Kind: state.Set, Key: "a"}, check)
+		lacks(t, store, "a")
+	}
 }
 
 func (s *suite) singleOps(t *testing.T) {
@@ -269,7 +294,9 @@ func (s *suite) singleOps(t *testing.T) {
 
 func (s *suite) ttl(t *testing.T) {
 	store := s.store(t)
+	unit := max(s.TTLUnit, time.Millisecond)
 	const ttl = 1300 * time.Millisecond
+	longest := (ttl + unit - 1) / unit * unit
 	before := time.Now()
 	etag := apply(t, store, state.Op{Kind: state.Set, Key: "k", Value: []byte("1"), TTL: ttl})[0]
 	after := time.Now()
@@ -277,19 +304,19 @@ func (s *suite) ttl(t *testing.T) {
 	if item == nil || item.ETag != etag {
 		t.Fatalf("an item with a TTL of %v reads as %+v", ttl, item)
 	}
-	// A backend keeps whole milliseconds.
-	if item.Expires.Before(before.Add(ttl).Add(-time.Millisecond)) || item.Expires.After(after.Add(ttl).Add(time.Millisecond)) {
+	// A backend keeps whole units.
+	if item.Expires.Before(before.Add(ttl).Add(-unit)) || item.Expires.After(after.Add(longest).Add(unit)) {
 		t.Errorf("written between %v and %v for %v, expires at %v", before, after, ttl, item.Expires)
 	}
 	for { // It is there until it expires, and not a moment longer.
 		began := time.Now()
 		found := read(t, store, "k") != nil
 		ended := time.Now()
-		if found && began.After(item.Expires) {
+		if found && began.After(item.Expires.Add(s.TTLUnit)) {
 			t.Fatalf("read %v after it expired", began.Sub(item.Expires))
 		}
 		if !found {
-			if ended.Before(item.Expires) {
+			if ended.Before(item.Expires.Add(-s.TTLUnit)) {
 				t.Fatalf("gone %v before it expires", item.Expires.Sub(ended))
 			}
 			break

@@ -27,6 +27,11 @@ type Traits struct {
 	MaxValue int
 	// SingleOps says that batches of more than one op fail with fault.Unsupported before they change anything.
 	SingleOps bool
+	// NoChecks says that a batch that only looks at some items and writes others fails with fault.Unsupported before it
+	// changes anything.
+	NoChecks bool
+	// TTLUnit is the unit in which the backend keeps times to live, rounded up; 0 means a millisecond.
+	TTLUnit time.Duration
 	// Reopen closes the store and opens one with the same data; nil for a backend that keeps nothing.
 	Reopen func(t *testing.T, s state.Store) state.Store
 	// Ignore are goroutines of libraries that cannot be stopped.
@@ -42,7 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, traits Traits) {
 	}{
 		{"Get", s.get}, {"Set", s.set}, {"Delete", s.delete}, {"Check", s.check}, {"Bytes", s.bytes}, {"Aliasing", s.aliasing},
 		{"ETagChanges", s.etagChanges}, {"Exact", s.exact}, {"Absent", s.absent}, {"Malformed", s.malformed},
-		{"Batch", s.batch}, {"BatchConflict", s.batchConflict}, {"SingleOps", s.singleOps},
+		{"Batch", s.batch}, {"BatchConflict", s.batchConflict}, {"SingleOps", s.singleOps}, {"NoChecks", s.noChecks},
 		{"TTL", s.ttl}, {"TTLAndMatch", s.ttlAndMatch}, {"TTLReplaced", s.ttlReplaced},
 		{"LargeValue", s.largeValue}, {"TooLarge", s.tooLarge},
 		{"Increments", s.increments}, {"CreateOnce", s.createOnce}, {"BlindWriters", s.blindWriters}, {"Isolation", s.isolation},

@@ -1,0 +1,43 @@
+// Package contrib makes state stores, brokers and locks of github.com/dapr/components-contrib backends of the runtime, under
+// the type names and with the metadata that Dapr gives them:
+//
+//	apiVersion: dapr.io/v1alpha1
+//	kind: Component
+//	metadata: {name: statestore}
+//	spec:
+//	  type: state.redis
+//	  version: v1
+//	  metadata:
+//	    - {name: redisHost, value: "localhost:6379"}
+//
+// The library reads the settings itself; this package knows their names, so that one that is misspelt is told with its
+// line. Data is laid out as a daprd lays it out: both may use one server at the same time.
+//
+// # What is added
+//
+// Retries are the lanes': those of a client library are off unless the manifest asks for them. Errors become faults, and
+// Close waits for the calls and goroutines there are. Where the library's own code cannot keep a promise of ours and the
+// server can, the missing part is here: Redis applies batches by one script and its locks have leases, tokens and a line
+// (redisstate.go, redislock.go).
+//
+// # What is not promised
+//
+// A store of a SQL database keeps whole seconds of a time to live, rounded up, and refuses a batch that mixes checks with
+// writes (NOT_SUPPORTED), because the library has no such transaction. It neither lists nor watches.
+//
+// A broker whose library pushes hands out only what was asked for, but holds a bounded number of messages in this process
+// until then, where other instances do not see them. It counts attempts, keeps the order of a key and paces redelivery
+// within the process: after a restart all of that begins anew. Nothing is lost by it: a message stays the broker's until
+// the app has handled it, see tap. Delays are refused, and a new group starts where the server has it start.
+package contrib
+
+import (
+	"github.com/sidecast/sidecast/components"
+)
+
+// All lists the components that this package makes.
+func All() []components.Component {
+	return []components.Component{
+		redisState, postgresV1, postgresV2, sqliteState,
+	}
+}

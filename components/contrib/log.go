@@ -1,0 +1,67 @@
+package contrib
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/dapr/kit/logger"
+)
+
+// logs lets the library write to the runtime's log. What it calls information is about its own steps: that is for
+// debugging. What it calls fatal would end the process: here it is an error like others.
+type logs struct {
+	log *slog.Logger
+	// seen, if set, is told every error before it is written.
+	seen func(text string)
+}
+
+var _ logger.Logger = logs{}
+
+func (l logs) write(level slog.Level, text string) {
+	if l.seen != nil && level >= slog.LevelWarn {
+		l.seen(text)
+	}
+	l.log.Log(context.Background(), level, text)
+}
+
+func (l logs) print(level slog.Level, args []any) {
+	if l.seen != nil || l.log.Enabled(context.Background(), level) {
+		l.write(level, fmt.Sprint(args...))
+	}
+}
+
+func (l logs) printf(level slog.Level, format string, args []any) {
+	if l.seen != nil || l.log.Enabled(context.Background(), level) {
+		l.write(level, fmt.Sprintf(format, args...))
+	}
+}
+
+func (l logs) Debug(args ...any)                 { l.print(slog.LevelDebug, args) }
+func (l logs) Debugf(format string, args ...any) { l.printf(slog.LevelDebug, format, args) }
+func (l logs) Info(args ...any)                  { l.print(slog.LevelDebug, args) }
+func (l logs) Infof(format string, args ...any)  { l.printf(slog.LevelDebug, format, args) }
+func (l logs) Warn(args ...any)                  { l.print(slog.LevelWarn, args) }
+func (l logs) Warnf(format string, args ...any)  { l.printf(slog.LevelWarn, format, args) }
+func (l logs) Error(args ...any)                 { l.print(slog.LevelWarn, args) }
+func (l logs) Errorf(format string, args ...any) { l.printf(slog.LevelWarn, format, args) }
+func (l logs) Fatal(args ...any)                 { l.print(slog.LevelError, args) }
+func (l logs) Fatalf(format string, args ...any) { l.printf(slog.LevelError, format, args) }
+
+// WithFields returns a logger that writes the fields too.
+func (l logs) WithFields(fields map[string]any) logger.Logger {
+	for key, value := range fields {
+		l.log = l.log.With(key, value)
+	}
+	return l
+}
+
+// The rest of the interface sets up the library's own log, which is not used.
+
+func (l logs) WithLogType(string) logger.Logger                { return l }
+func (logs) EnableJSONOutput(bool)                             {}
+func (logs) SetAppID(string)                                   {}
+func (logs) SetOutputLevel(logger.LogLevel)                    {}
+func (logs) SetOutput(io.Writer)                               {}
+func (l logs) IsOutputLevelEnabled(level logger.LogLevel) bool { return level != logger.DebugLevel }

@@ -1,0 +1,365 @@
+package contrib
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	contribmetadata "github.com/dapr/components-contrib/metadata"
+	contribstate "github.com/dapr/components-contrib/state"
+	postgresv1 "github.com/dapr/components-contrib/state/postgresql/v1"
+	postgresv2 "github.com/dapr/components-contrib/state/postgresql/v2"
+	"github.com/dapr/components-contrib/state/sqlite"
+	"github.com/dapr/kit/logger"
+	"github.com/google/uuid"
+
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state"
+	"github.com/sidecast/sidecast/state/etag"
+)
+
+// MaxValue is the longest value of every store of this package, in bytes.
+const MaxValue = 32 << 20
+
+var (
+	postgresV1 = stateOf("postgresql", "Items in a table of PostgreSQL, as JSON: the layout of Dapr's version 1.",
+		postgresV1Fields, postgresv1.NewPostgreSQLStateStore, isXmin)
+	postgresV2 = stateOf("postgresql", "Items in a table of PostgreSQL or a database that speaks its protocol, as bytes: the layout of Dapr's version 2.",
+		postgresV2Fields, postgresv2.NewPostgreSQLStateStore, isUUID).Versioned("v2")
+	sqliteState = stateOf("sqlite", "Items in a file of SQLite: one machine.", sqliteFields, sqlite.NewSQLiteStateStore, isUUID)
+)
+
+// stateOf makes a component of a store that has transactions and time to live. isETag says whether the store can have given
+// a text out as an ETag.
+func stateOf(product, doc string, fields []components.Field, make func(logger.Logger) contribstate.Store, isETag func(string) bool) components.Component {
+	return components.Foreign(components.StateBlock, product, doc, fields, func(ctx context.Context, host components.Host, s components.Settings) (state.Store, error) {
+		name := "state." + product
+		inner := make(logs{log: host.Log})
+		if err := inner.Init(ctx, contribstate.Metadata{Base: contribmetadata.Base{Name: host.Component, Properties: s.Values}}); err != nil {
+			closeQuietly(inner)
+			return nil, badOpen(ctx, name+": open", s, err)
+		}
+		multi, ok := inner.(contribstate.TransactionalStore)
+		if !ok {
+			closeQuietly(inner)
+			return nil, fault.New(name+": open", fault.Defect, "%T has no transactions", inner)
+		}
+		return &store{name: name, inner: inner, multi: multi, isETag: isETag, life: newLife()}, nil
+	})
+}
+
+// closeQuietly closes what did not open: the library's own code may not be ready for that.
+func closeQuietly(c interface{ Close() error }) {
+	defer func() { _ = recover() }()
+	_ = c.Close()
+}
+
+func isUUID(text string) bool {
+	id, err := uuid.Parse(text)
+	return err == nil && id.String() == text
+}
+
+// isXmin knows the numbers of PostgreSQL's transactions.
+func isXmin(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return err == nil && strconv.FormatUint(n, 10) == text
+}
+
+var _ state.Store = (*store)(nil)
+
+// store makes a store of the library one of ours.
+type store struct {
+	name   string
+	inner  contribstate.Store
+	multi  contribstate.TransactionalStore
+	isETag func(string) bool
+	life   *life
+}
+
+// Get implements state.Store.
+func (s *store) Get(ctx context.Context, keys []string) ([]state.Item, error) {
+	op := s.name + ": get"
+	calling, leave, err := s.life.enter(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	found, err := s.read(calling, keys)
+	if err != nil {
+		return nil, failure(ctx, op, err)
+	}
+	items := make([]state.Item, 0, len(found))
+	for _, key := range keys {
+		if item, ok := found[key]; ok {
+			items = append(items, item)
+		}
+	}
+	return items, nil
+}
+
+// read returns those items of keys that exist.
+func (s *store) read(ctx context.Context, keys []string) (map[string]state.Item, error) {
+	asked := make(map[string]string, len(keys)) // by the name it has in the store
+	requests := make([]contribstate.GetRequest, 0, len(keys))
+	for _, key := range keys {
+		name := stored(key)
+		if _, twice := asked[name]; !twice {
+			asked[name] = key
+			requests = append(requests, contribstate.GetRequest{Key: name})
+		}
+	}
+	if len(requests) == 0 {
+		return nil, nil
+	}
+	answers, err := s.inner.BulkGet(ctx, requests, contribstate.BulkGetOpts{Parallelism: 10})
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]state.Item, len(answers))
+	for _, a := range answers {
+		if a.Error != "" {
+			return nil, errors.New(a.Error)
+		}
+		if a.ETag == nil {
+			continue
+		}
+		item := state.Item{Key: asked[a.Key], Value: a.Data, ETag: *a.ETag}
+		if text := a.Metadata[contribstate.GetRespMetaKeyTTLExpireTime]; text != "" {
+			if item.Expires, err = time.Parse(time.RFC3339, text); err != nil {
+				return nil, err
+			}
+		}
+		found[item.Key] = item
+	}
+	return found, nil
+}
+
+// Apply implements state.Store.
+func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
+	op := s.name + ": apply"
+	calling, leave, err := s.life.enter(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	writes, checks, err := s.sort(op, ops)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(checks) > 0 && len(writes) > 0:
+		return nil, fault.New(op, fault.NotSupported, "%s cannot check some items and write others in one transaction: make every condition one of a write", s.name)
+	case len(checks) > 0:
+		err = s.check(calling, op, checks)
+	case len(writes) == 1:
+		err = s.write(calling, op, writes[0])
+	case len(writes) > 1:
+		err = s.transact(calling, op, writes)
+	}
+	if err != nil {
+		return nil, failure(ctx, op, err)
+	}
+	return s.tags(calling, ops), nil
+}
+
+// sort refuses what cannot be, and parts the ops that change something from those that only look. What does neither is
+// left out.
+func (s *store) sort(op string, ops []state.Op) (writes, checks []state.Op, err error) {
+	for _, o := range ops {
+		switch {
+		case o.Match == state.Exact && !isSuperseded(o.ETag) && !s.isETag(o.ETag):
+			return nil, nil, fault.New(op, fault.ETagMalformed, "%q is no ETag of %s", o.ETag, s.name).With("key", o.Key)
+		case o.Kind == state.Set && len(o.Value) > MaxValue:
+			return nil, nil, tooLarge(op, o)
+		case o.Kind == state.Set && seconds(o.TTL) > math.MaxInt32:
+			return nil, nil, fault.New(op, fault.TTLInvalid, "a time to live of %v is too long for %s", o.TTL, s.name).With("key", o.Key)
+		}
+		switch {
+		case o.Kind == state.Set, o.Kind == state.Delete && o.Match != state.Absent:
+			writes = append(writes, o)
+		case o.Match != state.Any: // a Delete of what must not be there deletes nothing
+			checks = append(checks, o)
+		}
+	}
+	for _, o := range ops {
+		if o.Match == state.Exact && isSuperseded(o.ETag) {
+			return nil, nil, mismatch(op, o)
+		}
+	}
+	return writes, checks, nil
+}
+
+func tooLarge(op string, o state.Op) error {
+	return fault.New(op, fault.ValueTooLarge, "the value of %q has %d bytes, at most %d are allowed", o.Key, len(o.Value), MaxValue).With("key", o.Key)
+}
+
+func mismatch(op string, o state.Op) error {
+	if o.Match == state.Absent {
+		return fault.New(op, fault.ETagMismatch, "%q exists", o.Key).With("key", o.Key)
+	}
+	return fault.New(op, fault.ETagMismatch, "%q is not at ETag %s", o.Key, o.ETag).With("key", o.Key)
+}
+
+// check reads what the ops expect in one query.
+func (s *store) check(ctx context.Context, op string, ops []state.Op) error {
+	found, err := s.read(ctx, keysOf(ops))
+	if err != nil {
+		return err
+	}
+	for _, o := range ops {
+		if !holds(o, found) {
+			return mismatch(op, o)
+		}
+	}
+	return nil
+}
+
+func holds(o state.Op, found map[string]state.Item) bool {
+	item, exists := found[o.Key]
+	switch o.Match {
+	case state.Exact:
+		return exists && item.ETag == o.ETag
+	case state.Absent:
+		return !exists
+	}
+	return true
+}
+
+func keysOf(ops []state.Op) []string {
+	keys := make([]string, len(ops))
+	for i, o := range ops {
+		keys[i] = o.Key
+	}
+	return keys
+}
+
+// write does a single op.
+func (s *store) write(ctx context.Context, op string, o state.Op) error {
+	var err error
+	switch request := request(o).(type) {
+	case contribstate.SetRequest:
+		err = s.inner.Set(ctx, &request)
+	case contribstate.DeleteRequest:
+		err = s.inner.Delete(ctx, &request)
+	}
+	if conflicts(err) {
+		return mismatch(op, o)
+	}
+	return err
+}
+
+// transact does several ops. The library does not say which one did not hold: that is looked up.
+func (s *store) transact(ctx context.Context, op string, ops []state.Op) error {
+	all := make([]contribstate.TransactionalStateOperation, len(ops))
+	for i, o := range ops {
+		all[i] = request(o)
+	}
+	err := s.multi.Multi(ctx, &contribstate.TransactionalStateRequest{Operations: all})
+	if !conflicts(err) {
+		return err
+	}
+	conditions := slices.DeleteFunc(slices.Clone(ops), func(o state.Op) bool { return o.Match == state.Any })
+	if len(conditions) == 0 {
+		return err
+	}
+	if found, err := s.read(ctx, keysOf(conditions)); err == nil {
+		for _, o := range conditions {
+			if !holds(o, found) {
+				return mismatch(op, o)
+			}
+		}
+	}
+	return mismatch(op, conditions[0])
+}
+
+// conflicts says whether err means that an op did not find what it expected.
+func conflicts(err error) bool {
+	var etagError *contribstate.ETagError
+	// The second is how the library's PostgreSQL store says that a first write was not the first.
+	return errors.As(err, &etagError) || err != nil && err.Error() == "no item was updated"
+}
+
+// request is the library's word for o.
+func request(o state.Op) contribstate.TransactionalStateOperation {
+	var tag *string
+	if o.Match == state.Exact {
+		tag = &o.ETag
+	}
+	if o.Kind == state.Delete {
+		return contribstate.DeleteRequest{Key: stored(o.Key), ETag: tag}
+	}
+	r := contribstate.SetRequest{Key: stored(o.Key), Value: o.Value, ETag: tag}
+	if r.Value == nil || o.Value == nil {
+		r.Value = []byte{}
+	}
+	if o.Match == state.Absent {
+		r.Options.Concurrency = contribstate.FirstWrite
+	}
+	if o.TTL > 0 {
+		r.Metadata = map[string]string{"ttlInSeconds": strconv.FormatInt(seconds(o.TTL), 10)}
+	}
+	return r
+}
+
+// seconds rounds up: an item never goes before its time.
+func seconds(ttl time.Duration) int64 { return int64((ttl + time.Second - 1) / time.Second) }
+
+// tags reads the ETags of what was set: the library does not tell them. An item that is another by now has been written
+// again: its ETag is one that no write will match any more, as is that of an item that cannot be read.
+func (s *store) tags(ctx context.Context, ops []state.Op) []string {
+	tags := make([]string, len(ops))
+	var keys []string
+	for _, o := range ops {
+		if o.Kind == state.Set {
+			keys = append(keys, o.Key)
+		}
+	}
+	found, err := s.read(ctx, keys)
+	for i, o := range ops {
+		if o.Kind != state.Set {
+			continue
+		}
+		tags[i] = superseded + etag.New().String()
+		if item, ok := found[o.Key]; err == nil && ok && bytes.Equal(item.Value, o.Value) {
+			tags[i] = item.ETag
+		}
+	}
+	return tags
+}
+
+// superseded starts the ETag of a write that another one has followed already.
+const superseded = "superseded-"
+
+func isSuperseded(text string) bool {
+	tail, ok := strings.CutPrefix(text, superseded)
+	_, valid := etag.Parse(tail)
+	return ok && valid
+}
+
+// Close implements state.Store.
+func (s *store) Close(ctx context.Context) error {
+	if err := s.life.close(ctx, s.inner.Close); err != nil {
+		return fault.E(s.name+": close", fault.None, fault.BackendFailed, err)
+	}
+	return nil
+}
+
+// escaped starts the name of a key that no column of text can hold: the key follows in hex.
+const escaped = "sidecast-hex:"
+
+// stored is the name of key in the store: the key itself, if it is text.
+func stored(key string) string {
+	if utf8.ValidString(key) && !strings.ContainsRune(key, 0) && !strings.HasPrefix(key, escaped) {
+		return key
+	}
+	return fmt.Sprint(escaped, hex.EncodeToString([]byte(key)))
+}

@@ -1,0 +1,177 @@
+//go:build linux
+
+package contrib
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state"
+	"github.com/sidecast/sidecast/state/statetest"
+	"github.com/sidecast/sidecast/tests/servers"
+)
+
+func TestMain(m *testing.M) {
+	code := servers.Run(m)
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+var host = components.Host{Log: discard, AppID: "orders", Namespace: "test", Component: "backend"}
+
+// databases counts those of Redis that tests have used: each test has one of its own.
+var databases atomic.Int64
+
+func redisSettings(t testing.TB) map[string]string {
+	return map[string]string{"redisHost": servers.Redis(t), "redisDB": fmt.Sprint(databases.Add(1) % 1000)}
+}
+
+// tables counts the tables of the tests.
+var tables atomic.Int64
+
+func openState(t testing.TB, c components.Component, settings map[string]string) state.Store {
+	t.Helper()
+	b, err := c.Open(t.Context(), host, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.(state.Store)
+}
+
+// conforms runs the suite on stores of c, each with settings of its own.
+func conforms(t *testing.T, c components.Component, traits statetest.Traits, settings func(t testing.TB) map[string]string) {
+	settings(t) // the server must not start within a test that counts goroutines
+	places := make(map[state.Store]map[string]string)
+	traits.MaxValue = MaxValue
+	traits.Reopen = func(t *testing.T, s state.Store) state.Store {
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		again := openState(t, c, places[s])
+		places[again] = places[s]
+		return again
+	}
+	statetest.Run(t, func(t *testing.T) state.Store {
+		place := settings(t)
+		s := openState(t, c, place)
+		places[s] = place
+		return s
+	}, traits)
+}
+
+func TestRedisState(t *testing.T) { conforms(t, redisState, statetest.Traits{}, redisSettings) }
+
+func BenchmarkRedisState(b *testing.B) {
+	s := openState(b, redisState, redisSettings(b))
+	defer s.Close(b.Context())
+	statetest.Bench(b, s)
+}
+
+var sqlTraits = statetest.Traits{NoChecks: true, TTLUnit: time.Second}
+
+func postgresSettings(key string) func(t testing.TB) map[string]string {
+	return func(t testing.TB) map[string]string {
+		n := tables.Add(1)
+		return map[string]string{
+			"connectionString": servers.Postgres(t), key: fmt.Sprintf("t%d_", n), "metadataTableName": fmt.Sprintf("m%d", n), "maxConns": "8",
+		}
+	}
+}
+
+// postgresTraits say what the driver leaves behind: after a connection broke, a goroutine that sleeps for half a second,
+// and ends.
+func postgresTraits() statetest.Traits {
+	traits := sqlTraits
+	traits.Ignore = []goleak.Option{goleak.IgnoreAnyFunction("github.com/jackc/pgx/v5/pgxpool.(*Pool).triggerHealthCheck.func1")}
+	return traits
+}
+
+func TestPostgresV1State(t *testing.T) {
+	conforms(t, postgresV1, postgresTraits(), postgresSettings("tableName"))
+}
+
+func TestPostgresV2State(t *testing.T) {
+	conforms(t, postgresV2, postgresTraits(), postgresSettings("tablePrefix"))
+}
+
+func TestSQLiteState(t *testing.T) {
+	conforms(t, sqliteState, sqlTraits, func(t testing.TB) map[string]string {
+		return map[string]string{"connectionString": filepath.Join(t.TempDir(), "state.db")}
+	})
+}
+
+// TestRedisStateSharesItemsWithDapr writes as a daprd does, with the library's own store, and reads and writes over it.
+func TestRedisStateSharesItemsWithDapr(t *testing.T) {
+	settings := redisSettings(t)
+	ours := openState(t, redisState, settings)
+	defer ours.Close(t.Context())
+	theirs := daprRedis(t, settings)
+	theirs.set(t, "k", "1", "")
+	items, err := ours.Get(t.Context(), []string{"k"})
+	if err != nil || len(items) != 1 || string(items[0].Value) != "1" {
+		t.Fatalf("Get = %v, %v", items, err)
+	}
+	tags, err := ours.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: "k", Value: []byte("2"), Match: state.Exact, ETag: items[0].ETag}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if value, tag := theirs.get(t, "k"); value != "2" || tag != tags[0] {
+		t.Errorf("Dapr reads %q with ETag %s, want 2 with %s", value, tag, tags[0])
+	}
+	theirs.set(t, "k", "3", tags[0])
+	if items, err = ours.Get(t.Context(), []string{"k"}); err != nil || len(items) != 1 || string(items[0].Value) != "3" {
+		t.Errorf("after Dapr wrote over it: %v, %v", items, err)
+	}
+}
+
+func TestBackendsThatAreNotThereAreUnavailable(t *testing.T) {
+	for name, open := range map[string]struct {
+		c        components.Component
+		settings map[string]string
+	}{
+		"redis":    {redisState, map[string]string{"redisHost": "127.0.0.1:1"}},
+		"postgres": {postgresV2, map[string]string{"connectionString": "postgres://postgres@127.0.0.1:1/postgres?sslmode=disable"}},
+		"v1":       {postgresV1, map[string]string{"connectionString": "postgres://postgres@127.0.0.1:1/postgres?sslmode=disable"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := open.c.Open(t.Context(), host, open.settings)
+			if fault.KindOf(err) != fault.Unavailable || fault.ReasonOf(err) != fault.BackendDown {
+				t.Errorf("opening gave %v (%v)", err, fault.ReasonOf(err))
+			}
+		})
+	}
+}
+
+func TestWhatTheLibraryRefusesNamesItsKey(t *testing.T) {
+	for name, open := range map[string]struct {
+		c        components.Component
+		settings map[string]string
+		key      string
+	}{
+		"redis, a type":          {redisState, map[string]string{"redisHost": "127.0.0.1:1", "redisDB": "one"}, "redisDB"},
+		"redis, what Init says":  {redisState, map[string]string{"redisHost": "127.0.0.1:1", "dialTimeout": "soon"}, "dialTimeout"},
+		"redis, a misspelt key":  {redisState, map[string]string{"redisHost": "127.0.0.1:1", "redisPasword": "x"}, "redisPasword"},
+		"redis, no host":         {redisState, map[string]string{}, "redisHost"},
+		"sqlite, what Init says": {sqliteState, map[string]string{"connectionString": ":memory:", "timeout": "1ms"}, "timeout"},
+		"sqlite, no file":        {sqliteState, map[string]string{}, "connectionString"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := open.c.Open(t.Context(), host, open.settings)
+			if fault.KindOf(err) != fault.Invalid || fault.ReasonOf(err) != fault.BadManifest || !strings.Contains(err.Error(), open.key) {
+				t.Errorf("opening gave %v (%v)", err, fault.ReasonOf(err))
+			}
+		})
+	}
+}
