@@ -39,5 +39,7 @@ import (
 func All() []components.Component {
 	return []components.Component{
 		redisState, postgresV1, postgresV2, sqliteState,
+		redisPubSub, rabbitPubSub, jetstreamPubSub,
+		redisLock,
 	}
 }

@@ -141,7 +141,6 @@ var redisStateFields = slices.Concat(redisFields, redisLegacy, []components.Fiel
 var redisLockFields = slices.Concat(redisFields, redisLegacy, azureFields)
 
 var redisPubSubFields = slices.Concat(redisFields, []components.Field{
-	field("consumerID", "string", "Consumer group of subscriptions that name none; left out, the app id."),
 	field("processingTimeout", span, "How long a message may be at work before the server's list of pending ones gives it out again: like 60s, or a number of milliseconds; 0 is never.", standard("60s")),
 	field("redeliverInterval", span, "How often that list is looked through: like 15s, or a number of milliseconds; 0 is never.", standard("15s")),
 	field("queueDepth", "int", "Most messages read from the server ahead of their delivery.", standard("100"), within("1", "100000")),
@@ -156,7 +155,6 @@ var rabbitFields = []components.Field{
 	field("hostname", "string", "Without a connection string: the host.", standard("localhost")),
 	field("username", "string", "User of the server."),
 	field("password", "string", "Password of the user.", hidden),
-	field("consumerID", "string", "Consumer group of subscriptions that name none; left out, the app id."),
 	field("durable", "bool", "Exchanges and queues outlive a restart of the server.", standard("true")),
 	field("deletedWhenUnused", "bool", "A queue goes with its last subscriber, and its messages with it.", standard("false")),
 	field("autoAck", "bool", "The server forgets a message when it sends it: what is at work when the sidecar dies is lost.", standard("false")),

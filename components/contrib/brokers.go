@@ -1,0 +1,125 @@
+package contrib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	contribmetadata "github.com/dapr/components-contrib/metadata"
+	"github.com/dapr/components-contrib/pubsub/jetstream"
+	"github.com/dapr/components-contrib/pubsub/rabbitmq"
+	"github.com/dapr/components-contrib/pubsub/redis"
+
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/pubsub"
+)
+
+var (
+	redisPubSub     = redisStreams.component("redis", "Topics in streams of Redis or a server that speaks its protocol, 5 or newer.")
+	rabbitPubSub    = rabbitQueues.component("rabbitmq", "Topics as exchanges of RabbitMQ, groups as queues: a topic without a group keeps nothing.")
+	jetstreamPubSub = jetStreams.component("jetstream", "Topics in streams of a NATS server that is not the fabric, and that has the streams.").When("natsURL")
+)
+
+// publisher is the group of the instance that publishes.
+const publisher = "sidecast-publisher"
+
+// redisStreams: the library acknowledges a message that failed, unless its subscription has ended; those that are pending
+// are looked for after processingTimeout.
+var redisStreams = &product{
+	make: redis.NewRedisStreams, fields: redisPubSubFields, codec: metadataCodec,
+	settle: func(values map[string]string, s components.Settings, _ string, g pubsub.Group) {
+		milliseconds(values, "processingTimeout")
+		milliseconds(values, "redeliverInterval") // the library reads it in no other form
+		values["consumerID"] = g.Name
+		if g.Name == "" {
+			values["consumerID"], values["concurrency"] = publisher, "1"
+		}
+	},
+	prepare: func(ctx context.Context, b *broker, topic, group string) error {
+		client, _, err := redisClient(ctx, b.product.name+": subscribe "+topic, b.host, b.settings, contribmetadata.PubSubType)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		err = client.XGroupCreateMkStream(ctx, topic, group, "$")
+		if err != nil && strings.HasPrefix(err.Error(), "BUSYGROUP") {
+			return nil // it goes on where it was
+		}
+		return err
+	},
+}
+
+// milliseconds writes the duration of key as a plain number of milliseconds, if it is one with a unit.
+func milliseconds(values map[string]string, key string) {
+	if d, err := time.ParseDuration(values[key]); err == nil {
+		values[key] = strconv.FormatInt(d.Milliseconds(), 10)
+	}
+}
+
+// rabbitQueues: the library drops a message that failed, unless it is told to give it back; it says that a message is
+// published when the server has not confirmed it, and when it was called off.
+var rabbitQueues = &product{
+	make: rabbitmq.NewRabbitMQ, fields: rabbitFields, codec: amqpCodec,
+	deaf: true, lost: "did not receive confirmation",
+	settle: func(values map[string]string, s components.Settings, _ string, g pubsub.Group) {
+		values["requeueInFailure"], values["publisherConfirm"], values["publishMessagePropertiesToMetadata"] = "true", "true", "true"
+		values["consumerID"] = g.Name
+		if g.Name == "" {
+			values["consumerID"] = publisher
+		}
+		if s.Given("connectionString") {
+			delete(values, "hostname") // a default that is not meant
+		}
+	},
+	topic: func(topic string) error {
+		if len(topic) > longest {
+			return fmt.Errorf("the topic has %d bytes, the name of an exchange at most %d", len(topic), longest)
+		}
+		return nil
+	},
+}
+
+// jetStreams: the library sends no acknowledgement that is to wait, and a consumer without a name would be another one after
+// each restart, with all messages again.
+var jetStreams = &product{
+	make: jetstream.NewJetStream, fields: jetstreamFields, codec: envelopeCodec, deaf: true,
+	settle: func(values map[string]string, s components.Settings, topic string, g pubsub.Group) {
+		if g.Name == "" {
+			return
+		}
+		if !s.Given("queueGroupName") {
+			values["queueGroupName"] = consumerName(g.Name)
+		}
+		if !s.Given("durableName") {
+			values["durableName"] = consumerName(g.Name + "-" + topic)
+		} else if !s.Given("maxAckPending") {
+			delete(values, "maxAckPending") // a consumer that exists may have another
+		}
+		if g.OnlyNew && !s.Given("deliverPolicy") {
+			values["deliverPolicy"] = "new"
+		}
+	},
+	topic: func(topic string) error {
+		if strings.ContainsAny(topic, " \t\r\n") || strings.HasPrefix(topic, ".") || strings.HasSuffix(topic, ".") || strings.Contains(topic, "..") {
+			return errors.New("the topic is no subject of NATS")
+		}
+		return nil
+	},
+}
+
+// consumerName makes a name of JetStream of any text: what a name may not hold is written in hex.
+func consumerName(text string) string {
+	var b strings.Builder
+	for _, c := range []byte(text) {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "=%02x", c)
+		}
+	}
+	return b.String()
+}

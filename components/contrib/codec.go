@@ -1,0 +1,147 @@
+package contrib
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"strings"
+
+	contribpubsub "github.com/dapr/components-contrib/pubsub"
+	"github.com/google/uuid"
+
+	"github.com/sidecast/sidecast/pubsub"
+)
+
+const (
+	cloudEvent = "application/cloudevents+json"
+	binary     = "application/octet-stream"
+)
+
+// codec moves what a message has beside its data to the other end: as far as the library carries it. An event carries its
+// id, key and type in its envelope, whatever the broker.
+type codec struct {
+	encode func(m *pubsub.Message) map[string]string
+	// decode returns the token that all copies of one message have, or "".
+	decode func(m *contribpubsub.NewMessage) (message pubsub.Message, token string)
+	// unique says that a token is never that of two messages.
+	unique bool
+}
+
+// event makes a message of data: of a CloudEvent with what its envelope says.
+func event(m *contribpubsub.NewMessage) pubsub.Message {
+	message := pubsub.Message{Data: m.Data, ContentType: binary}
+	if m.ContentType != nil && *m.ContentType != "" {
+		message.ContentType = *m.ContentType
+	}
+	if !bytes.HasPrefix(bytes.TrimLeft(m.Data, " \t\r\n"), []byte("{")) {
+		return message
+	}
+	var envelope struct {
+		SpecVersion, ID, PartitionKey string
+	}
+	if json.Unmarshal(m.Data, &envelope) == nil && envelope.SpecVersion != "" && envelope.ID != "" {
+		message.ID, message.Key, message.ContentType = envelope.ID, envelope.PartitionKey, cloudEvent
+	}
+	return message
+}
+
+// named gives a message that came without an ID one of its own.
+func named(m pubsub.Message) pubsub.Message {
+	if m.ID == "" {
+		m.ID = uuid.NewString()
+	}
+	return m
+}
+
+// envelopeCodec is for brokers that carry nothing but data. Two copies of an event are known by its id, which its publisher
+// may use again.
+var envelopeCodec = codec{
+	encode: func(*pubsub.Message) map[string]string { return nil },
+	decode: func(m *contribpubsub.NewMessage) (pubsub.Message, string) {
+		message := event(m)
+		return named(message), message.ID
+	},
+}
+
+// The keys of metadata that carry a message's fields; the others are its header.
+const (
+	tokenKey = "sidecast-token"
+	idKey    = "sidecast-id"
+	keyKey   = "sidecast-key"
+	typeKey  = "sidecast-type"
+)
+
+// metadataCodec is for brokers that carry metadata beside data.
+var metadataCodec = codec{
+	unique: true,
+	encode: func(m *pubsub.Message) map[string]string {
+		metadata := make(map[string]string, len(m.Header)+4)
+		maps.Copy(metadata, m.Header)
+		metadata[tokenKey] = uuid.NewString()
+		metadata[idKey], metadata[keyKey], metadata[typeKey] = m.ID, m.Key, m.ContentType
+		return metadata
+	},
+	decode: func(m *contribpubsub.NewMessage) (pubsub.Message, string) {
+		message, token := event(m), m.Metadata[tokenKey]
+		if token != "" {
+			message.ID, message.Key, message.ContentType = m.Metadata[idKey], m.Metadata[keyKey], m.Metadata[typeKey]
+		}
+		for name, value := range m.Metadata {
+			switch name {
+			case tokenKey, idKey, keyKey, typeKey:
+				continue
+			}
+			if message.Header == nil {
+				message.Header = make(map[string]string, len(m.Metadata))
+			}
+			message.Header[name] = value
+		}
+		return named(message), token
+	},
+}
+
+// tokenMark starts the correlation ids that are tokens; longest is the most bytes of a property of AMQP.
+const (
+	tokenMark = "sidecast-"
+	longest   = 255
+)
+
+// amqpCodec is for properties of AMQP: the library sends an id, a type and a correlation id, and no headers.
+var amqpCodec = codec{
+	unique: true,
+	encode: func(m *pubsub.Message) map[string]string {
+		metadata := map[string]string{"correlationID": tokenMark + uuid.NewString()}
+		if len(m.ID) <= longest {
+			metadata["messageID"] = m.ID
+		}
+		if m.ContentType != "" && len(m.ContentType) <= longest {
+			metadata["contentType"] = m.ContentType
+		}
+		return metadata
+	},
+	decode: func(m *contribpubsub.NewMessage) (pubsub.Message, string) {
+		message, token := event(m), m.Metadata["metadata.correlationid"]
+		if !strings.HasPrefix(token, tokenMark) {
+			token = ""
+		}
+		for name, value := range m.Metadata {
+			switch name {
+			case "metadata.messageid":
+				if message.ID == "" {
+					message.ID = value
+				}
+			case "metadata.contenttype":
+				if message.ContentType != cloudEvent {
+					message.ContentType = value
+				}
+			case "metadata.correlationid", "metadata.type":
+			default:
+				if message.Header == nil {
+					message.Header = make(map[string]string)
+				}
+				message.Header[strings.TrimPrefix(name, "metadata.")] = value
+			}
+		}
+		return named(message), token
+	},
+}

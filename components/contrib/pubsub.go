@@ -1,0 +1,252 @@
+package contrib
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"sync"
+
+	contribmetadata "github.com/dapr/components-contrib/metadata"
+	contribpubsub "github.com/dapr/components-contrib/pubsub"
+	"github.com/dapr/kit/logger"
+
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pubsub"
+)
+
+// product is a broker of the library, and what is particular to it.
+type product struct {
+	name   string // the component's type
+	make   func(logger.Logger) contribpubsub.PubSub
+	fields []components.Field
+	// settle sets what the library needs and the manifest leaves open, of a subscription or, without a group, of the
+	// publisher.
+	settle func(values map[string]string, s components.Settings, topic string, g pubsub.Group)
+	// prepare makes a new group begin at what is published from now on; nil where it does so anyway, or settle sees to it.
+	prepare func(ctx context.Context, b *broker, topic, group string) error
+	// topic says what is wrong with a topic; nil where there is nothing that could be.
+	topic func(topic string) error
+	// codec moves what a message has beside its data.
+	codec codec
+	// deaf says that the library does not hear when a publish is called off: it may even say that it was done.
+	deaf bool
+	// lost are the words with which the library logs that a publish failed which it then calls done.
+	lost string
+}
+
+// component makes the product known to the runtime.
+func (p *product) component(name, doc string) components.Component {
+	p.name = "pubsub." + name
+	return components.Foreign(components.PubSubBlock, name, doc, p.fields, func(ctx context.Context, host components.Host, s components.Settings) (pubsub.Broker, error) {
+		b := &broker{product: p, host: host, settings: s, life: newLife(), taps: map[tapKey]*tap{}, turn: make(chan struct{}, 1)}
+		inner, err := b.connect(ctx, p.name+": open", "", pubsub.Group{}, b.heard)
+		if err != nil {
+			return nil, err
+		}
+		b.publisher = inner
+		return b, nil
+	})
+}
+
+var _ pubsub.Broker = (*broker)(nil)
+
+// broker makes a broker of the library one of ours. It has one connection for publishing and one for each subscription, so
+// that the end of a subscription is the end of all that belongs to it.
+type broker struct {
+	product   *product
+	host      components.Host
+	settings  components.Settings
+	publisher contribpubsub.PubSub
+	life      *life
+	publishes sync.WaitGroup // that the library works on; Add within a call
+
+	turn   chan struct{} // held by the publish that heard is about
+	unsure bool          // what the library logged since; belongs to the holder of turn
+
+	mu   sync.Mutex
+	taps map[tapKey]*tap
+}
+
+// connect makes an instance of the library's component.
+func (b *broker) connect(ctx context.Context, op, topic string, g pubsub.Group, seen func(string)) (contribpubsub.PubSub, error) {
+	values := maps.Clone(b.settings.Values)
+	if b.product.settle != nil {
+		b.product.settle(values, b.settings, topic, g)
+	}
+	quiet()
+	inner := b.product.make(logs{log: b.host.Log, seen: seen})
+	if err := inner.Init(ctx, contribpubsub.Metadata{Base: contribmetadata.Base{Name: b.host.Component, Properties: values}}); err != nil {
+		closeQuietly(inner)
+		return nil, badOpen(ctx, op, b.settings, err)
+	}
+	return inner, nil
+}
+
+// group is what the server calls the consumer group g: the app's own may have another name in the manifest.
+func (b *broker) group(g pubsub.Group) string {
+	if name := b.settings.Values["consumerID"]; name != "" && g.Name == b.host.AppID {
+		return name
+	}
+	return g.Name
+}
+
+// Publish implements pubsub.Broker.
+func (b *broker) Publish(ctx context.Context, topic string, messages []pubsub.Message) []error {
+	errs := make([]error, len(messages))
+	op := b.product.name + ": publish " + topic
+	calling, leave, err := b.life.enter(ctx, op)
+	if err == nil {
+		defer leave()
+		err = b.checkTopic(op, topic)
+	}
+	for i := range messages {
+		switch m := &messages[i]; {
+		case err != nil:
+			errs[i] = err
+		case m.Delay < 0:
+			errs[i] = fault.New(op, fault.DelayInvalid, "the delay is negative: %s", m.Delay)
+		case m.Delay > 0:
+			errs[i] = fault.New(op, fault.NotSupported, "%s cannot delay messages: use a broker that can, like pubsub.jetstream without natsURL", b.product.name)
+		default:
+			errs[i] = failure(ctx, op, b.publish(calling, topic, m))
+		}
+	}
+	return errs
+}
+
+func (b *broker) checkTopic(op, topic string) error {
+	if topic == "" {
+		return fault.New(op, fault.TopicInvalid, "the topic is empty")
+	}
+	if b.product.topic != nil {
+		if err := b.product.topic(topic); err != nil {
+			return fault.E(op, fault.None, fault.TopicInvalid, err)
+		}
+	}
+	return nil
+}
+
+// publish stores one message.
+func (b *broker) publish(ctx context.Context, topic string, m *pubsub.Message) error {
+	request := &contribpubsub.PublishRequest{
+		Data: m.Data, PubsubName: b.host.Component, Topic: topic, Metadata: b.product.codec.encode(m),
+	}
+	if m.ContentType != "" {
+		request.ContentType = &m.ContentType
+	}
+	if !b.product.deaf {
+		return b.publisher.Publish(ctx, request)
+	}
+	select {
+	case b.turn <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	request.Data = append([]byte{}, m.Data...) // it may be at work on it when the caller is gone
+	done := make(chan error, 1)
+	b.publishes.Go(func() {
+		defer func() { <-b.turn }()
+		b.unsure = false
+		err := b.publisher.Publish(ctx, request)
+		if err == nil && b.unsure {
+			err = fault.New(b.product.name, fault.BackendDown, "the server did not confirm that it has the message")
+		}
+		done <- err
+	})
+	select {
+	case err := <-done:
+		if err == nil && ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// heard is told what the publisher's library logs. It logs from the goroutine of the publish that holds the turn; what it
+// logs on its own account between two of them does no harm.
+func (b *broker) heard(text string) {
+	if b.product.lost != "" && strings.Contains(text, b.product.lost) {
+		b.unsure = true
+	}
+}
+
+// Subscribe implements pubsub.Broker.
+func (b *broker) Subscribe(ctx context.Context, topic string, g pubsub.Group) (pubsub.Feed, error) {
+	op := b.product.name + ": subscribe " + topic
+	calling, leave, err := b.life.enter(ctx, op)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	if err := b.checkTopic(op, topic); err != nil {
+		return nil, err
+	}
+	if g.Name == "" {
+		return nil, fault.New(op, fault.BadRequest, "the group has no name")
+	}
+	feed, err := b.feed(calling, op, tapKey{topic, g.Name}, g)
+	if err != nil {
+		return nil, failure(ctx, op, err)
+	}
+	return feed, nil
+}
+
+// feed adds a feed to the tap of key, which it makes if there is none.
+func (b *broker) feed(ctx context.Context, op string, key tapKey, g pubsub.Group) (pubsub.Feed, error) {
+	for {
+		b.mu.Lock()
+		t := b.taps[key]
+		if t == nil {
+			t = newTap(b, op, key)
+			b.taps[key] = t
+		}
+		b.mu.Unlock()
+		f, err := t.join(ctx, g)
+		if err != errTapClosed {
+			return f, err
+		}
+		if err := t.wait(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// forget takes t out of the taps that feeds may join.
+func (b *broker) forget(t *tap) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.taps[t.key] == t {
+		delete(b.taps, t.key)
+	}
+}
+
+// Close implements pubsub.Broker.
+func (b *broker) Close(ctx context.Context) error {
+	op := b.product.name + ": close"
+	b.life.refuse()
+	closed := make(chan error, 1)
+	go func() { // the library's own Close knows no context
+		b.mu.Lock()
+		taps := maps.Clone(b.taps)
+		b.mu.Unlock()
+		for _, t := range taps {
+			t.close()
+		}
+		closed <- b.life.close(ctx, func() error {
+			b.publishes.Wait()
+			return b.publisher.Close()
+		})
+	}()
+	select {
+	case err := <-closed:
+		if err != nil {
+			return fault.E(op, fault.None, fault.BackendFailed, err)
+		}
+		return nil
+	case <-ctx.Done():
+		return fault.FromContext(op, ctx, "the library to close its connections")
+	}
+}

@@ -1,0 +1,133 @@
+//go:build linux
+
+package contrib
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/pubsub"
+	"github.com/sidecast/sidecast/pubsub/pubsubtest"
+	"github.com/sidecast/sidecast/tests/servers"
+)
+
+// places counts the prefixes of topics that tests have used.
+var places atomic.Int64
+
+// prefixed is a broker whose topics are a test's own.
+type prefixed struct {
+	pubsub.Broker
+	prefix string
+}
+
+func (p prefixed) topic(name string) string {
+	if name == "" {
+		return ""
+	}
+	return p.prefix + name
+}
+
+func (p prefixed) Publish(ctx context.Context, topic string, messages []pubsub.Message) []error {
+	return p.Broker.Publish(ctx, p.topic(topic), messages)
+}
+
+func (p prefixed) Subscribe(ctx context.Context, topic string, g pubsub.Group) (pubsub.Feed, error) {
+	return p.Broker.Subscribe(ctx, p.topic(topic), g)
+}
+
+// placeOf opens brokers of c whose topics start with a prefix of their own.
+func placeOf(t testing.TB, c components.Component, prefix string, settings map[string]string) pubsubtest.Place {
+	return func() pubsub.Broker { return prefixed{openBroker(t, c, settings), prefix} }
+}
+
+func openBroker(t testing.TB, c components.Component, settings map[string]string) pubsub.Broker {
+	t.Helper()
+	b, err := c.Open(context.Background(), host, maps.Clone(settings))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.(pubsub.Broker)
+}
+
+// redisPlace lets a test have more in flight than the suite ever has, and look for pending messages often.
+var redisBackend = pubsubtest.Backend{
+	Durable: true, NoDelay: true, NoOrder: true, LocalAttempts: true,
+	New: func(t testing.TB) pubsubtest.Place {
+		settings := redisSettings(t)
+		maps.Copy(settings, map[string]string{
+			"concurrency": "200", "processingTimeout": "1s", "redeliverInterval": "100ms", "readTimeout": "1s",
+		})
+		return placeOf(t, redisPubSub, "", settings)
+	},
+}
+
+func TestRedisPubSub(t *testing.T) { pubsubtest.Run(t, redisBackend) }
+
+func BenchmarkRedisPubSub(b *testing.B) { pubsubtest.Benchmark(b, redisBackend) }
+
+var rabbitBackend = pubsubtest.Backend{
+	Durable: true, NoDelay: true, NoOrder: true, LocalAttempts: true, OnlyEvents: true, NothingKept: true,
+	New: func(t testing.TB) pubsubtest.Place {
+		settings := map[string]string{"connectionString": servers.RabbitMQ(t), "prefetchCount": "255"}
+		return placeOf(t, rabbitPubSub, fmt.Sprintf("p%d-", places.Add(1)), settings)
+	},
+}
+
+func TestRabbitPubSub(t *testing.T) { pubsubtest.Run(t, rabbitBackend) }
+
+func BenchmarkRabbitPubSub(b *testing.B) { pubsubtest.Benchmark(b, rabbitBackend) }
+
+// natsServer runs a server with JetStream for all tests of t.
+func natsServer(t testing.TB) string {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		s.Shutdown()
+		s.WaitForShutdown()
+	})
+	if !s.ReadyForConnections(20 * time.Second) {
+		t.Fatal("the NATS server does not start")
+	}
+	return s.ClientURL()
+}
+
+func jetstreamBackend(t testing.TB) pubsubtest.Backend {
+	url := natsServer(t)
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pubsubtest.Backend{
+		Durable: true, NoDelay: true, NoOrder: true, LocalAttempts: true, OnlyEvents: true,
+		Topics: []string{"a.b", "a_b", "ü", "a.b.free", "x/y\\z", "=41", "A"},
+		New: func(t testing.TB) pubsubtest.Place {
+			n := places.Add(1)
+			stream := fmt.Sprintf("p%d", n)
+			if _, err := js.AddStream(&nats.StreamConfig{Name: stream, Subjects: []string{stream + ".>"}}); err != nil {
+				t.Fatal(err)
+			}
+			return placeOf(t, jetstreamPubSub, stream+".", map[string]string{"natsURL": url, "streamName": stream, "maxAckPending": "1000"})
+		},
+	}
+}
+
+func TestJetStreamPubSub(t *testing.T) { pubsubtest.Run(t, jetstreamBackend(t)) }
+
+func BenchmarkJetStreamPubSub(b *testing.B) { pubsubtest.Benchmark(b, jetstreamBackend(b)) }
