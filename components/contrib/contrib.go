@@ -39,7 +39,7 @@ import (
 func All() []components.Component {
 	return []components.Component{
 		redisState, postgresV1, postgresV2, sqliteState,
-		redisPubSub, rabbitPubSub, jetstreamPubSub,
+		redisPubSub, rabbitPubSub,
 		redisLock,
 	}
 }

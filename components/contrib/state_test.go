@@ -4,13 +4,23 @@ package contrib
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	redislock "github.com/dapr/components-contrib/lock/redis"
+	contribmetadata "github.com/dapr/components-contrib/metadata"
+	"github.com/dapr/components-contrib/pubsub/rabbitmq"
+	redispubsub "github.com/dapr/components-contrib/pubsub/redis"
+	postgresv1 "github.com/dapr/components-contrib/state/postgresql/v1"
+	postgresv2 "github.com/dapr/components-contrib/state/postgresql/v2"
+	redisstate "github.com/dapr/components-contrib/state/redis"
+	"github.com/dapr/components-contrib/state/sqlite"
 	"go.uber.org/goleak"
 
 	"github.com/sidecast/sidecast/components"
@@ -151,6 +161,50 @@ func TestBackendsThatAreNotThereAreUnavailable(t *testing.T) {
 				t.Errorf("opening gave %v (%v)", err, fault.ReasonOf(err))
 			}
 		})
+	}
+}
+
+// TestTheKeysAreTheLibrarys compares the keys of each component with those that the library's own settings have.
+func TestTheKeysAreTheLibrarys(t *testing.T) {
+	log := logs{log: discard}
+	for _, c := range []struct {
+		component components.Component
+		library   any
+		more      string // keys that the library reads beside its settings
+	}{
+		{redisState, redisstate.NewRedisStateStore(log), "maxRetries maxRetryBackoff"},
+		{redisLock, redislock.NewStandaloneRedisLock(log), "maxRetries maxRetryBackoff"},
+		{redisPubSub, redispubsub.NewRedisStreams(log), "redeliverInterval"},
+		{rabbitPubSub, rabbitmq.NewRabbitMQ(log), "concurrencyMode"},
+		{postgresV1, postgresv1.NewPostgreSQLStateStore(log), "awsRegion awsSessionToken assumeRoleArn assumeRoleSessionName"},
+		{postgresV2, postgresv2.NewPostgreSQLStateStore(log), "awsRegion awsSessionToken assumeRoleArn assumeRoleSessionName"},
+		{sqliteState, sqlite.NewSQLiteStateStore(log), ""},
+	} {
+		d := c.component.Describe()
+		known := map[string]bool{}
+		for _, key := range strings.Fields(c.more) {
+			known[strings.ToLower(key)] = true
+		}
+		described := c.library.(interface {
+			GetComponentMetadata() contribmetadata.MetadataMap
+		})
+		for key := range described.GetComponentMetadata() {
+			if key != "concurrency" || d.Type != "pubsub.rabbitmq" { // concurrencyMode is what it reads
+				known[strings.ToLower(key)] = true
+			}
+		}
+		for _, f := range d.Fields {
+			if f.Key == "keyPrefix" { // the block's
+				continue
+			}
+			if !known[strings.ToLower(f.Key)] && !strings.HasPrefix(f.Key, "azure") {
+				t.Errorf("%s has a key %s that the library does not read", d.Title(), f.Key)
+			}
+			delete(known, strings.ToLower(f.Key))
+		}
+		if len(known) > 0 {
+			t.Errorf("%s lacks the keys %v", d.Title(), slices.Sorted(maps.Keys(known)))
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ package standard
 
 import (
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/contrib"
 	"github.com/sidecast/sidecast/components/envsecrets"
 	"github.com/sidecast/sidecast/components/filesecrets"
 	"github.com/sidecast/sidecast/lock/badgerlock"
@@ -20,7 +21,7 @@ import (
 
 // All lists every component, by block and product.
 func All() []components.Component {
-	return []components.Component{
+	own := []components.Component{
 		badgerstore.Component,
 		natsstore.Component,
 		memorystore.Component,
@@ -35,6 +36,7 @@ func All() []components.Component {
 		envsecrets.Component,
 		filesecrets.Component,
 	}
+	return append(own, contrib.All()...)
 }
 
 // Defaults lists the components that exist when no manifest has their name: with no files at all, an app has a durable

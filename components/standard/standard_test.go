@@ -17,10 +17,10 @@ func TestEveryComponentIsDocumented(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, c := range All() {
 		d := c.Describe()
-		if seen[d.Type] || d.Doc == "" {
-			t.Errorf("%s is listed twice or has no documentation", d.Type)
+		if seen[d.Title()] || d.Doc == "" {
+			t.Errorf("%s is listed twice or has no documentation", d.Title())
 		}
-		seen[d.Type] = true
+		seen[d.Title()] = true
 		for _, f := range d.Fields {
 			if f.Doc == "" {
 				t.Errorf("%s: key %s has no documentation", d.Type, f.Key)
