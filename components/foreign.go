@@ -4,6 +4,9 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/manifest"
@@ -22,6 +25,26 @@ type Settings struct {
 func (s Settings) Given(key string) bool {
 	_, given := s.places[key]
 	return given
+}
+
+// Bool, Int and Duration read a value that was checked; a key without a value is zero.
+
+// Bool is the value of a key of type bool.
+func (s Settings) Bool(key string) bool {
+	b, _ := manifest.ParseBool(s.Values[key])
+	return b
+}
+
+// Int is the value of a key of type int.
+func (s Settings) Int(key string) int64 {
+	n, _ := strconv.ParseInt(strings.TrimSpace(s.Values[key]), 10, 64)
+	return n
+}
+
+// Duration is the value of a key of type duration.
+func (s Settings) Duration(key string) time.Duration {
+	d, _ := manifest.ParseDuration(s.Values[key])
+	return d
 }
 
 // Invalid is a BAD_MANIFEST error at the place of key, or of the whole manifest when it does not give key.
@@ -69,11 +92,15 @@ func settings(fields []Field, m metadata) Settings {
 	s := Settings{Values: make(map[string]string), at: m.at, places: make(map[string]value)}
 	for _, f := range fields {
 		v, given := m.lookup(f, map[string]bool{})
-		switch {
-		case given:
-			s.Values[f.Key], s.places[f.Key] = v.text, v
-		case f.Default != "":
-			s.Values[f.Key] = f.Default
+		text := f.Default
+		if given {
+			text, s.places[f.Key] = v.text, v
+		}
+		if truth, err := manifest.ParseBool(text); err == nil && f.Type == "bool" {
+			text = strconv.FormatBool(truth) // the one spelling that all libraries read
+		}
+		if given || text != "" {
+			s.Values[f.Key] = text
 		}
 	}
 	return s

@@ -2,14 +2,12 @@ package contrib
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 	"time"
 
 	contribmetadata "github.com/dapr/components-contrib/metadata"
-	"github.com/dapr/components-contrib/pubsub/jetstream"
 	"github.com/dapr/components-contrib/pubsub/rabbitmq"
 	"github.com/dapr/components-contrib/pubsub/redis"
 
@@ -18,9 +16,8 @@ import (
 )
 
 var (
-	redisPubSub     = redisStreams.component("redis", "Topics in streams of Redis or a server that speaks its protocol, 5 or newer.")
-	rabbitPubSub    = rabbitQueues.component("rabbitmq", "Topics as exchanges of RabbitMQ, groups as queues: a topic without a group keeps nothing.")
-	jetstreamPubSub = jetStreams.component("jetstream", "Topics in streams of a NATS server that is not the fabric, and that has the streams.").When("natsURL")
+	redisPubSub  = redisStreams.component("redis", "Topics in streams of Redis or a server that speaks its protocol, 5 or newer.")
+	rabbitPubSub = rabbitQueues.component("rabbitmq", "Topics as exchanges of RabbitMQ, groups as queues: a topic without a group keeps nothing.")
 )
 
 // publisher is the group of the instance that publishes.
@@ -77,34 +74,6 @@ var rabbitQueues = &product{
 	topic: func(topic string) error {
 		if len(topic) > longest {
 			return fmt.Errorf("the topic has %d bytes, the name of an exchange at most %d", len(topic), longest)
-		}
-		return nil
-	},
-}
-
-// jetStreams: the library sends no acknowledgement that is to wait, and a consumer without a name would be another one after
-// each restart, with all messages again.
-var jetStreams = &product{
-	make: jetstream.NewJetStream, fields: jetstreamFields, codec: envelopeCodec, deaf: true,
-	settle: func(values map[string]string, s components.Settings, topic string, g pubsub.Group) {
-		if g.Name == "" {
-			return
-		}
-		if !s.Given("queueGroupName") {
-			values["queueGroupName"] = consumerName(g.Name)
-		}
-		if !s.Given("durableName") {
-			values["durableName"] = consumerName(g.Name + "-" + topic)
-		} else if !s.Given("maxAckPending") {
-			delete(values, "maxAckPending") // a consumer that exists may have another
-		}
-		if g.OnlyNew && !s.Given("deliverPolicy") {
-			values["deliverPolicy"] = "new"
-		}
-	},
-	topic: func(topic string) error {
-		if strings.ContainsAny(topic, " \t\r\n") || strings.HasPrefix(topic, ".") || strings.HasSuffix(topic, ".") || strings.Contains(topic, "..") {
-			return errors.New("the topic is no subject of NATS")
 		}
 		return nil
 	},

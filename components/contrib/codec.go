@@ -53,16 +53,6 @@ func named(m pubsub.Message) pubsub.Message {
 	return m
 }
 
-// envelopeCodec is for brokers that carry nothing but data. Two copies of an event are known by its id, which its publisher
-// may use again.
-var envelopeCodec = codec{
-	encode: func(*pubsub.Message) map[string]string { return nil },
-	decode: func(m *contribpubsub.NewMessage) (pubsub.Message, string) {
-		message := event(m)
-		return named(message), message.ID
-	},
-}
-
 // The keys of metadata that carry a message's fields; the others are its header.
 const (
 	tokenKey = "sidecast-token"

@@ -18,17 +18,19 @@
 // Retries are the lanes': those of a client library are off unless the manifest asks for them. Errors become faults, and
 // Close waits for the calls and goroutines there are. Where the library's own code cannot keep a promise of ours and the
 // server can, the missing part is here: Redis applies batches by one script and its locks have leases, tokens and a line
-// (redisstate.go, redislock.go).
+// (redisstate.go, redislock.go). A NATS server is pulled from (jetstream.go).
 //
 // # What is not promised
 //
 // A store of a SQL database keeps whole seconds of a time to live, rounded up, and refuses a batch that mixes checks with
 // writes (NOT_SUPPORTED), because the library has no such transaction. It neither lists nor watches.
 //
-// A broker whose library pushes hands out only what was asked for, but holds a bounded number of messages in this process
-// until then, where other instances do not see them. It counts attempts, keeps the order of a key and paces redelivery
-// within the process: after a restart all of that begins anew. Nothing is lost by it: a message stays the broker's until
-// the app has handled it, see tap. Delays are refused, and a new group starts where the server has it start.
+// No broker of this package keeps the order of a key or delays a message. Redis and RabbitMQ push to the library, and that
+// is what the rest is about. Such a broker hands out only what was asked for, but holds a bounded number of messages in
+// this process until then, where other instances do not see them. It counts attempts and paces redelivery within the
+// process: after a restart all of that begins anew. Nothing is lost by it: a message stays the server's until the app has
+// handled it, see tap. RabbitMQ carries no header and no key beside an event's envelope, and an exchange without queues
+// keeps nothing.
 package contrib
 
 import (
@@ -39,7 +41,7 @@ import (
 func All() []components.Component {
 	return []components.Component{
 		redisState, postgresV1, postgresV2, sqliteState,
-		redisPubSub, rabbitPubSub,
+		redisPubSub, rabbitPubSub, jetstreamPubSub,
 		redisLock,
 	}
 }

@@ -41,7 +41,10 @@ var lockBackend = locktest.Backend{Shared: true, Durable: true, New: func(t test
 	}
 }}
 
-func TestRedisLock(t *testing.T) { locktest.Run(t, lockBackend) }
+func TestRedisLock(t *testing.T) {
+	t.Parallel()
+	locktest.Run(t, lockBackend)
+}
 
 func BenchmarkRedisLock(b *testing.B) { locktest.Benchmark(b, lockBackend) }
 

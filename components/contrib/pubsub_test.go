@@ -69,7 +69,10 @@ var redisBackend = pubsubtest.Backend{
 	},
 }
 
-func TestRedisPubSub(t *testing.T) { pubsubtest.Run(t, redisBackend) }
+func TestRedisPubSub(t *testing.T) {
+	t.Parallel()
+	pubsubtest.Run(t, redisBackend)
+}
 
 func BenchmarkRedisPubSub(b *testing.B) { pubsubtest.Benchmark(b, redisBackend) }
 
@@ -81,7 +84,10 @@ var rabbitBackend = pubsubtest.Backend{
 	},
 }
 
-func TestRabbitPubSub(t *testing.T) { pubsubtest.Run(t, rabbitBackend) }
+func TestRabbitPubSub(t *testing.T) {
+	t.Parallel()
+	pubsubtest.Run(t, rabbitBackend)
+}
 
 func BenchmarkRabbitPubSub(b *testing.B) { pubsubtest.Benchmark(b, rabbitBackend) }
 
@@ -115,7 +121,7 @@ func jetstreamBackend(t testing.TB) pubsubtest.Backend {
 		t.Fatal(err)
 	}
 	return pubsubtest.Backend{
-		Durable: true, NoDelay: true, NoOrder: true, LocalAttempts: true, OnlyEvents: true,
+		Durable: true, NoDelay: true, NoOrder: true,
 		Topics: []string{"a.b", "a_b", "ü", "a.b.free", "x/y\\z", "=41", "A"},
 		New: func(t testing.TB) pubsubtest.Place {
 			n := places.Add(1)
@@ -128,6 +134,105 @@ func jetstreamBackend(t testing.TB) pubsubtest.Backend {
 	}
 }
 
-func TestJetStreamPubSub(t *testing.T) { pubsubtest.Run(t, jetstreamBackend(t)) }
+func TestJetStreamPubSub(t *testing.T) {
+	t.Parallel()
+	pubsubtest.Run(t, jetstreamBackend(t))
+}
 
 func BenchmarkJetStreamPubSub(b *testing.B) { pubsubtest.Benchmark(b, jetstreamBackend(b)) }
+
+// drain takes and acknowledges messages until count different ones came, and says how often each did.
+func drain(t *testing.T, f pubsub.Feed, count int) map[string]int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	got := map[string]int{}
+	for len(got) < count {
+		ds, err := f.Next(ctx, 10)
+		if err != nil {
+			t.Fatalf("after %v: %v", got, err)
+		}
+		for _, d := range ds {
+			got[d.Message().ID]++
+			if err := d.Ack(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return got
+}
+
+func TestJetStreamStoresAnEventInTwoTopicsOfAStream(t *testing.T) {
+	backend := jetstreamBackend(t)
+	b := backend.New(t)()
+	defer b.Close(t.Context())
+	event := pubsub.Message{ID: "e", Data: []byte(`{"specversion":"1.0","id":"e","source":"s","type":"t"}`), ContentType: cloudEvent}
+	for _, topic := range []string{"orders", "orders.dead", "orders"} { // the third is a copy of the first
+		if err := b.Publish(t.Context(), topic, []pubsub.Message{event})[0]; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, topic := range []string{"orders", "orders.dead"} {
+		f, err := b.Subscribe(t.Context(), topic, pubsub.Group{Name: "g", AckWait: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := drain(t, f, 1); got["e"] != 1 {
+			t.Errorf("topic %s has %v", topic, got)
+		}
+	}
+}
+
+func TestJetStreamGoesOnWhereTheConsumerOfADaprWas(t *testing.T) {
+	url := natsServer(t)
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.AddStream(&nats.StreamConfig{Name: "orders", Subjects: []string{"orders"}}); err != nil {
+		t.Fatal(err)
+	}
+	seen, err := js.QueueSubscribeSync("orders", "app", nats.Durable("app"), nats.ManualAck(), nats.DeliverSubject("inbox.app"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish := func(id string) {
+		data := fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"s","type":"t"}`, id)
+		if _, err := js.Publish("orders", []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish("1")
+	m, err := seen.NextMsg(20 * time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.AckSync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	publish("2")
+	publish("3")
+	for range 2 { // and the second time where the first was
+		b := openBroker(t, jetstreamPubSub, map[string]string{"natsURL": url, "durableName": "app", "queueGroupName": "app"})
+		f, err := b.Subscribe(t.Context(), "orders", pubsub.Group{Name: "g", AckWait: time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := drain(t, f, 2); len(got) != 2 || got["1"] != 0 {
+			t.Errorf("got %v", got)
+		}
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		publish("4")
+		publish("5")
+	}
+}

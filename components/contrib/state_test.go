@@ -15,6 +15,7 @@ import (
 
 	redislock "github.com/dapr/components-contrib/lock/redis"
 	contribmetadata "github.com/dapr/components-contrib/metadata"
+	"github.com/dapr/components-contrib/pubsub/jetstream"
 	"github.com/dapr/components-contrib/pubsub/rabbitmq"
 	redispubsub "github.com/dapr/components-contrib/pubsub/redis"
 	postgresv1 "github.com/dapr/components-contrib/state/postgresql/v1"
@@ -176,6 +177,7 @@ func TestTheKeysAreTheLibrarys(t *testing.T) {
 		{redisLock, redislock.NewStandaloneRedisLock(log), "maxRetries maxRetryBackoff"},
 		{redisPubSub, redispubsub.NewRedisStreams(log), "redeliverInterval"},
 		{rabbitPubSub, rabbitmq.NewRabbitMQ(log), "concurrencyMode"},
+		{jetstreamPubSub, jetstream.NewJetStream(log), "concurrencyMode"},
 		{postgresV1, postgresv1.NewPostgreSQLStateStore(log), "awsRegion awsSessionToken assumeRoleArn assumeRoleSessionName"},
 		{postgresV2, postgresv2.NewPostgreSQLStateStore(log), "awsRegion awsSessionToken assumeRoleArn assumeRoleSessionName"},
 		{sqliteState, sqlite.NewSQLiteStateStore(log), ""},
@@ -189,7 +191,7 @@ func TestTheKeysAreTheLibrarys(t *testing.T) {
 			GetComponentMetadata() contribmetadata.MetadataMap
 		})
 		for key := range described.GetComponentMetadata() {
-			if key != "concurrency" || d.Type != "pubsub.rabbitmq" { // concurrencyMode is what it reads
+			if key != "concurrency" || d.Type == "pubsub.redis" { // concurrencyMode is what it reads
 				known[strings.ToLower(key)] = true
 			}
 		}
