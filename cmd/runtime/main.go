@@ -76,17 +76,21 @@ func (catalogue) List() []commands.ComponentType {
 }
 
 func (catalogue) Describe(name string) (commands.ComponentType, bool) {
-	for _, c := range standard.All() {
-		if c.Type() == name {
-			return componentType(c), true
-		}
+	all := standard.All()
+	named := func(c components.Component) bool { return c.Describe().Title() == name }
+	i := slices.IndexFunc(all, named)
+	if i < 0 {
+		i = slices.IndexFunc(all, func(c components.Component) bool { return c.Type() == name })
 	}
-	return commands.ComponentType{}, false
+	if i < 0 {
+		return commands.ComponentType{}, false
+	}
+	return componentType(all[i]), true
 }
 
 func componentType(c components.Component) commands.ComponentType {
 	d := c.Describe()
-	t := commands.ComponentType{Type: d.Type, Doc: d.Doc, Example: d.Example()}
+	t := commands.ComponentType{Type: d.Title(), Doc: d.Doc, Example: d.Example()}
 	for _, f := range d.Fields {
 		t.Keys = append(t.Keys, commands.ComponentKey{
 			Key: f.Key, Accepts: f.Valid(), Default: f.Default, Required: f.Required, Secret: f.Secret, Doc: f.Doc,

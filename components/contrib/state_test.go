@@ -231,3 +231,47 @@ func TestWhatTheLibraryRefusesNamesItsKey(t *testing.T) {
 		})
 	}
 }
+
+// TestVersionsAndPlaces reads manifests as a user writes them.
+func TestVersionsAndPlaces(t *testing.T) {
+	dir := t.TempDir()
+	write := func(version, key, value string) string {
+		file := filepath.Join(dir, "store.yaml")
+		text := fmt.Sprintf("apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: store}\nspec:\n  type: state.postgresql\n"+
+			"  version: %s\n  metadata:\n    - {name: connectionString, value: %q}\n    - {name: %s, value: %q}\n",
+			version, servers.Postgres(t), key, value)
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	load := func(file string) error {
+		docs, err := components.Load(t.Context(), []string{file}, All())
+		if err != nil {
+			return err
+		}
+		set := components.NewSet(components.Options{Host: host, Known: All(), Documents: docs})
+		defer set.Close(t.Context())
+		use, err := set.State(t.Context(), "store")
+		if err == nil {
+			use.Release()
+		}
+		return err
+	}
+	if err := load(write("v2", "tablePrefix", "versions_")); err != nil {
+		t.Errorf("v2: %v", err)
+	}
+	if err := load(write("v1", "tableName", "versions")); err != nil {
+		t.Errorf("v1: %v", err)
+	}
+	for _, wrong := range []struct{ version, key, value, want string }{
+		{"v1", "tablePrefix", "x", `store.yaml:9: spec.metadata.tablePrefix: state.postgresql has no such key`},
+		{"v3", "tableName", "x", `store.yaml:6: spec.version: "v3" is not a version of state.postgresql; valid: v1, v2`},
+		{"v2", "timeout", "10ms", `store.yaml:9: spec.metadata.timeout: invalid value for 'timeout'`},
+		{"v2", "timeouts", "10s", `did you mean "timeout"?`},
+	} {
+		if err := load(write(wrong.version, wrong.key, wrong.value)); err == nil || !strings.Contains(err.Error(), wrong.want) {
+			t.Errorf("%+v: %v", wrong, err)
+		}
+	}
+}
