@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -107,6 +108,9 @@ type scrubber struct{ replacer *strings.Replacer }
 
 func newScrubber(secrets []string) scrubber {
 	var pairs []string
+	for _, secret := range slices.Clone(secrets) {
+		secrets = append(secrets, passwords(secret)...)
+	}
 	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) }) // what contains another goes first
 	for _, secret := range secrets {
 		for _, form := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret)} {
@@ -119,6 +123,30 @@ func newScrubber(secrets []string) scrubber {
 		return scrubber{}
 	}
 	return scrubber{strings.NewReplacer(pairs...)}
+}
+
+// inURL and inList find the password of a URL's user, up to the last @ and to the first one, and that of a list of
+// key=value. What is found too much is in no text.
+var (
+	inURL  = regexp.MustCompile(`://[^:@/\s]*:((\S*?)@\S*@|\S*?@)`)
+	inList = regexp.MustCompile(`(?i)\bpassword\s*=\s*(?:'((?:[^'\\]|\\.)*)'|(\S+))`)
+)
+
+// passwords are those that a connection string holds: a driver may show one without the rest.
+func passwords(text string) []string {
+	var found []string
+	for _, match := range append(inURL.FindAllStringSubmatch(text, -1), inList.FindAllStringSubmatch(text, -1)...) {
+		for _, part := range match[1:] {
+			part = strings.TrimSuffix(part, "@")
+			if plain, err := url.PathUnescape(part); err == nil && plain != part && len(plain) >= shortestPassword {
+				found = append(found, plain)
+			}
+			if len(part) >= shortestPassword {
+				found = append(found, part)
+			}
+		}
+	}
+	return found
 }
 
 func (s scrubber) scrub(text string) string {
