@@ -26,7 +26,7 @@ const publisher = "sidecast-publisher"
 // redisStreams: the library acknowledges a message that failed, unless its subscription has ended; those that are pending
 // are looked for after processingTimeout.
 var redisStreams = &product{
-	make: redis.NewRedisStreams, fields: redisPubSubFields, codec: metadataCodec,
+	make: redis.NewRedisStreams, fields: redisPubSubFields, codec: metadataCodec, spins: "error reading from stream",
 	settle: func(values map[string]string, s components.Settings, _ string, g pubsub.Group) {
 		milliseconds(values, "processingTimeout")
 		milliseconds(values, "redeliverInterval") // the library reads it in no other form
@@ -59,13 +59,13 @@ func milliseconds(values map[string]string, key string) {
 // rabbitQueues: the library drops a message that failed, unless it is told to give it back; it says that a message is
 // published when the server has not confirmed it, and when it was called off.
 var rabbitQueues = &product{
-	make: rabbitmq.NewRabbitMQ, fields: rabbitFields, codec: amqpCodec,
-	deaf: true, lost: "did not receive confirmation",
+	make: rabbitmq.NewRabbitMQ, fields: rabbitFields, codec: amqpCodec, lost: "did not receive confirmation",
 	settle: func(values map[string]string, s components.Settings, _ string, g pubsub.Group) {
 		values["requeueInFailure"], values["publisherConfirm"], values["publishMessagePropertiesToMetadata"] = "true", "true", "true"
 		values["consumerID"] = g.Name
 		if g.Name == "" {
-			values["consumerID"] = publisher
+			// A publish that waits before it connects again might never come to it: its caller has a deadline.
+			values["consumerID"], values["reconnectWaitSeconds"] = publisher, "0s"
 		}
 		if s.Given("connectionString") {
 			delete(values, "hostname") // a default that is not meant

@@ -45,7 +45,7 @@ var _ pubsub.Broker = (*natsBroker)(nil)
 
 func openJetStream(_ context.Context, host components.Host, s components.Settings) (pubsub.Broker, error) {
 	const op = jetstreamName + ": open"
-	b := &natsBroker{settings: s, host: host, ended: make(chan struct{}), life: newLife(), feeds: map[*natsFeed]bool{}}
+	b := &natsBroker{settings: s, host: host, ended: make(chan struct{}), life: newLife(host.Log), feeds: map[*natsFeed]bool{}}
 	options := []nats.Option{
 		nats.Name(s.Values["name"]), nats.MaxReconnects(-1), nats.ClosedHandler(func(*nats.Conn) { close(b.ended) }),
 	}
@@ -289,7 +289,7 @@ func (b *natsBroker) Close(ctx context.Context) error {
 	for _, f := range feeds {
 		_ = f.Close(ctx) // it fails only when ctx ends, which is told below
 	}
-	return b.life.close(ctx, func() error {
+	return b.life.close(ctx, jetstreamName+": close", func() error {
 		_ = b.nc.FlushTimeout(time.Second) // settlements that are on their way; without a connection they are lost anyway
 		b.nc.Close()
 		<-b.ended

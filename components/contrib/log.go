@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
+	"sync"
+	"time"
 
 	"github.com/dapr/kit/logger"
 )
@@ -13,17 +16,56 @@ import (
 // debugging. What it calls fatal would end the process: here it is an error like others.
 type logs struct {
 	log *slog.Logger
-	// seen, if set, is told every error before it is written.
-	seen func(text string)
+	// seen, if set, is told every warning and error before it is written.
+	seen  func(text string)
+	lines *lines // nil writes all there is
+}
+
+// newLogs writes to log. A line that the library repeats, as it does while its server is away, is written once a minute.
+func newLogs(log *slog.Logger, seen func(text string)) logs {
+	return logs{log: log, seen: seen, lines: &lines{}}
 }
 
 var _ logger.Logger = logs{}
 
 func (l logs) write(level slog.Level, text string) {
-	if l.seen != nil && level >= slog.LevelWarn {
-		l.seen(text)
+	if level >= slog.LevelWarn {
+		if l.seen != nil {
+			l.seen(text)
+		}
+		if strings.Contains(text, errGivenBack.Error()) || l.lines.repeat(text, time.Now()) {
+			level = slog.LevelDebug
+		}
 	}
 	l.log.Log(context.Background(), level, text)
+}
+
+// lines remembers what was written lately.
+type lines struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+const (
+	silent     = time.Minute // between two times that one line is written
+	mostRecent = 64          // lines that are remembered
+)
+
+// repeat says whether text was written less than a minute before now. If not, it is now.
+func (l *lines) repeat(text string, now time.Time) bool {
+	if l == nil {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, known := l.last[text]; known && now.Sub(at) < silent {
+		return true
+	}
+	if l.last == nil || len(l.last) >= mostRecent {
+		l.last = make(map[string]time.Time)
+	}
+	l.last[text] = now
+	return false
 }
 
 func (l logs) print(level slog.Level, args []any) {

@@ -38,7 +38,7 @@ func (u *unreliable) Publish(_ context.Context, r *contribpubsub.PublishRequest)
 func (u *unreliable) open(t *testing.T) pubsub.Broker {
 	p := &product{
 		make:  func(log logger.Logger) contribpubsub.PubSub { u.log = log; return u },
-		codec: amqpCodec, deaf: true, lost: rabbitQueues.lost,
+		codec: amqpCodec, lost: rabbitQueues.lost,
 	}
 	b, err := p.component("unreliable", "For tests.").Open(t.Context(), components.Host{Log: discard}, nil)
 	if err != nil {

@@ -1,8 +1,10 @@
 package contrib
 
 import (
+	"bytes"
 	"context"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -29,17 +31,17 @@ type product struct {
 	topic func(topic string) error
 	// codec moves what a message has beside its data.
 	codec codec
-	// deaf says that the library does not hear when a publish is called off: it may even say that it was done.
-	deaf bool
 	// lost are the words with which the library logs that a publish failed which it then calls done.
 	lost string
+	// spins are the words with which it logs that it could not read: it tries again at once, however long its server is away.
+	spins string
 }
 
 // component makes the product known to the runtime.
 func (p *product) component(name, doc string) components.Component {
 	p.name = "pubsub." + name
 	return components.Foreign(components.PubSubBlock, name, doc, p.fields, func(ctx context.Context, host components.Host, s components.Settings) (pubsub.Broker, error) {
-		b := &broker{product: p, host: host, settings: s, life: newLife(), taps: map[tapKey]*tap{}, turn: make(chan struct{}, 1)}
+		b := &broker{product: p, host: host, settings: s, life: newLife(host.Log), taps: map[tapKey]*tap{}, turn: make(chan struct{}, 1)}
 		inner, err := b.connect(ctx, p.name+": open", "", pubsub.Group{}, b.heard)
 		if err != nil {
 			return nil, err
@@ -59,7 +61,6 @@ type broker struct {
 	settings  components.Settings
 	publisher contribpubsub.PubSub
 	life      *life
-	publishes sync.WaitGroup // that the library works on; Add within a call
 
 	turn   chan struct{} // held by the publish that heard is about
 	unsure bool          // what the library logged since; belongs to the holder of turn
@@ -75,7 +76,7 @@ func (b *broker) connect(ctx context.Context, op, topic string, g pubsub.Group, 
 		b.product.settle(values, b.settings, topic, g)
 	}
 	quiet()
-	inner := b.product.make(logs{log: b.host.Log, seen: seen})
+	inner := b.product.make(newLogs(b.host.Log, seen))
 	if err := inner.Init(ctx, contribpubsub.Metadata{Base: contribmetadata.Base{Name: b.host.Component, Properties: values}}); err != nil {
 		closeQuietly(inner)
 		return nil, badOpen(ctx, op, b.settings, err)
@@ -109,7 +110,7 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []pubsub.Me
 		case m.Delay > 0:
 			errs[i] = fault.New(op, fault.NotSupported, "%s cannot delay messages: use a broker that can, like pubsub.jetstream without natsURL", b.product.name)
 		default:
-			errs[i] = failure(ctx, op, b.publish(calling, topic, m))
+			errs[i] = b.life.failure(ctx, op, b.publish(calling, topic, m))
 		}
 	}
 	return errs
@@ -127,42 +128,36 @@ func (b *broker) checkTopic(op, topic string) error {
 	return nil
 }
 
-// publish stores one message.
+// publish stores one message. The library does not always hear when it is called off, and may then say that it was done.
 func (b *broker) publish(ctx context.Context, topic string, m *pubsub.Message) error {
 	request := &contribpubsub.PublishRequest{
-		Data: m.Data, PubsubName: b.host.Component, Topic: topic, Metadata: b.product.codec.encode(m),
+		Data: bytes.Clone(m.Data), PubsubName: b.host.Component, Topic: topic, Metadata: b.product.codec.encode(m),
 	}
 	if m.ContentType != "" {
-		request.ContentType = &m.ContentType
+		request.ContentType = new(m.ContentType)
 	}
-	if !b.product.deaf {
-		return b.publisher.Publish(ctx, request)
-	}
-	select {
-	case b.turn <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	request.Data = append([]byte{}, m.Data...) // it may be at work on it when the caller is gone
-	done := make(chan error, 1)
-	b.publishes.Go(func() {
-		defer func() { <-b.turn }()
-		b.unsure = false
-		err := b.publisher.Publish(ctx, request)
-		if err == nil && b.unsure {
-			err = fault.New(b.product.name, fault.BackendDown, "the server did not confirm that it has the message")
-		}
-		done <- err
-	})
-	select {
-	case err := <-done:
-		if err == nil && ctx.Err() != nil {
+	if b.product.lost != "" {
+		select {
+		case b.turn <- struct{}{}:
+		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
+	_, err := detached(ctx, b.life, func() (struct{}, error) {
+		if b.product.lost != "" {
+			defer func() { <-b.turn }()
+			b.unsure = false
+		}
+		err := b.publisher.Publish(ctx, request)
+		switch {
+		case err == nil && ctx.Err() != nil:
+			err = context.Cause(ctx)
+		case err == nil && b.unsure:
+			err = fault.New(b.product.name, fault.BackendDown, "the server did not confirm that it has the message")
+		}
+		return struct{}{}, err
+	})
+	return err
 }
 
 // heard is told what the publisher's library logs. It logs from the goroutine of the publish that holds the turn; what it
@@ -189,7 +184,7 @@ func (b *broker) Subscribe(ctx context.Context, topic string, g pubsub.Group) (p
 	}
 	feed, err := b.feed(calling, op, tapKey{topic, g.Name}, g)
 	if err != nil {
-		return nil, failure(ctx, op, err)
+		return nil, b.life.failure(ctx, op, err)
 	}
 	return feed, nil
 }
@@ -197,10 +192,17 @@ func (b *broker) Subscribe(ctx context.Context, topic string, g pubsub.Group) (p
 // feed adds a feed to the tap of key, which it makes if there is none.
 func (b *broker) feed(ctx context.Context, op string, key tapKey, g pubsub.Group) (pubsub.Feed, error) {
 	for {
+		if b.life.isClosed() {
+			return nil, closedError(op)
+		}
 		b.mu.Lock()
 		t := b.taps[key]
 		if t == nil {
-			t = newTap(b, op, key)
+			var err error
+			if t, err = newTap(b, op, key); err != nil {
+				b.mu.Unlock()
+				return nil, err
+			}
 			b.taps[key] = t
 		}
 		b.mu.Unlock()
@@ -225,28 +227,20 @@ func (b *broker) forget(t *tap) {
 
 // Close implements pubsub.Broker.
 func (b *broker) Close(ctx context.Context) error {
-	op := b.product.name + ": close"
 	b.life.refuse()
-	closed := make(chan error, 1)
-	go func() { // the library's own Close knows no context
-		b.mu.Lock()
-		taps := maps.Clone(b.taps)
-		b.mu.Unlock()
-		for _, t := range taps {
-			t.close()
-		}
-		closed <- b.life.close(ctx, func() error {
-			b.publishes.Wait()
-			return b.publisher.Close()
-		})
-	}()
-	select {
-	case err := <-closed:
-		if err != nil {
-			return fault.E(op, fault.None, fault.BackendFailed, err)
-		}
-		return nil
-	case <-ctx.Done():
-		return fault.FromContext(op, ctx, "the library to close its connections")
+	b.shut()
+	return b.life.close(ctx, b.product.name+": close", func() error {
+		b.shut() // what the last calls have opened
+		return b.publisher.Close()
+	})
+}
+
+// shut begins to end all taps.
+func (b *broker) shut() {
+	b.mu.Lock()
+	taps := slices.Collect(maps.Values(b.taps))
+	b.mu.Unlock()
+	for _, t := range taps {
+		t.shut()
 	}
 }

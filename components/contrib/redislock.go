@@ -13,7 +13,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/sidecast/sidecast/components"
-	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/lock"
 )
 
@@ -51,12 +50,13 @@ func openRedisLock(ctx context.Context, host components.Host, s components.Setti
 		_ = client.Close()
 		return nil, s.Invalid("redisHost", fmt.Errorf("the server has %d replicas: locks need one without, or failover with Sentinel", replicas))
 	}
-	return &redisLocker{client: client, life: newLife()}, nil
+	return &redisLocker{client: client, life: newLife(host.Log)}, nil
 }
 
 const (
 	lookAgain = 20 * time.Millisecond  // how often the first in line looks
 	lookLate  = 500 * time.Millisecond // how often those behind many others do, and watchers
+	leaving   = 100 * time.Millisecond // how long a caller waits for what it leaves behind
 	gone      = 3 * time.Second        // who has not looked for so long has left the line
 )
 
@@ -153,17 +153,9 @@ func (l *redisLocker) Acquire(ctx context.Context, name, owner string, ttl time.
 	lease, err := turn.take(calling)
 	if err != nil {
 		turn.leave()
-		return lock.Lease{}, l.failure(ctx, op, err)
+		return lock.Lease{}, l.life.failure(ctx, op, err)
 	}
 	return lease, nil
-}
-
-// failure is the fault of a call whose context may have ended because the locker closes.
-func (l *redisLocker) failure(ctx context.Context, op string, err error) error {
-	if ctx.Err() == nil && l.life.ctx.Err() != nil {
-		return closedError(op)
-	}
-	return failure(ctx, op, err)
 }
 
 // turn is one caller's way to a lock.
@@ -181,7 +173,7 @@ func (t *turn) take(ctx context.Context) (lock.Lease, error) {
 	for {
 		sent := time.Now()
 		t.undo = true
-		answer, err := acquireScript.run(ctx, t.locker.client, lockKeys(t.name),
+		answer, err := acquireScript.run(ctx, t.locker.life, t.locker.client, lockKeys(t.name),
 			gone.Milliseconds(), t.id, t.owner, t.ttl.Milliseconds(), flag(t.wait), lock.MaxWaiting)
 		if err != nil {
 			return lock.Lease{}, err
@@ -213,14 +205,15 @@ func (t *turn) take(ctx context.Context) (lock.Lease, error) {
 	}
 }
 
-// leave undoes what an Acquire that failed may have done: its place in line, and a lease whose answer did not arrive.
+// leave undoes what an Acquire that failed may have done: its place in line, and a lease whose answer did not arrive. A
+// server that does not answer does not keep the caller: it drops those that are not seen, and leases end.
 func (t *turn) leave() {
 	if !t.undo {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), leaving)
 	defer cancel()
-	_, _ = leaveScript.run(ctx, t.locker.client, lockKeys(t.name), t.id) // or else it is dropped when it is not seen
+	_, _ = leaveScript.run(ctx, t.locker.life, t.locker.client, lockKeys(t.name), t.id)
 }
 
 func flag(b bool) string {
@@ -286,10 +279,10 @@ func (l *redisLocker) end(ctx context.Context, op string, lease lock.Lease, what
 		return 0, err
 	}
 	defer leave()
-	answer, err := endScript.run(calling, l.client, lockKeys(lease.Name),
+	answer, err := endScript.run(calling, l.life, l.client, lockKeys(lease.Name),
 		strconv.FormatUint(lease.Token, 10), lease.Owner, what, ttl.Milliseconds())
 	if err != nil {
-		return 0, l.failure(ctx, op, err)
+		return 0, l.life.failure(ctx, op, err)
 	}
 	length, ok := answer.(int64)
 	if !ok || length < 0 {
@@ -313,7 +306,7 @@ func (l *redisLocker) Watch(ctx context.Context, name string, fn func(lock.Statu
 	for first := true; ; first = false {
 		status, err := l.status(calling, name)
 		if err != nil {
-			return l.failure(ctx, op, err)
+			return l.life.failure(ctx, op, err)
 		}
 		if first || !same(last, status) {
 			if err := fn(status); err != nil {
@@ -322,13 +315,13 @@ func (l *redisLocker) Watch(ctx context.Context, name string, fn func(lock.Statu
 			last = status
 		}
 		if !pause(calling, 5*lookAgain) {
-			return l.failure(ctx, op, context.Cause(calling))
+			return l.life.failure(ctx, op, context.Cause(calling))
 		}
 	}
 }
 
 func (l *redisLocker) status(ctx context.Context, name string) (lock.Status, error) {
-	answer, err := statusScript.run(ctx, l.client, lockKeys(name), gone.Milliseconds())
+	answer, err := statusScript.run(ctx, l.life, l.client, lockKeys(name), gone.Milliseconds())
 	if err != nil {
 		return lock.Status{}, err
 	}
@@ -365,8 +358,5 @@ func same(a, b lock.Status) bool {
 func (l *redisLocker) Close(ctx context.Context) error {
 	l.life.refuse()
 	l.life.cut()
-	if err := l.life.close(ctx, l.client.Close); err != nil {
-		return fault.E("lock.redis: close", fault.None, fault.BackendFailed, err)
-	}
-	return nil
+	return l.life.close(ctx, "lock.redis: close", l.client.Close)
 }

@@ -1,6 +1,7 @@
 package contrib
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha1"
 	"encoding/hex"
@@ -48,7 +49,7 @@ func openRedisState(ctx context.Context, host components.Host, s components.Sett
 	if err != nil {
 		return nil, err
 	}
-	r := &redisStore{client: client, apart: settings.RedisType == redis.ClusterType, life: newLife()}
+	r := &redisStore{client: client, apart: settings.RedisType == redis.ClusterType, life: newLife(host.Log)}
 	if settings.TTLInSeconds != nil {
 		r.ttl = max(*settings.TTLInSeconds, 0)
 	}
@@ -63,7 +64,7 @@ func openRedisState(ctx context.Context, host components.Host, s components.Sett
 
 // createIndexes lets the library create the search indexes, which it does when it opens.
 func createIndexes(ctx context.Context, host components.Host, s components.Settings) error {
-	indexer := redisstate.NewRedisStateStore(logs{log: host.Log})
+	indexer := redisstate.NewRedisStateStore(newLogs(host.Log, nil))
 	defer closeQuietly(indexer)
 	return indexer.Init(ctx, contribstate.Metadata{Base: contribmetadata.Base{Name: host.Component, Properties: s.Values}})
 }
@@ -77,7 +78,7 @@ func redisClient(ctx context.Context, op string, host components.Host, s compone
 		delete(s.Values, "redisMaxRetries") // the default would hide the older name
 	}
 	quiet()
-	var log logger.Logger = logs{log: host.Log}
+	var log logger.Logger = newLogs(host.Log, nil)
 	client, settings, err := redis.ParseClientFromProperties(s.Values, kind, ctx, &log)
 	if err != nil {
 		return nil, nil, badOpen(ctx, op, s, err)
@@ -107,20 +108,22 @@ func newScript(text string) *script {
 	return &script{text: text, digest: hex.EncodeToString(sum[:])}
 }
 
-// run calls the script; the server that does not know it yet is sent its text.
-func (s *script) run(ctx context.Context, client redis.RedisClient, keys []string, args ...any) (any, error) {
+// run calls the script; the server that does not know it yet is sent its text. The driver hears of deadlines alone.
+func (s *script) run(ctx context.Context, l *life, client redis.RedisClient, keys []string, args ...any) (any, error) {
 	command := make([]any, 0, 3+len(keys)+len(args))
 	command = append(command, "EVALSHA", s.digest, len(keys))
 	for _, key := range keys {
 		command = append(command, key)
 	}
 	command = append(command, args...)
-	answer, err := client.DoRead(ctx, command...)
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		command[0], command[1] = "EVAL", s.text
-		answer, err = client.DoRead(ctx, command...)
-	}
-	return answer, err
+	return detached(ctx, l, func() (any, error) {
+		answer, err := client.DoRead(ctx, command...)
+		if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+			command[0], command[1] = "EVAL", s.text
+			answer, err = client.DoRead(ctx, command...)
+		}
+		return answer, err
+	})
 }
 
 // readScript answers for each key nothing, or its data, version and end in milliseconds since 1970 (-1: none). What an old
@@ -204,14 +207,14 @@ func (r *redisStore) Get(ctx context.Context, keys []string) ([]state.Item, erro
 	defer leave()
 	var items []state.Item
 	for _, group := range r.groups(keys) {
-		answer, err := readScript.run(calling, r.client, group)
+		answer, err := readScript.run(calling, r.life, r.client, group)
 		if err != nil {
-			return nil, failure(ctx, op, err)
+			return nil, r.life.failure(ctx, op, err)
 		}
 		for i, entry := range listOf(answer) {
 			item, ok, err := readItem(group[i], listOf(entry))
 			if err != nil {
-				return nil, failure(ctx, op, err)
+				return nil, r.life.failure(ctx, op, err)
 			}
 			if ok {
 				items = append(items, item)
@@ -288,14 +291,14 @@ func (r *redisStore) Apply(ctx context.Context, ops []state.Op) ([]string, error
 		if ttl == 0 {
 			ttl = int64(r.ttl) * 1000
 		}
-		args = append(args, [...]string{"s", "d", "c"}[o.Kind], [...]string{"any", "exact", "absent"}[o.Match], o.ETag, ttl, o.Value)
+		args = append(args, [...]string{"s", "d", "c"}[o.Kind], [...]string{"any", "exact", "absent"}[o.Match], o.ETag, ttl, bytes.Clone(o.Value))
 	}
-	answer, err := writeScript.run(calling, r.client, keysOf(ops), args...)
+	answer, err := writeScript.run(calling, r.life, r.client, keysOf(ops), args...)
 	if err != nil {
 		if strings.HasPrefix(err.Error(), "CROSSSLOT") {
 			return nil, fault.New(op, fault.NotSupported, "a cluster applies a batch only when its keys are in one slot: give them a common {tag}")
 		}
-		return nil, failure(ctx, op, err)
+		return nil, r.life.failure(ctx, op, err)
 	}
 	if at, conflict := answer.(int64); conflict {
 		return nil, mismatch(op, ops[at-1])
@@ -324,8 +327,5 @@ func isVersion(text string) bool {
 
 // Close implements state.Store.
 func (r *redisStore) Close(ctx context.Context) error {
-	if err := r.life.close(ctx, r.client.Close); err != nil {
-		return fault.E("state.redis: close", fault.None, fault.BackendFailed, err)
-	}
-	return nil
+	return r.life.close(ctx, "state.redis: close", r.client.Close)
 }

@@ -43,7 +43,7 @@ var (
 func stateOf(product, doc string, fields []components.Field, make func(logger.Logger) contribstate.Store, isETag func(string) bool) components.Component {
 	return components.Foreign(components.StateBlock, product, doc, fields, func(ctx context.Context, host components.Host, s components.Settings) (state.Store, error) {
 		name := "state." + product
-		inner := make(logs{log: host.Log})
+		inner := make(newLogs(host.Log, nil))
 		if err := inner.Init(ctx, contribstate.Metadata{Base: contribmetadata.Base{Name: host.Component, Properties: s.Values}}); err != nil {
 			closeQuietly(inner)
 			return nil, badOpen(ctx, name+": open", s, err)
@@ -53,7 +53,7 @@ func stateOf(product, doc string, fields []components.Field, make func(logger.Lo
 			closeQuietly(inner)
 			return nil, fault.New(name+": open", fault.Defect, "%T has no transactions", inner)
 		}
-		return &store{name: name, inner: inner, multi: multi, isETag: isETag, life: newLife()}, nil
+		return &store{name: name, inner: inner, multi: multi, isETag: isETag, life: newLife(host.Log)}, nil
 	})
 }
 
@@ -95,7 +95,7 @@ func (s *store) Get(ctx context.Context, keys []string) ([]state.Item, error) {
 	defer leave()
 	found, err := s.read(calling, keys)
 	if err != nil {
-		return nil, failure(ctx, op, err)
+		return nil, s.life.failure(ctx, op, err)
 	}
 	items := make([]state.Item, 0, len(found))
 	for _, key := range keys {
@@ -166,7 +166,7 @@ func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
 		err = s.transact(calling, op, writes)
 	}
 	if err != nil {
-		return nil, failure(ctx, op, err)
+		return nil, s.life.failure(ctx, op, err)
 	}
 	return s.tags(calling, ops), nil
 }
@@ -347,10 +347,7 @@ func isSuperseded(text string) bool {
 
 // Close implements state.Store.
 func (s *store) Close(ctx context.Context) error {
-	if err := s.life.close(ctx, s.inner.Close); err != nil {
-		return fault.E(s.name+": close", fault.None, fault.BackendFailed, err)
-	}
-	return nil
+	return s.life.close(ctx, s.name+": close", s.inner.Close)
 }
 
 // escaped starts the name of a key that no column of text can hold: the key follows in hex.

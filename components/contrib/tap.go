@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,15 +40,17 @@ type tap struct {
 	local pubsub.Broker // of this tap alone; its messages' IDs are numbers of held
 	ids   atomic.Uint64
 
-	opening sync.Mutex // held while the subscription is made
-	inner   contribpubsub.PubSub
+	opening chan struct{}   // holds one while the subscription is made
 	ctx     context.Context // of the subscription
 	cancel  context.CancelFunc
-	ended   chan struct{} // closed when nothing of the tap runs any more
+	library sync.WaitGroup // what open started; Add only while opening is held, and before closed
+	ended   chan struct{}  // closed when nothing of the tap runs any more
 
 	mu     sync.Mutex
+	inner  contribpubsub.PubSub // nil until the library has connected
 	feeds  int
 	closed bool
+	said   string           // what the library logged last
 	gone   chan struct{}    // closed when handlers shall give back what they hold
 	held   map[string]*held // by the number
 	tokens map[string]*held // by the token, of those that have one
@@ -81,37 +84,40 @@ func (r *recent) add(token string) {
 	r.next = (r.next + 1) % remembered
 }
 
-func newTap(b *broker, op string, key tapKey) *tap {
+// newTap is called within a call of the broker's life, which ends after the tap.
+func newTap(b *broker, op string, key tapKey) (*tap, error) {
+	local, err := memorypubsub.Component.Open(context.Background(), components.Host{Component: b.product.name},
+		map[string]string{"maxMessages": strconv.Itoa(math.MaxInt32), "maxBytes": "1PiB", "keep": "0"})
+	if err != nil {
+		return nil, err
+	}
 	t := &tap{
-		b: b, op: op, key: key, ended: make(chan struct{}), gone: make(chan struct{}),
-		held: map[string]*held{}, tokens: map[string]*held{},
+		b: b, op: op, key: key, local: local.(pubsub.Broker), opening: make(chan struct{}, 1), ended: make(chan struct{}),
+		gone: make(chan struct{}), held: map[string]*held{}, tokens: map[string]*held{},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
-	return t
+	b.life.strays.Add(1)
+	return t, nil
 }
 
 // join opens a feed, and the subscription for the first one.
 func (t *tap) join(ctx context.Context, g pubsub.Group) (pubsub.Feed, error) {
-	t.opening.Lock()
-	defer t.opening.Unlock()
+	select {
+	case t.opening <- struct{}{}:
+		defer func() { <-t.opening }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 	t.mu.Lock()
 	if t.closed {
 		t.mu.Unlock()
 		return nil, errTapClosed
 	}
+	first := t.feeds == 0
 	t.feeds++
 	t.mu.Unlock()
-	if t.local == nil {
-		local, err := memorypubsub.Component.Open(ctx, components.Host{Component: t.b.product.name},
-			map[string]string{"maxMessages": strconv.Itoa(math.MaxInt32), "maxBytes": "1PiB", "keep": "0"})
-		if err != nil {
-			t.leave()
-			return nil, err
-		}
-		t.local = local.(pubsub.Broker)
-	}
 	inner, err := t.local.Subscribe(ctx, t.key.topic, pubsub.Group{Name: t.key.group, AckWait: g.AckWait, MaxInFlight: g.MaxInFlight})
-	if err == nil && t.inner == nil {
+	if err == nil && first {
 		err = t.open(ctx, g)
 	}
 	if err != nil {
@@ -121,31 +127,74 @@ func (t *tap) join(ctx context.Context, g pubsub.Group) (pubsub.Feed, error) {
 	return &feed{Feed: inner, t: t}, nil
 }
 
+// patient is how long the library may take to subscribe. It must be well below the minute after which RabbitMQ's gives up
+// by itself: its goroutine panics when it has success later than that and was not called off before.
+const patient = 15 * time.Second
+
 // open subscribes at the library. It does not always hear when it is called off: then its goroutine ends by itself, and
-// close waits for it.
-func (t *tap) open(ctx context.Context, g pubsub.Group) error {
-	named := g
-	named.Name = t.b.group(g)
-	if t.b.product.prepare != nil && g.OnlyNew {
-		if err := t.b.product.prepare(ctx, t.b, t.key.topic, named.Name); err != nil {
-			return err
-		}
-	}
-	inner, err := t.b.connect(ctx, t.op, t.key.topic, named, nil)
-	if err != nil {
-		return err
-	}
-	t.inner = inner
+// shut waits for it.
+func (t *tap) open(caller context.Context, g pubsub.Group) error {
+	ctx, cancel := context.WithTimeout(caller, patient)
+	defer cancel()
 	subscribed := make(chan error, 1)
-	go func() {
-		subscribed <- inner.Subscribe(t.ctx, contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: map[string]string{}}, t.handle)
-	}()
+	t.mu.Lock()
+	if t.closed {
+		t.mu.Unlock()
+		return errTapClosed
+	}
+	t.library.Go(func() { subscribed <- t.subscribe(ctx, g) })
+	t.mu.Unlock()
 	select {
 	case err := <-subscribed:
 		return err
+	case <-t.gone:
+		return errTapClosed
 	case <-ctx.Done():
-		t.cancel()
-		return context.Cause(ctx)
+	}
+	t.cancel()
+	t.mu.Lock()
+	said := t.said
+	t.mu.Unlock()
+	switch {
+	case caller.Err() != nil:
+		return context.Cause(caller)
+	case said == "":
+		return fault.New(t.op, fault.BackendDown, "the server did not answer within %s", patient)
+	}
+	return fault.New(t.op, fault.BackendDown, "not subscribed within %s: %s", patient, said)
+}
+
+func (t *tap) subscribe(ctx context.Context, g pubsub.Group) error {
+	g.Name = t.b.group(g)
+	if t.b.product.prepare != nil && g.OnlyNew {
+		if err := t.b.product.prepare(ctx, t.b, t.key.topic, g.Name); err != nil {
+			return err
+		}
+	}
+	inner, err := t.b.connect(ctx, t.op, t.key.topic, g, t.heard)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	closed := t.closed
+	t.inner = inner // shut waits for this function before it looks
+	t.mu.Unlock()
+	if closed {
+		return errTapClosed
+	}
+	return inner.Subscribe(t.ctx, contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: map[string]string{}}, t.handle)
+}
+
+// pace is the pause of a library that would try again at once.
+const pace = 500 * time.Millisecond
+
+// heard is told what the library logs, by the goroutine that logs it.
+func (t *tap) heard(text string) {
+	t.mu.Lock()
+	t.said = text
+	t.mu.Unlock()
+	if spins := t.b.product.spins; spins != "" && strings.Contains(text, spins) {
+		pause(t.ctx, pace)
 	}
 }
 
@@ -223,14 +272,6 @@ func (t *tap) leave() {
 	}
 }
 
-// close ends all.
-func (t *tap) close() {
-	t.opening.Lock()
-	defer t.opening.Unlock()
-	t.shut()
-	<-t.ended
-}
-
 // wait waits until nothing of a closed tap runs.
 func (t *tap) wait(ctx context.Context) error {
 	select {
@@ -257,19 +298,28 @@ func (t *tap) shut() {
 	t.b.forget(t)
 	t.cancel()
 	close(t.gone)
-	inner, local, latest := t.inner, t.local, t.latest
-	go func() {
-		defer close(t.ended)
-		time.Sleep(time.Until(latest.Add(settling)))
-		if inner != nil {
-			if err := inner.Close(); err != nil {
-				t.b.host.Log.Debug("a subscription did not close cleanly", "topic", t.key.topic, "error", err)
-			}
+	go t.end(t.latest)
+}
+
+// end waits for all that the tap has started. latest is when a message was last handled.
+func (t *tap) end(latest time.Time) {
+	defer t.b.life.strays.Done()
+	defer close(t.ended)
+	time.Sleep(time.Until(latest.Add(settling)))
+	t.mu.Lock()
+	inner := t.inner
+	t.mu.Unlock()
+	if inner == nil {
+		t.library.Wait() // it connects
+		inner = t.inner
+	}
+	if inner != nil {
+		if err := inner.Close(); err != nil {
+			t.b.host.Log.Debug("a subscription did not close cleanly", "topic", t.key.topic, "error", err)
 		}
-		if local != nil {
-			_ = local.Close(context.Background()) // it has nothing that could fail
-		}
-	}()
+	}
+	t.library.Wait()
+	_ = t.local.Close(context.Background()) // it has nothing that could fail
 }
 
 // feed is a feed of the memory broker whose deliveries show what the server sent.
