@@ -32,7 +32,7 @@ func failure(ctx context.Context, op string, err error) error {
 // context's own, which is then waited for.
 func atDeadline(ctx context.Context, err error) bool {
 	var timeout interface{ Timeout() bool }
-	late := errors.As(err, &timeout) && timeout.Timeout()
+	late := errors.As(err, &timeout) && timeout.Timeout() || strings.HasSuffix(err.Error(), "i/o timeout") // of one that is not wrapped
 	deadline, limited := ctx.Deadline()
 	if !late || !limited || time.Until(deadline) > 5*time.Millisecond {
 		return false

@@ -106,7 +106,9 @@ func (s *store) Get(ctx context.Context, keys []string) ([]state.Item, error) {
 	return items, nil
 }
 
-// read returns those items of keys that exist.
+// read returns those items of keys that exist. The library's bulk read takes a connection that breaks for the end of the
+// items: it is asked again for each that is missing. What appears meanwhile makes it read all once more, because items of
+// one read are of one moment, as far as writers let it.
 func (s *store) read(ctx context.Context, keys []string) (map[string]state.Item, error) {
 	asked := make(map[string]string, len(keys)) // by the name it has in the store
 	requests := make([]contribstate.GetRequest, 0, len(keys))
@@ -117,30 +119,65 @@ func (s *store) read(ctx context.Context, keys []string) (map[string]state.Item,
 			requests = append(requests, contribstate.GetRequest{Key: name})
 		}
 	}
-	if len(requests) == 0 {
-		return nil, nil
-	}
-	answers, err := s.inner.BulkGet(ctx, requests, contribstate.BulkGetOpts{Parallelism: 10})
-	if err != nil {
-		return nil, err
-	}
-	found := make(map[string]state.Item, len(answers))
-	for _, a := range answers {
-		if a.Error != "" {
-			return nil, errors.New(a.Error)
-		}
-		if a.ETag == nil {
-			continue
-		}
-		item := state.Item{Key: asked[a.Key], Value: a.Data, ETag: *a.ETag}
-		if text := a.Metadata[contribstate.GetRespMetaKeyTTLExpireTime]; text != "" {
-			if item.Expires, err = time.Parse(time.RFC3339, text); err != nil {
+	found := make(map[string]state.Item, len(requests))
+	for appeared, round := true, 0; appeared && round < 3; round++ {
+		clear(found)
+		if len(requests) > 1 {
+			if err := s.bulk(ctx, requests, asked, found); err != nil {
 				return nil, err
 			}
 		}
-		found[item.Key] = item
+		appeared = false
+		for _, r := range requests {
+			key := asked[r.Key]
+			if _, ok := found[key]; ok {
+				continue
+			}
+			a, err := s.inner.Get(ctx, &contribstate.GetRequest{Key: r.Key})
+			if err != nil {
+				return nil, err
+			}
+			if err := take(found, key, a.Data, a.ETag, a.Metadata); err != nil {
+				return nil, err
+			}
+			_, ok := found[key]
+			appeared = appeared || ok && len(requests) > 1
+		}
 	}
 	return found, nil
+}
+
+// bulk adds what one query finds.
+func (s *store) bulk(ctx context.Context, requests []contribstate.GetRequest, asked map[string]string, found map[string]state.Item) error {
+	answers, err := s.inner.BulkGet(ctx, requests, contribstate.BulkGetOpts{Parallelism: 10})
+	if err != nil {
+		return err
+	}
+	for _, a := range answers {
+		if a.Error != "" {
+			return errors.New(a.Error)
+		}
+		if err := take(found, asked[a.Key], a.Data, a.ETag, a.Metadata); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take adds an item to found; one without an ETag does not exist.
+func take(found map[string]state.Item, key string, data []byte, etag *string, metadata map[string]string) error {
+	if etag == nil {
+		return nil
+	}
+	item := state.Item{Key: key, Value: data, ETag: *etag}
+	if text := metadata[contribstate.GetRespMetaKeyTTLExpireTime]; text != "" {
+		var err error
+		if item.Expires, err = time.Parse(time.RFC3339, text); err != nil {
+			return err
+		}
+	}
+	found[key] = item
+	return nil
 }
 
 // Apply implements state.Store.

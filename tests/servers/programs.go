@@ -13,9 +13,19 @@ import (
 )
 
 var (
-	redis    = &program{name: "redis", debian: "redis-server", find: inPath("redis-server"), run: runRedis}
-	postgres = &program{name: "postgresql", debian: "postgresql", find: existing("/usr/lib/postgresql/*/bin/postgres"), run: runPostgres}
-	rabbit   = &program{name: "rabbitmq", debian: "rabbitmq-server", find: existing("/usr/lib/rabbitmq/bin/rabbitmq-server"), run: runRabbit}
+	redis    = &program{name: "redis", debian: "redis-server", find: inPath("redis-server"), ports: 1, run: runRedis}
+	postgres = &program{name: "postgresql", debian: "postgresql", find: existing("/usr/lib/postgresql/*/bin/postgres"), ports: 1, run: runPostgres}
+	rabbit   = &program{name: "rabbitmq", debian: "rabbitmq-server", find: existing("/usr/lib/rabbitmq/bin/rabbitmq-server"), ports: 3, run: runRabbit}
+)
+
+// Kind is a kind of server that a test may have for itself.
+type Kind struct{ *program }
+
+// The kinds of Own.
+var (
+	OfRedis    = Kind{redis}
+	OfPostgres = Kind{postgres}
+	OfRabbitMQ = Kind{rabbit}
 )
 
 // Redis is the address, host:port, of a Redis server without a password. Its 1000 databases are for tests to share out.
@@ -37,13 +47,12 @@ func RabbitMQ(t testing.TB) string {
 }
 
 func runRedis(s *instance) error {
-	port, err := freePort()
-	if err != nil {
-		return err
+	persist := []string{"--appendonly", "no"}
+	if s.durable {
+		persist = []string{"--appendonly", "yes", "--appendfsync", "always"}
 	}
-	s.address = address(port)
-	cmd := exec.Command(s.executable, "--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--databases", "1000",
-		"--save", "", "--appendonly", "no", "--dir", s.dir)
+	cmd := exec.Command(s.executable, append(persist, "--port", strconv.Itoa(s.ports[0]), "--bind", "127.0.0.1",
+		"--databases", "1000", "--save", "", "--dir", s.dir)...)
 	if err := as("redis", s.dir, cmd); err != nil {
 		return err
 	}
@@ -51,7 +60,7 @@ func runRedis(s *instance) error {
 	if err != nil {
 		return err
 	}
-	return p.ready(s.address, func(conn net.Conn) bool {
+	return p.ready(s.address(), func(conn net.Conn) bool {
 		answer := make([]byte, 5)
 		_, err := fmt.Fprint(conn, "PING\r\n")
 		n, _ := conn.Read(answer)
@@ -60,21 +69,18 @@ func runRedis(s *instance) error {
 }
 
 func runPostgres(s *instance) error {
-	port, err := freePort()
-	if err != nil {
-		return err
-	}
-	s.address = address(port)
 	data := filepath.Join(s.dir, "data")
-	initialise := exec.Command(filepath.Join(filepath.Dir(s.executable), "initdb"),
-		"-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C")
-	if err := as("postgres", s.dir, initialise); err != nil {
-		return err
+	if _, err := os.Stat(data); err != nil {
+		initialise := exec.Command(filepath.Join(filepath.Dir(s.executable), "initdb"),
+			"-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C")
+		if err := as("postgres", s.dir, initialise); err != nil {
+			return err
+		}
+		if output, err := initialise.CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, output)
+		}
 	}
-	if output, err := initialise.CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, output)
-	}
-	cmd := exec.Command(s.executable, "-D", data, "-p", strconv.Itoa(port), "-c", "listen_addresses=127.0.0.1",
+	cmd := exec.Command(s.executable, "-D", data, "-p", strconv.Itoa(s.ports[0]), "-c", "listen_addresses=127.0.0.1",
 		"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200")
 	if err := as("postgres", s.dir, cmd); err != nil {
 		return err
@@ -83,7 +89,7 @@ func runPostgres(s *instance) error {
 	if err != nil {
 		return err
 	}
-	return p.ready(s.address, func(conn net.Conn) bool {
+	return p.ready(s.address(), func(conn net.Conn) bool {
 		// The start of protocol 3.0: a server that still starts up answers with an error, one that is ready with R.
 		message := "\x00\x03\x00\x00user\x00postgres\x00\x00"
 		_, err := conn.Write(append([]byte{0, 0, 0, byte(len(message) + 4)}, message...))
@@ -94,14 +100,7 @@ func runPostgres(s *instance) error {
 }
 
 func runRabbit(s *instance) error {
-	var ports [3]int
-	for i := range ports {
-		var err error
-		if ports[i], err = freePort(); err != nil {
-			return err
-		}
-	}
-	s.address = address(ports[0])
+	ports := s.ports // of clients, of other nodes, of the register of names
 	names := fmt.Sprintf("ERL_EPMD_PORT=%d", ports[2])
 	env := append(os.Environ(), names, "ERL_EPMD_ADDRESS=127.0.0.1", "HOME="+s.dir,
 		fmt.Sprintf("RABBITMQ_NODENAME=test%d@localhost", ports[0]),
@@ -138,7 +137,7 @@ func runRabbit(s *instance) error {
 	if err != nil {
 		return err
 	}
-	return p.ready(s.address, func(conn net.Conn) bool {
+	return p.ready(s.address(), func(conn net.Conn) bool {
 		_, err := conn.Write([]byte("AMQP\x00\x00\x09\x01"))
 		answer := make([]byte, 1)
 		n, _ := conn.Read(answer)

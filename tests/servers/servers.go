@@ -8,6 +8,8 @@
 //
 //	func TestStore(t *testing.T) { store := open(t, servers.Redis(t)) … }
 //
+// A test that kills its server takes one of its own: see Own.
+//
 // A server that is not installed skips the test that wants it and says what to install, unless the environment variable
 // SIDECAST_SERVERS is "required": then the test fails. A server that may not run as root runs as the user that its package
 // made. All of them die with the process.
@@ -38,19 +40,23 @@ const patience = 90 * time.Second
 type program struct {
 	name, debian string                  // what it is called, and the package that holds it
 	find         func() (string, bool)   // its executable
-	run          func(s *instance) error // starts it and sets address
+	ports        int                     // how many it listens on; the first one is for clients
+	run          func(s *instance) error // starts it on the ports and data that it has
 	once         sync.Once
 	*instance
 	err error
 }
 
-// instance is a server that runs.
+// instance is a server.
 type instance struct {
 	executable string
 	dir        string
-	address    string
+	ports      []int
+	durable    bool // it writes to disk what it has acknowledged
 	processes  []*process
 }
+
+func (s *instance) address() string { return address(s.ports[0]) }
 
 var programs = []*program{redis, postgres, rabbit}
 
@@ -71,16 +77,26 @@ func Stop() error {
 		if p.instance == nil {
 			continue
 		}
-		for _, process := range slices.Backward(p.processes) {
-			process.end()
-		}
-		errs = append(errs, os.RemoveAll(p.dir))
+		errs = append(errs, p.remove())
 	}
 	return errors.Join(errs...)
 }
 
-// get returns the address of p, starting it first.
-func (p *program) get(t testing.TB) string {
+// kill ends the server as a power cut would.
+func (s *instance) kill() {
+	for _, process := range slices.Backward(s.processes) {
+		process.end()
+	}
+	s.processes = nil
+}
+
+func (s *instance) remove() error {
+	s.kill()
+	return os.RemoveAll(s.dir)
+}
+
+// executable is that of p; without one the test ends.
+func (p *program) executable(t testing.TB) string {
 	t.Helper()
 	path, ok := p.find()
 	if !ok {
@@ -90,19 +106,39 @@ func (p *program) get(t testing.TB) string {
 		}
 		report("%s is not installed: apt-get install %s", p.name, p.debian)
 	}
-	p.once.Do(func() {
-		dir, err := os.MkdirTemp("", "sidecast-"+p.name)
+	return path
+}
+
+// place makes an instance that does not run yet.
+func (p *program) place(executable string) (*instance, error) {
+	dir, err := os.MkdirTemp("", "sidecast-"+p.name)
+	if err != nil {
+		return nil, err
+	}
+	s := &instance{executable: executable, dir: dir}
+	for range p.ports {
+		port, err := freePort()
 		if err != nil {
-			p.err = err
-			return
+			return nil, errors.Join(err, s.remove())
 		}
-		p.instance = &instance{executable: path, dir: dir}
-		p.err = p.run(p.instance)
+		s.ports = append(s.ports, port)
+	}
+	return s, nil
+}
+
+// get returns the address of p, starting it first.
+func (p *program) get(t testing.TB) string {
+	t.Helper()
+	path := p.executable(t)
+	p.once.Do(func() {
+		if p.instance, p.err = p.place(path); p.err == nil {
+			p.err = p.run(p.instance)
+		}
 	})
 	if p.err != nil {
 		t.Fatalf("start %s: %v", p.name, p.err)
 	}
-	return p.address
+	return p.instance.address()
 }
 
 func inPath(name string) func() (string, bool) {
