@@ -101,6 +101,14 @@ func sign(seed string, nonce []byte) ([]byte, error) {
 	return pair.Sign(nonce)
 }
 
+// failure is the fault of a call of ctx; see life.
+func (b *natsBroker) failure(ctx context.Context, op string, err error) error {
+	if err != nil && ctx.Err() == nil && b.life.ctx.Err() != nil {
+		return closedError(op)
+	}
+	return natsFailure(ctx, op, err)
+}
+
 // natsFailure is the fault of what JetStream or its client says.
 func natsFailure(ctx context.Context, op string, err error) error {
 	var api *jetstream.APIError
@@ -152,13 +160,16 @@ func (b *natsBroker) Publish(ctx context.Context, topic string, messages []pubsu
 		case m.Delay > 0:
 			errs[i] = fault.New(op, fault.NotSupported, "%s with natsURL cannot delay messages: pubsub.jetstream without it can", jetstreamName)
 		default:
-			errs[i] = natsFailure(ctx, op, b.publish(calling, topic, m))
+			errs[i] = b.failure(ctx, op, b.publish(calling, topic, m))
 		}
 	}
 	return errs
 }
 
 func (b *natsBroker) publish(ctx context.Context, topic string, m *pubsub.Message) error {
+	if !b.nc.IsConnected() { // or else the driver keeps it until it is, and the caller learns nothing
+		return nats.ErrDisconnected
+	}
 	text, err := json.Marshal(beside{m.ID, m.Key, m.ContentType, m.Header})
 	if err != nil {
 		return err
@@ -194,9 +205,12 @@ func (b *natsBroker) Subscribe(ctx context.Context, topic string, g pubsub.Group
 	if g.Name == "" {
 		return nil, fault.New(op, fault.BadRequest, "the group has no name")
 	}
-	consumer, err := b.consumer(calling, topic, g)
+	var consumer jetstream.Consumer
+	if err = nats.ErrDisconnected; b.nc.IsConnected() {
+		consumer, err = b.consumer(calling, topic, g)
+	}
 	if err != nil {
-		return nil, natsFailure(ctx, op, err)
+		return nil, b.failure(ctx, op, err)
 	}
 	f := &natsFeed{b: b, op: op, consumer: consumer, out: map[*natsDelivery]bool{}, bell: make(chan struct{}, 1)}
 	f.ctx, f.cancel = context.WithCancel(b.life.ctx)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -94,19 +95,59 @@ func BenchmarkRabbitPubSub(b *testing.B) { pubsubtest.Benchmark(b, rabbitBackend
 // natsServer runs a server with JetStream for all tests of t.
 func natsServer(t testing.TB) string {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true})
+	return ownNats(t).url()
+}
+
+// natsd is a NATS server that may be killed and started again.
+type natsd struct {
+	options server.Options
+	running *server.Server
+}
+
+func ownNats(t testing.TB) *natsd {
+	t.Helper()
+	n := &natsd{options: server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true}}
+	n.Start(t)
+	n.options.Port = n.running.Addr().(*net.TCPAddr).Port
+	t.Cleanup(n.Kill)
+	return n
+}
+
+func (n *natsd) Start(t testing.TB) {
+	t.Helper()
+	options := n.options // the server changes its own
+	s, err := server.NewServer(&options)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.Start()
-	t.Cleanup(func() {
-		s.Shutdown()
-		s.WaitForShutdown()
-	})
-	if !s.ReadyForConnections(20 * time.Second) {
+	if n.running = s; !s.ReadyForConnections(20 * time.Second) {
 		t.Fatal("the NATS server does not start")
 	}
-	return s.ClientURL()
+}
+
+func (n *natsd) Kill() {
+	n.running.Shutdown()
+	n.running.WaitForShutdown()
+}
+
+func (n *natsd) url() string { return n.running.ClientURL() }
+
+// addStream makes a stream of one subject, both called name.
+func (n *natsd) addStream(t testing.TB, name string) {
+	t.Helper()
+	nc, err := nats.Connect(n.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := nc.JetStream()
+	if err == nil {
+		_, err = js.AddStream(&nats.StreamConfig{Name: name, Subjects: []string{name}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func jetstreamBackend(t testing.TB) pubsubtest.Backend {

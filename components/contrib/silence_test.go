@@ -137,13 +137,17 @@ func TestBrokersEndCallsOfASilentServer(t *testing.T) {
 	}
 	amqp := relayTo(t, u.Host)
 	u.Host = amqp.address()
+	native := ownNats(t)
+	native.addStream(t, "silent")
+	quietNats := relayTo(t, native.running.Addr().String())
 	for name, at := range map[string]struct {
 		c        components.Component
 		relay    *relay
 		settings map[string]string
 	}{
-		"redis":    {redisPubSub, relayed, redis},
-		"rabbitmq": {rabbitPubSub, amqp, map[string]string{"connectionString": u.String()}},
+		"redis":     {redisPubSub, relayed, redis},
+		"jetstream": {jetstreamPubSub, quietNats, map[string]string{"natsURL": "nats://" + quietNats.address()}},
+		"rabbitmq":  {rabbitPubSub, amqp, map[string]string{"connectionString": u.String()}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := openBroker(t, at.c, at.settings)
