@@ -1,0 +1,41 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// releaseImage takes the pages of the program's own code and constants out of this process's memory. The start has touched
+// most of them, for the first and last time: the code that sets up each package is spread over all of the file. They stay in
+// the page cache, and one that is needed is back within a microsecond.
+func releaseImage() error {
+	maps, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return err
+	}
+	defer maps.Close()
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(maps)
+	for lines.Scan() {
+		var start, end uintptr
+		var mode string
+		line := lines.Text()
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &start, &end, &mode); err != nil {
+			return err
+		}
+		if !strings.HasSuffix(line, " "+program) || strings.Contains(mode, "w") || !strings.HasSuffix(mode, "p") {
+			continue // what may have been written to would be lost
+		}
+		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, start, end-start, unix.MADV_DONTNEED); errno != 0 {
+			return errno
+		}
+	}
+	return lines.Err()
+}
