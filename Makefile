@@ -22,9 +22,10 @@ run: build ## run the example: three apps, their sidecars, a file of orders
 	bin/sidecast run -f examples/orders/sidecast.yaml
 
 .PHONY: test
-test: build ## all tests, end-to-end ones included
+test: build ## all tests, end-to-end ones included; those of backends whose servers are not installed are skipped
 	go test ./...
 	SIDECAST_BINARY=$(CURDIR)/bin/sidecast go test -C tests/compat/gosdk ./...
+	@sh scripts/servers.sh notice
 
 .PHONY: race
 race: ## the tests of everything that runs concurrently, under the race detector

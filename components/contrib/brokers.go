@@ -60,6 +60,7 @@ func milliseconds(values map[string]string, key string) {
 // published when the server has not confirmed it, and when it was called off.
 var rabbitQueues = &product{
 	make: rabbitmq.NewRabbitMQ, fields: rabbitFields, codec: amqpCodec, lost: "did not receive confirmation",
+	refused: []string{"Exception (403)", "Exception (405)", "Exception (406)"},
 	settle: func(values map[string]string, s components.Settings, _ string, g pubsub.Group) {
 		values["requeueInFailure"], values["publisherConfirm"], values["publishMessagePropertiesToMetadata"] = "true", "true", "true"
 		values["consumerID"] = g.Name

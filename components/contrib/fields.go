@@ -156,7 +156,7 @@ var rabbitFields = []components.Field{
 	field("username", "string", "User of the server."),
 	field("password", "string", "Password of the user.", hidden),
 	field("durable", "bool", "Exchanges and queues outlive a restart of the server.", standard("true")),
-	field("deletedWhenUnused", "bool", "A queue goes with its last subscriber, and its messages with it.", standard("false")),
+	field("deletedWhenUnused", "bool", "A queue goes with its last subscriber, and its messages with it. Dapr's default is true: a server that its sidecars use too wants to be told so.", standard("false")),
 	field("autoAck", "bool", "The server forgets a message when it sends it: what is at work when the sidecar dies is lost.", standard("false")),
 	field("requeueInFailure", "bool", "Accepted, and always true: a message that is given back comes again.", standard("true")),
 	field("enableDeadLetter", "bool", "Declare a dead-letter exchange for what queues drop by age or length.", standard("false")),

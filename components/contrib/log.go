@@ -16,7 +16,7 @@ import (
 // debugging. What it calls fatal would end the process: here it is an error like others.
 type logs struct {
 	log *slog.Logger
-	// seen, if set, is told every warning and error before it is written.
+	// seen, if set, is told every error before it is written.
 	seen  func(text string)
 	lines *lines // nil writes all there is
 }
@@ -30,9 +30,6 @@ var _ logger.Logger = logs{}
 
 func (l logs) write(level slog.Level, text string) {
 	if level >= slog.LevelWarn {
-		if l.seen != nil {
-			l.seen(text)
-		}
 		if strings.Contains(text, errGivenBack.Error()) || l.lines.repeat(text, time.Now()) {
 			level = slog.LevelDebug
 		}
@@ -69,15 +66,23 @@ func (l *lines) repeat(text string, now time.Time) bool {
 }
 
 func (l logs) print(level slog.Level, args []any) {
-	if l.seen != nil || l.log.Enabled(context.Background(), level) {
+	if l.log.Enabled(context.Background(), level) {
 		l.write(level, fmt.Sprint(args...))
 	}
 }
 
 func (l logs) printf(level slog.Level, format string, args []any) {
-	if l.seen != nil || l.log.Enabled(context.Background(), level) {
+	if l.log.Enabled(context.Background(), level) {
 		l.write(level, fmt.Sprintf(format, args...))
 	}
+}
+
+// fail writes an error. The library goes on, one way or another: to the runtime it is a warning.
+func (l logs) fail(level slog.Level, text string) {
+	if l.seen != nil {
+		l.seen(text)
+	}
+	l.write(level, text)
 }
 
 func (l logs) Debug(args ...any)                 { l.print(slog.LevelDebug, args) }
@@ -86,10 +91,14 @@ func (l logs) Info(args ...any)                  { l.print(slog.LevelDebug, args
 func (l logs) Infof(format string, args ...any)  { l.printf(slog.LevelDebug, format, args) }
 func (l logs) Warn(args ...any)                  { l.print(slog.LevelWarn, args) }
 func (l logs) Warnf(format string, args ...any)  { l.printf(slog.LevelWarn, format, args) }
-func (l logs) Error(args ...any)                 { l.print(slog.LevelWarn, args) }
-func (l logs) Errorf(format string, args ...any) { l.printf(slog.LevelWarn, format, args) }
-func (l logs) Fatal(args ...any)                 { l.print(slog.LevelError, args) }
-func (l logs) Fatalf(format string, args ...any) { l.printf(slog.LevelError, format, args) }
+func (l logs) Error(args ...any)                 { l.fail(slog.LevelWarn, fmt.Sprint(args...)) }
+func (l logs) Errorf(format string, args ...any) {
+	l.fail(slog.LevelWarn, fmt.Sprintf(format, args...))
+}
+func (l logs) Fatal(args ...any) { l.fail(slog.LevelError, fmt.Sprint(args...)) }
+func (l logs) Fatalf(format string, args ...any) {
+	l.fail(slog.LevelError, fmt.Sprintf(format, args...))
+}
 
 // WithFields returns a logger that writes the fields too.
 func (l logs) WithFields(fields map[string]any) logger.Logger {

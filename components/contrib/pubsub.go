@@ -35,6 +35,8 @@ type product struct {
 	lost string
 	// spins are the words with which it logs that it could not read: it tries again at once, however long its server is away.
 	spins string
+	// refused are the words with which it logs that the server will not have the subscription: it tries again for ever.
+	refused []string
 }
 
 // component makes the product known to the runtime.

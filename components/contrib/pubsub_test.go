@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -88,6 +89,24 @@ var rabbitBackend = pubsubtest.Backend{
 func TestRabbitPubSub(t *testing.T) {
 	t.Parallel()
 	pubsubtest.Run(t, rabbitBackend)
+}
+
+func TestRabbitSaysWhatItHasAgainstATopic(t *testing.T) {
+	settings := map[string]string{"connectionString": servers.RabbitMQ(t), "exchangeKind": "direct"}
+	other := openBroker(t, rabbitPubSub, settings)
+	defer other.Close(t.Context())
+	if err := other.Publish(t.Context(), "taken", []pubsub.Message{{ID: "1"}})[0]; err != nil {
+		t.Fatal(err)
+	}
+	settings["exchangeKind"] = "fanout"
+	b := openBroker(t, rabbitPubSub, settings)
+	defer b.Close(t.Context())
+	_, err := b.Subscribe(t.Context(), "taken", pubsub.Group{Name: "g", AckWait: time.Minute})
+	for _, err := range []error{err, b.Publish(t.Context(), "taken", []pubsub.Message{{ID: "2"}})[0]} {
+		if err == nil || !strings.Contains(err.Error(), "inequivalent arg 'type' for exchange 'taken'") {
+			t.Errorf("got %v", err)
+		}
+	}
 }
 
 func BenchmarkRabbitPubSub(b *testing.B) { pubsubtest.Benchmark(b, rabbitBackend) }

@@ -1,9 +1,11 @@
 package contrib
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,9 +43,10 @@ type tap struct {
 	ids   atomic.Uint64
 
 	opening chan struct{}   // holds one while the subscription is made
+	refused chan string     // holds one: what the server has against the subscription
 	ctx     context.Context // of the subscription
 	cancel  context.CancelFunc
-	library sync.WaitGroup // what open started; Add only while opening is held, and before closed
+	dialled sync.WaitGroup // the library's connecting; Add only while opening is held, and before closed
 	ended   chan struct{}  // closed when nothing of the tap runs any more
 
 	mu     sync.Mutex
@@ -92,8 +95,8 @@ func newTap(b *broker, op string, key tapKey) (*tap, error) {
 		return nil, err
 	}
 	t := &tap{
-		b: b, op: op, key: key, local: local.(pubsub.Broker), opening: make(chan struct{}, 1), ended: make(chan struct{}),
-		gone: make(chan struct{}), held: map[string]*held{}, tokens: map[string]*held{},
+		b: b, op: op, key: key, local: local.(pubsub.Broker), opening: make(chan struct{}, 1), refused: make(chan string, 1),
+		ended: make(chan struct{}), gone: make(chan struct{}), held: map[string]*held{}, tokens: map[string]*held{},
 	}
 	t.ctx, t.cancel = context.WithCancel(context.Background())
 	b.life.strays.Add(1)
@@ -131,8 +134,8 @@ func (t *tap) join(ctx context.Context, g pubsub.Group) (pubsub.Feed, error) {
 // by itself: its goroutine panics when it has success later than that and was not called off before.
 const patient = 15 * time.Second
 
-// open subscribes at the library. It does not always hear when it is called off: then its goroutine ends by itself, and
-// shut waits for it.
+// open subscribes at the library, whose Subscribe does not always hear when it is called off. RabbitMQ's sleeps out a minute
+// then, for nothing: end waits for all that it has started, but not for that.
 func (t *tap) open(caller context.Context, g pubsub.Group) error {
 	ctx, cancel := context.WithTimeout(caller, patient)
 	defer cancel()
@@ -142,58 +145,78 @@ func (t *tap) open(caller context.Context, g pubsub.Group) error {
 		t.mu.Unlock()
 		return errTapClosed
 	}
-	t.library.Go(func() { subscribed <- t.subscribe(ctx, g) })
+	t.dialled.Add(1)
 	t.mu.Unlock()
+	go func() { subscribed <- t.subscribe(ctx, g) }()
 	select {
 	case err := <-subscribed:
 		return err
 	case <-t.gone:
 		return errTapClosed
+	case text := <-t.refused:
+		t.cancel()
+		return fault.New(t.op, fault.BackendFailed, "%s", text)
 	case <-ctx.Done():
+		t.cancel()
+		if caller.Err() != nil {
+			return context.Cause(caller)
+		}
+		return fault.New(t.op, fault.BackendDown, "not subscribed within %s: %s", patient, t.lastWords())
 	}
-	t.cancel()
+}
+
+func (t *tap) lastWords() string {
 	t.mu.Lock()
-	said := t.said
-	t.mu.Unlock()
-	switch {
-	case caller.Err() != nil:
-		return context.Cause(caller)
-	case said == "":
-		return fault.New(t.op, fault.BackendDown, "the server did not answer within %s", patient)
-	}
-	return fault.New(t.op, fault.BackendDown, "not subscribed within %s: %s", patient, said)
+	defer t.mu.Unlock()
+	return cmp.Or(t.said, "the server does not answer")
 }
 
 func (t *tap) subscribe(ctx context.Context, g pubsub.Group) error {
 	g.Name = t.b.group(g)
+	inner, err := t.dial(ctx, g)
+	if err != nil {
+		return err
+	}
+	return inner.Subscribe(t.ctx, contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: map[string]string{}}, t.handle)
+}
+
+// dial connects, for a subscription that may have been closed when it is done.
+func (t *tap) dial(ctx context.Context, g pubsub.Group) (contribpubsub.PubSub, error) {
+	defer t.dialled.Done()
 	if t.b.product.prepare != nil && g.OnlyNew {
 		if err := t.b.product.prepare(ctx, t.b, t.key.topic, g.Name); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	inner, err := t.b.connect(ctx, t.op, t.key.topic, g, t.heard)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	t.mu.Lock()
-	closed := t.closed
-	t.inner = inner // shut waits for this function before it looks
-	t.mu.Unlock()
-	if closed {
-		return errTapClosed
+	defer t.mu.Unlock()
+	t.inner = inner
+	if t.closed {
+		return nil, errTapClosed
 	}
-	return inner.Subscribe(t.ctx, contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: map[string]string{}}, t.handle)
+	return inner, nil
 }
 
 // pace is the pause of a library that would try again at once.
 const pace = 500 * time.Millisecond
 
-// heard is told what the library logs, by the goroutine that logs it.
+// heard is told of errors that the library logs, by the goroutine that logs them.
 func (t *tap) heard(text string) {
 	t.mu.Lock()
 	t.said = text
 	t.mu.Unlock()
-	if spins := t.b.product.spins; spins != "" && strings.Contains(text, spins) {
+	p := t.b.product
+	if slices.ContainsFunc(p.refused, func(words string) bool { return strings.Contains(text, words) }) {
+		select {
+		case t.refused <- text:
+		default:
+		}
+	}
+	if p.spins != "" && strings.Contains(text, p.spins) {
 		pause(t.ctx, pace)
 	}
 }
@@ -306,90 +329,11 @@ func (t *tap) end(latest time.Time) {
 	defer t.b.life.strays.Done()
 	defer close(t.ended)
 	time.Sleep(time.Until(latest.Add(settling)))
-	t.mu.Lock()
-	inner := t.inner
-	t.mu.Unlock()
-	if inner == nil {
-		t.library.Wait() // it connects
-		inner = t.inner
-	}
-	if inner != nil {
-		if err := inner.Close(); err != nil {
+	t.dialled.Wait()
+	if t.inner != nil {
+		if err := t.inner.Close(); err != nil {
 			t.b.host.Log.Debug("a subscription did not close cleanly", "topic", t.key.topic, "error", err)
 		}
 	}
-	t.library.Wait()
 	_ = t.local.Close(context.Background()) // it has nothing that could fail
-}
-
-// feed is a feed of the memory broker whose deliveries show what the server sent.
-type feed struct {
-	pubsub.Feed
-	t    *tap
-	once sync.Once
-}
-
-// Next implements pubsub.Feed.
-func (f *feed) Next(ctx context.Context, n int) ([]pubsub.Delivery, error) {
-	ds, err := f.Feed.Next(ctx, n)
-	for i, d := range ds {
-		f.t.mu.Lock()
-		h := f.t.held[d.Message().ID]
-		f.t.mu.Unlock()
-		ds[i] = &delivery{Delivery: d, t: f.t, h: h}
-	}
-	return ds, err
-}
-
-// Close implements pubsub.Feed. What the last feed of a group has not settled goes back to the server.
-func (f *feed) Close(ctx context.Context) error {
-	err := f.Feed.Close(ctx)
-	f.once.Do(f.t.leave)
-	f.t.mu.Lock()
-	closed := f.t.closed
-	f.t.mu.Unlock()
-	if closed {
-		if err := f.t.wait(ctx); err != nil {
-			return fault.FromContext(f.t.op, ctx, "the library to end the subscription")
-		}
-	}
-	return err
-}
-
-// delivery is one of the memory broker with the message that it stands for.
-type delivery struct {
-	pubsub.Delivery
-	t *tap
-	h *held
-}
-
-func (d *delivery) Message() *pubsub.Message { return &d.h.message }
-func (d *delivery) Stored() time.Time        { return d.h.stored }
-
-// Ack lets the handler return, whereupon the library acknowledges the message at the server.
-func (d *delivery) Ack(ctx context.Context) error {
-	err := d.settle(d.Delivery.Ack(ctx))
-	if err == nil {
-		d.t.handled(d.Delivery.Message().ID, d.h)
-	}
-	return err
-}
-
-// Retry implements pubsub.Delivery.
-func (d *delivery) Retry(ctx context.Context, delay time.Duration) error {
-	return d.settle(d.Delivery.Retry(ctx, delay))
-}
-
-// Extend implements pubsub.Delivery.
-func (d *delivery) Extend(ctx context.Context) error { return d.settle(d.Delivery.Extend(ctx)) }
-
-// settle says of a tap that has closed what it means for the message: it is the server's again.
-func (d *delivery) settle(err error) error {
-	d.t.mu.Lock()
-	closed := d.t.closed
-	d.t.mu.Unlock()
-	if fault.ReasonOf(err) == fault.Shutdown && closed && !d.t.b.life.isClosed() {
-		return fault.New(d.t.op, fault.AckUnknown, "message %s was given back when its feed closed", d.h.message.ID)
-	}
-	return err
 }

@@ -1,0 +1,88 @@
+package contrib
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	contribpubsub "github.com/dapr/components-contrib/pubsub"
+	"github.com/dapr/kit/logger"
+
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/pubsub"
+)
+
+// spinning is a component of the library whose server has gone: it reads, fails and reads again.
+type spinning struct {
+	contribpubsub.PubSub
+	log   logger.Logger
+	reads int
+	ended chan struct{}
+}
+
+func (s *spinning) Init(context.Context, contribpubsub.Metadata) error { return nil }
+
+func (s *spinning) Subscribe(ctx context.Context, _ contribpubsub.SubscribeRequest, _ contribpubsub.Handler) error {
+	s.ended = make(chan struct{})
+	go func() {
+		defer close(s.ended)
+		for ctx.Err() == nil {
+			s.reads++
+			s.log.Errorf("redis streams: error reading from stream %s: %s", "t", "connection refused")
+		}
+	}()
+	return nil
+}
+
+func (s *spinning) Close() error {
+	if s.ended != nil {
+		<-s.ended
+	}
+	return nil
+}
+
+func TestALibraryWithoutItsServerNeitherSpinsNorFloodsTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var subscriber *spinning
+		p := &product{
+			make:  func(log logger.Logger) contribpubsub.PubSub { subscriber = &spinning{log: log}; return subscriber },
+			codec: metadataCodec, spins: redisStreams.spins,
+		}
+		var out strings.Builder
+		c := p.component("spinning", "For tests.")
+		backend, err := c.Open(t.Context(), components.Host{Log: slog.New(slog.NewTextHandler(&out, nil))}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := backend.(pubsub.Broker)
+		if _, err := b.Subscribe(t.Context(), "t", pubsub.Group{Name: "g", AckWait: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(90*time.Second + time.Millisecond)
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if most := int(91 * time.Second / pace); subscriber.reads > most {
+			t.Errorf("it read %d times in 90 seconds, at most %d are wanted", subscriber.reads, most)
+		}
+		if lines := strings.Count(out.String(), "connection refused"); lines != 2 {
+			t.Errorf("the log has %d lines, want one a minute:\n%s", lines, out.String())
+		}
+	})
+}
+
+func TestLinesAreForgotten(t *testing.T) {
+	var l lines
+	now := time.Now()
+	for i := range 3 * mostRecent {
+		if l.repeat(strings.Repeat("x", i), now) {
+			t.Errorf("line %d is new", i)
+		}
+	}
+	if len(l.last) > mostRecent {
+		t.Errorf("%d lines are remembered", len(l.last))
+	}
+}

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Names the Debian packages of the servers that tests of backends run on (tests/servers) and that are not installed; with
+# "notice" it says what that means.
+missing=
+command -v redis-server >/dev/null || missing="$missing redis-server"
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+[ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
+[ -n "$missing" ] || exit 0
+if [ "${1-}" = notice ]; then
+	echo "Tests of backends whose servers are not installed were skipped. To run them too: apt-get install$missing"
+else
+	echo "$missing"
+fi
