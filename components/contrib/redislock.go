@@ -174,7 +174,7 @@ func (t *turn) take(ctx context.Context) (lock.Lease, error) {
 		sent := time.Now()
 		t.undo = true
 		answer, err := acquireScript.run(ctx, t.locker.life, t.locker.client, lockKeys(t.name),
-			gone.Milliseconds(), t.id, t.owner, t.ttl.Milliseconds(), flag(t.wait), lock.MaxWaiting)
+			gone.Milliseconds(), t.id, t.owner, t.ttl.Milliseconds(), digit(t.wait), lock.MaxWaiting)
 		if err != nil {
 			return lock.Lease{}, err
 		}
@@ -216,7 +216,7 @@ func (t *turn) leave() {
 	_, _ = leaveScript.run(ctx, t.locker.life, t.locker.client, lockKeys(t.name), t.id)
 }
 
-func flag(b bool) string {
+func digit(b bool) string {
 	if b {
 		return "1"
 	}
