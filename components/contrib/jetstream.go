@@ -39,16 +39,58 @@ type natsBroker struct {
 
 	mu    sync.Mutex
 	feeds map[*natsFeed]bool
+	link  context.Context // ends when the connection breaks; the next one has another
+	cut   context.CancelCauseFunc
 }
 
 var _ pubsub.Broker = (*natsBroker)(nil)
+
+// connected makes a new link.
+func (b *natsBroker) connected(*nats.Conn) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.link, b.cut = context.WithCancelCause(context.Background())
+}
+
+// disconnected ends those calls that wait for an answer by the connection that broke: it will not come.
+func (b *natsBroker) disconnected(*nats.Conn, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cut(nats.ErrDisconnected)
+}
+
+// linked is a context that ends with ctx or the connection, whichever is first.
+func (b *natsBroker) linked(ctx context.Context) (calling context.Context, done func()) {
+	b.mu.Lock()
+	link := b.link
+	b.mu.Unlock()
+	calling, cut := context.WithCancelCause(ctx)
+	if link.Err() != nil {
+		cut(context.Cause(link))
+	}
+	stop := context.AfterFunc(link, func() { cut(context.Cause(link)) })
+	return calling, func() {
+		stop()
+		cut(nil)
+	}
+}
+
+// answeredBy is err, or that the connection broke while calling was at work.
+func answeredBy(calling context.Context, err error) error {
+	if err != nil && context.Cause(calling) == nats.ErrDisconnected {
+		return nats.ErrDisconnected
+	}
+	return err
+}
 
 func openJetStream(_ context.Context, host components.Host, s components.Settings) (pubsub.Broker, error) {
 	const op = jetstreamName + ": open"
 	b := &natsBroker{settings: s, host: host, ended: make(chan struct{}), life: newLife(host.Log), feeds: map[*natsFeed]bool{}}
 	options := []nats.Option{
 		nats.Name(s.Values["name"]), nats.MaxReconnects(-1), nats.ClosedHandler(func(*nats.Conn) { close(b.ended) }),
+		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.connected),
 	}
+	b.connected(nil)
 	for _, pair := range [][2]string{{"jwt", "seedKey"}, {"tls_client_cert", "tls_client_key"}} {
 		for i, key := range pair {
 			if s.Given(key) && !s.Given(pair[1-i]) {
@@ -167,9 +209,6 @@ func (b *natsBroker) Publish(ctx context.Context, topic string, messages []pubsu
 }
 
 func (b *natsBroker) publish(ctx context.Context, topic string, m *pubsub.Message) error {
-	if !b.nc.IsConnected() { // or else the driver keeps it until it is, and the caller learns nothing
-		return nats.ErrDisconnected
-	}
 	text, err := json.Marshal(beside{m.ID, m.Key, m.ContentType, m.Header})
 	if err != nil {
 		return err
@@ -177,8 +216,14 @@ func (b *natsBroker) publish(ctx context.Context, topic string, m *pubsub.Messag
 	message := &nats.Msg{Subject: topic, Data: m.Data, Header: nats.Header{}}
 	message.Header.Set(besideHeader, base64.StdEncoding.EncodeToString(text))
 	message.Header.Set(nats.MsgIdHdr, consumerName(topic+" "+m.ID))
-	_, err = b.js.PublishMsg(ctx, message, jetstream.WithRetryAttempts(0)) // the lane retries
-	return err
+	calling, done := b.linked(ctx)
+	defer done()
+	if calling.Err() == nil { // or else the driver keeps it until there is a connection
+		_, err = b.js.PublishMsg(calling, message, jetstream.WithRetryAttempts(0)) // the lane retries
+	} else {
+		err = calling.Err()
+	}
+	return answeredBy(calling, err)
 }
 
 func checkSubject(op, topic string) error {
@@ -205,11 +250,10 @@ func (b *natsBroker) Subscribe(ctx context.Context, topic string, g pubsub.Group
 	if g.Name == "" {
 		return nil, fault.New(op, fault.BadRequest, "the group has no name")
 	}
-	var consumer jetstream.Consumer
-	if err = nats.ErrDisconnected; b.nc.IsConnected() {
-		consumer, err = b.consumer(calling, topic, g)
-	}
-	if err != nil {
+	calling, done := b.linked(calling)
+	defer done()
+	consumer, err := b.consumer(calling, topic, g)
+	if err = answeredBy(calling, err); err != nil {
 		return nil, b.failure(ctx, op, err)
 	}
 	f := &natsFeed{b: b, op: op, consumer: consumer, out: map[*natsDelivery]bool{}, bell: make(chan struct{}, 1)}
