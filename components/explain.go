@@ -63,5 +63,5 @@ func (e Entry) explain(m Manifest, show bool) string {
 	case !show:
 		return "is set and not shown"
 	}
-	return "is " + strconv.Quote(e.Value)
+	return "is " + strconv.Quote(veil(e.Value))
 }

@@ -34,7 +34,7 @@ func (v value) shown(secret bool) string {
 	if v.hidden || secret {
 		return "the secret value"
 	}
-	return strconv.Quote(v.text)
+	return strconv.Quote(veil(v.text))
 }
 
 // Field documents one key of a component's metadata.

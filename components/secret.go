@@ -37,6 +37,8 @@ func (s *Set) resolve(ctx context.Context, m Manifest, c Component) (metadata, s
 		v.hidden, v.pending = v.pending, false
 		if e.Secret != nil || c.schema.secret(e.Key) || e.Env != "" && len(v.text) >= shortestPassword {
 			hidden = append(hidden, v.text)
+		} else {
+			hidden = append(hidden, passwords(v.text)...)
 		}
 		md.values[manifest.FoldKey(e.Key)] = v
 	}
@@ -124,6 +126,9 @@ func newScrubber(secrets []string) scrubber {
 	}
 	return scrubber{strings.NewReplacer(pairs...)}
 }
+
+// veil is text without the passwords in it.
+func veil(text string) string { return newScrubber(passwords(text)).scrub(text) }
 
 // inURL and inList find the password of a URL's user, up to the last @ and to the first one, and that of a list of
 // key=value. What is found too much is in no text.

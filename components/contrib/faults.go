@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"syscall"
@@ -47,7 +48,7 @@ func badOpen(ctx context.Context, op string, s components.Settings, err error) e
 	if ctx.Err() != nil || reasonOf(err) != fault.BackendFailed || answered(err) {
 		return failure(ctx, op, err)
 	}
-	text, key := strings.ToLower(err.Error()), ""
+	text, key := strings.ReplaceAll(strings.ToLower(err.Error()), " ", ""), "" // it may say "connection string"
 	for name := range s.Values {
 		if s.Given(name) && len(name) > len(key) && strings.Contains(text, strings.ToLower(name)) {
 			key = name
@@ -75,7 +76,10 @@ func reasonOf(err error) fault.Reason {
 		return sqlReason(sql.SQLState())
 	}
 	var network net.Error
+	var bad *url.Error
 	switch {
+	case errors.As(err, &bad) && bad.Op == "parse": // it calls itself a net.Error
+		return fault.BackendFailed
 	case errors.As(err, &network), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed),
 		errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE),
 		errors.Is(err, context.DeadlineExceeded):

@@ -179,7 +179,7 @@ var rabbitFields = []components.Field{
 }
 
 var jetstreamFields = []components.Field{
-	field("natsURL", "string", "URL of the NATS server: nats://host:4222.", needed, hidden),
+	field("natsURL", "string", "URL of the NATS server: nats://host:4222.", needed),
 	field("jwt", "string", "User JWT, with seedKey.", hidden),
 	field("seedKey", "string", "Seed of the user's key.", hidden),
 	field("token", "string", "Token of the server.", hidden),

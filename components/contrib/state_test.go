@@ -225,6 +225,9 @@ func TestWhatTheLibraryRefusesNamesItsKey(t *testing.T) {
 		"redis, a misspelt key":  {redisState, map[string]string{"redisHost": "127.0.0.1:1", "redisPasword": "x"}, "redisPasword"},
 		"redis, no host":         {redisState, map[string]string{}, "redisHost"},
 		"sqlite, what Init says": {sqliteState, map[string]string{"connectionString": ":memory:", "timeout": "1ms"}, "timeout"},
+		"rabbitmq, no URL":       {rabbitPubSub, map[string]string{"connectionString": "amqp://guest:hunt%er22@127.0.0.1:1"}, "connectionString"},
+		"postgres, no URL":       {postgresV2, map[string]string{"connectionString": "postgres://me@127.0.0.1:port/x"}, "connectionString"},
+		"jetstream, no URL":      {jetstreamPubSub, map[string]string{"natsURL": "nats://127.0.0.1:port"}, "natsURL"},
 		"sqlite, no file":        {sqliteState, map[string]string{}, "connectionString"},
 	} {
 		t.Run(name, func(t *testing.T) {
