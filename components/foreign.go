@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,7 +67,7 @@ func Foreign[B Backend](block Block, product, doc string, fields []Field, open f
 	c := Component{block: block, product: product, doc: doc}
 	c.schema = schema{subject: c.Type(), config: reflect.TypeFor[struct{}]()}
 	taken := make(map[string]bool)
-	for _, f := range append(fields, commonFields[block]...) {
+	for _, f := range slices.Concat(fields, commonFields[block]) {
 		f.index = -1
 		c.schema.fields = append(c.schema.fields, f)
 		if f.Type == "" || taken[manifest.FoldKey(f.Key)] {
