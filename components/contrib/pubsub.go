@@ -86,14 +86,6 @@ func (b *broker) connect(ctx context.Context, op, topic string, g pubsub.Group, 
 	return inner, nil
 }
 
-// group is what the server calls the consumer group g: the app's own may have another name in the manifest.
-func (b *broker) group(g pubsub.Group) string {
-	if name := b.settings.Values["consumerID"]; name != "" && g.Name == b.host.AppID {
-		return name
-	}
-	return g.Name
-}
-
 // Publish implements pubsub.Broker.
 func (b *broker) Publish(ctx context.Context, topic string, messages []pubsub.Message) []error {
 	errs := make([]error, len(messages))

@@ -172,7 +172,6 @@ func (t *tap) lastWords() string {
 }
 
 func (t *tap) subscribe(ctx context.Context, g pubsub.Group) error {
-	g.Name = t.b.group(g)
 	inner, err := t.dial(ctx, g)
 	if err != nil {
 		return err
