@@ -29,7 +29,7 @@ func (s *Set) resolve(ctx context.Context, m Manifest, c Component) (metadata, s
 		case e.Env != "":
 			v.text, err = s.env(m, e, "envRef", e.Env)
 		default:
-			v.text = s.expand(v.text)
+			v.text = s.options.Host.expand(v.text)
 		}
 		if err != nil {
 			return metadata{}, scrubber{}, err
@@ -78,11 +78,10 @@ func (s *Set) env(m Manifest, e Entry, kind, name string) (string, error) {
 }
 
 // expand fills in the templates that Dapr knows: {appID}, {namespace}, {podName} and {uuid}.
-func (s *Set) expand(text string) string {
+func (h Host) expand(text string) string {
 	if !strings.Contains(text, "{") {
 		return text
 	}
-	h := s.options.Host
 	text = strings.NewReplacer("{appID}", h.AppID, "{namespace}", h.Namespace, "{podName}", h.Instance).Replace(text)
 	for strings.Contains(text, "{uuid}") {
 		text = strings.Replace(text, "{uuid}", uuid.NewString(), 1)

@@ -67,7 +67,7 @@ type slot struct {
 func (s *Set) newSlot(m Manifest, old *slot) *slot {
 	component, ok, _ := choose(s.options.Known, m)
 	n := &slot{
-		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host.AppID), denied: !admits(m.Scopes, s.options.Host.AppID),
+		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host), denied: !admits(m.Scopes, s.options.Host.AppID),
 		gone: make(chan struct{}), unused: make(chan struct{}),
 	}
 	if !ok { // Load refuses such a manifest; one made by hand is refused here

@@ -31,15 +31,15 @@ type Topics struct {
 	publishes, listens bool // a scope names the app
 }
 
-func topicsOf(m Manifest, app string) Topics {
+func topicsOf(m Manifest, host Host) Topics {
 	text := map[string]string{}
 	for _, e := range m.Metadata {
-		text[manifest.FoldKey(e.Key)] = e.Value
+		text[manifest.FoldKey(e.Key)] = host.expand(e.Value)
 	}
 	t := Topics{Group: strings.TrimSpace(text["consumerid"])}
 	t.allowed, t.protected = list(text["allowedtopics"]), list(text["protectedtopics"])
-	t.publish, t.publishes = scope(text["publishingscopes"], app)
-	t.subscribe, t.listens = scope(text["subscriptionscopes"], app)
+	t.publish, t.publishes = scope(text["publishingscopes"], host.AppID)
+	t.subscribe, t.listens = scope(text["subscriptionscopes"], host.AppID)
 	return t
 }
 

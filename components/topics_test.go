@@ -8,7 +8,7 @@ func TestTopicsFollowTheirScopes(t *testing.T) {
 		{Key: "protectedTopics", Value: "c"},
 		{Key: "publishingScopes", Value: "orders=a,c; silent="},
 		{Key: "subscriptionScopes", Value: "orders=b"},
-		{Key: "ConsumerID", Value: "workers"},
+		{Key: "ConsumerID", Value: "{namespace}-{appID}"},
 	}}
 	for _, c := range []struct {
 		app, publish, subscribe string
@@ -17,7 +17,7 @@ func TestTopicsFollowTheirScopes(t *testing.T) {
 		{"silent", "", "ab"},
 		{"other", "ab", "ab"},
 	} {
-		topics := topicsOf(m, c.app)
+		topics := topicsOf(m, Host{AppID: c.app, Namespace: "test"})
 		publish, subscribe := "", ""
 		for _, topic := range []string{"a", "b", "c", "d"} {
 			if topics.Publish(topic) {
@@ -27,11 +27,11 @@ func TestTopicsFollowTheirScopes(t *testing.T) {
 				subscribe += topic
 			}
 		}
-		if publish != c.publish || subscribe != c.subscribe || topics.Group != "workers" {
+		if publish != c.publish || subscribe != c.subscribe || topics.Group != "test-"+c.app {
 			t.Errorf("%s publishes to %q, not %q, and subscribes to %q, not %q", c.app, publish, c.publish, subscribe, c.subscribe)
 		}
 	}
-	if all := topicsOf(Manifest{}, "x"); !all.Publish("t") || !all.Subscribe("t") {
+	if all := topicsOf(Manifest{}, Host{AppID: "x"}); !all.Publish("t") || !all.Subscribe("t") {
 		t.Error("without scopes a topic is refused")
 	}
 }
