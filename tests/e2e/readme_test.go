@@ -261,3 +261,48 @@ func parsesAsJSON(t *testing.T, what, text string) {
 		t.Errorf("%s: no JSON at all", what)
 	}
 }
+
+// TestReadmeDapr types what the README says to those who come from Dapr, on ports of its own.
+func TestReadmeDapr(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(readme), "## Coming from Dapr")
+	section, _, _ = strings.Cut(section, "\n## ")
+	want := []string{`Directory listing`, `^$`, `^"good morning"$`, `^$`, `^\{"success":true\}$`}
+	m, port := machine.New(t), machine.Port(t)
+	ran := 0
+	for line := range strings.Lines(section) {
+		line = strings.ReplaceAll(strings.ReplaceAll(strings.TrimSpace(line), "3500", port), "8081", "$APP_PORT")
+		switch {
+		case strings.HasPrefix(line, "python3 "):
+			python, err := exec.LookPath("python3")
+			if err != nil {
+				t.Skip("python3 is not installed: ", err)
+			}
+			appPort := machine.Port(t)
+			t.Setenv("APP_PORT", appPort)
+			args := strings.Fields(os.ExpandEnv(strings.TrimSuffix(line, " &")))
+			m.Start(python, append(args[1:], "--bind", "127.0.0.1", "--directory", t.TempDir())...)
+		case strings.HasPrefix(line, "bin/sidecast "):
+			args := strings.Fields(os.ExpandEnv(strings.TrimPrefix(line, "bin/sidecast ")))
+			args[len(args)-1] = filepath.Join("../..", args[len(args)-1])
+			m.Start(machine.Binary(t), append(args, "--dapr-http-port", port, "--dapr-grpc-port", machine.Port(t), "--metrics-port", machine.Port(t))...).
+				WaitFor("app is ready", machine.Patience)
+		case strings.HasPrefix(line, "curl "):
+			curl, err := exec.LookPath("curl")
+			if err != nil {
+				t.Skip("curl is not installed: ", err)
+			}
+			out, err := exec.Command("sh", "-c", strings.Replace(line, "curl", curl+" -sS --fail --max-time 20", 1)).CombinedOutput()
+			if err != nil || !regexp.MustCompile(want[ran]).Match(out) {
+				t.Errorf("%s: %v, %s", line, err, out)
+			}
+			ran++
+		}
+	}
+	if ran != len(want) {
+		t.Errorf("%d of %d commands were found", ran, len(want))
+	}
+}
