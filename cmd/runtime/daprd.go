@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -37,6 +38,7 @@ type daprConfig struct {
 	BlockShutdown                               time.Duration
 	AllowedOrigins, Token                       string
 	APILogging, Profiling, NoMetrics            bool
+	Log                                         io.Writer
 	Meaningless                                 []string // flags that were given and have no effect
 }
 
@@ -67,6 +69,11 @@ SIDECAST_FABRIC_CREDS its credentials file.`,
 				return nil
 			}
 			outliveReaders()
+			if err := d.options(flags); err != nil {
+				fmt.Fprintln(os.Stderr, "Failed to parse flags:", err)
+				exit(commands.ExitFailed)
+				return nil
+			}
 			if err := d.run(command.Context(), flags); err != nil {
 				fmt.Fprintln(os.Stderr, "Fatal error from runtime:", err)
 				exit(commands.ExitFailed)
@@ -94,17 +101,18 @@ func (d *daprFlags) run(ctx context.Context, flags *pflag.FlagSet) error {
 	case d.wait:
 		return awaitOutbound(ctx, d.httpPort)
 	}
+	c, err := d.sidecar(flags)
+	if err != nil {
+		return err
+	}
+	c.dapr.Log = os.Stdout
 	if d.logFile != "" {
 		file, err := os.OpenFile(d.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
 			return fmt.Errorf("failed to open the log file: %w", err)
 		}
 		defer file.Close()
-		os.Stderr = file
-	}
-	c, err := d.sidecar(flags)
-	if err != nil {
-		return err
+		c.dapr.Log = file
 	}
 	return runSidecar(ctx, c)
 }
@@ -143,6 +151,26 @@ func awaitOutbound(ctx context.Context, port string) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// daprLogger writes lines with the fields of daprd's, by which collectors of logs find them: level in lower case, app_id,
+// scope, type and ver.
+func daprLogger(c *config, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) > 0 || a.Key != slog.LevelKey {
+			return a
+		}
+		word := strings.ToLower(a.Value.String())
+		if word == "warn" {
+			word = "warning"
+		}
+		return slog.String(slog.LevelKey, word)
+	}}
+	var handler slog.Handler = slog.NewTextHandler(c.dapr.Log, options)
+	if c.LogFormat == "json" {
+		handler = slog.NewJSONHandler(c.dapr.Log, options)
+	}
+	return slog.New(handler).With("app_id", c.AppID, "scope", "dapr.runtime", "type", "log", "ver", daprapi.Version)
 }
 
 // noteMeaningless says once which of the given flags change nothing.

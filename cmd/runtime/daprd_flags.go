@@ -27,6 +27,7 @@ type daprFlags struct {
 	resources, config, disabledEndpoints                              []string
 	componentsPath, healthPath                                        string
 	maxConcurrency, maxBodyMB, readBufferKB, graceSeconds             int
+	maxBodyBytes, readBufferBytes                                     int64 // of the four that say it; 0 is no bound
 	healthInterval, healthTimeout, healthThreshold                    int
 	blockShutdown                                                     time.Duration
 	metrics, profiling, logJSON, apiLogging, appTLS, healthCheck      bool
@@ -129,6 +130,35 @@ func doubleDashes(args []string) []string {
 	return all
 }
 
+// options checks what daprd checks while it reads its flags, and reads the sizes. The deprecated flags count where the new
+// ones are not given.
+func (d *daprFlags) options(given *pflag.FlagSet) (err error) {
+	size := func(name, text, old string, oldValue int, unit int64, fallback int64) (int64, error) {
+		switch {
+		case given.Changed(name):
+			n, err := quantity(text)
+			if err != nil {
+				return 0, fmt.Errorf("invalid value for '%s' option: %w", name, err)
+			}
+			return n, nil
+		case given.Changed(old):
+			return max(0, int64(oldValue)) * unit, nil
+		}
+		return fallback, nil
+	}
+	if d.maxBodyBytes, err = size("max-body-size", d.maxBody, "dapr-http-max-request-size", d.maxBodyMB, 1<<20, defaultMaxBody); err != nil {
+		return err
+	}
+	if d.readBufferBytes, err = size("read-buffer-size", d.readBuffer, "dapr-http-read-buffer-size", d.readBufferKB, 1<<10, defaultReadBuffer); err != nil {
+		return err
+	}
+	const disseminate = "actors-disseminate-timeout"
+	if most, _ := given.GetDuration(disseminate); given.Changed(disseminate) && most <= 0 {
+		return fmt.Errorf("invalid value for '%s' option: must be positive, got %s", disseminate, most)
+	}
+	return nil
+}
+
 // config is what the flags and the environment say, as the sidecar's own configuration.
 func (d *daprFlags) sidecar(given *pflag.FlagSet) (*config, error) {
 	if err := validAppID(d.appID); err != nil {
@@ -141,7 +171,7 @@ func (d *daprFlags) sidecar(given *pflag.FlagSet) (*config, error) {
 		AppID: d.appID, Namespace: or(os.Getenv("NAMESPACE"), "default"),
 		AppHealth: d.healthCheck, AppHealthPath: "/" + strings.TrimPrefix(d.healthPath, "/"),
 		ListenAddress: "127.0.0.1", MaxBody: "64MiB", FabricSync: "interval", Replicas: 1,
-		LogLevel: d.logLevel, LogFormat: "text", Resources: d.resources,
+		LogFormat: "text", Resources: d.resources,
 		AppAddress: d.appAddress, MetricsAddress: d.metricsAddress,
 		Fabric: os.Getenv("SIDECAST_FABRIC"), Credentials: os.Getenv("SIDECAST_FABRIC_CREDS"), FabricPort: defaultFabricPort,
 	}
@@ -151,8 +181,13 @@ func (d *daprFlags) sidecar(given *pflag.FlagSet) (*config, error) {
 	if d.logJSON {
 		c.LogFormat = "json"
 	}
-	if d.logLevel == "fatal" {
+	switch level := strings.ToLower(d.logLevel); level {
+	case "debug", "info", "warn", "error":
+		c.LogLevel = level
+	case "fatal":
 		c.LogLevel = "error"
+	default:
+		return nil, fmt.Errorf("invalid value for --log-level: %s", d.logLevel)
 	}
 	if len(c.Resources) == 0 && d.componentsPath != "" {
 		c.Resources = []string{d.componentsPath}
@@ -222,18 +257,25 @@ func (d *daprFlags) app(c *config, _ *pflag.FlagSet) (err error) {
 // ports reads where the sidecar listens.
 func (d *daprFlags) ports(c *config, given *pflag.FlagSet) error {
 	c.dapr = &daprConfig{Meaningless: meaninglessOf(given), SocketDir: d.socketDir, PublicAddress: d.publicAddress, NoMetrics: !d.metrics}
+	internal, _ := given.GetString("dapr-internal-grpc-port")
 	for _, p := range []struct {
 		text string
 		port *int
 		what string
 	}{
 		{d.httpPort, &c.dapr.HTTPPort, "dapr-http-port flag"}, {d.grpcPort, &c.dapr.GRPCPort, "dapr-grpc-port flag"},
-		{d.profilePort, &c.dapr.ProfilePort, "profile-port flag"}, {or(d.publicPort, "-1"), &c.dapr.PublicPort, "dapr-public-port"},
-		{d.metricsPort, &c.MetricsPort, "metrics-port flag"},
+		{d.profilePort, &c.dapr.ProfilePort, "profile-port flag"}, {or(internal, "0"), new(int), "dapr-internal-grpc-port"},
+		{or(d.publicPort, "-1"), &c.dapr.PublicPort, "dapr-public-port"},
 	} {
 		var err error
 		if *p.port, err = strconv.Atoi(p.text); err != nil {
 			return fmt.Errorf("error parsing %s: %w", p.what, err)
+		}
+	}
+	if d.metrics {
+		var err error
+		if c.MetricsPort, err = strconv.Atoi(d.metricsPort); err != nil {
+			return fmt.Errorf("failed to parse metrics port: %w", err)
 		}
 	}
 	c.dapr.Profiling = d.profiling
@@ -249,29 +291,9 @@ func (d *daprFlags) ports(c *config, given *pflag.FlagSet) error {
 	return nil
 }
 
-// limits reads sizes and times. The deprecated flags count where the new ones are not given.
-func (d *daprFlags) limits(c *config, given *pflag.FlagSet) (err error) {
-	size := func(name, text, old string, oldValue int, unit int64, fallback int64) (int64, error) {
-		switch {
-		case given.Changed(name):
-			n, err := quantity(text)
-			if err != nil {
-				return 0, fmt.Errorf("invalid value for '%s' option: %w", name, err)
-			}
-			return n, nil
-		case given.Changed(old) && oldValue > 0:
-			return int64(oldValue) * unit, nil
-		case given.Changed(old) && oldValue == 0:
-			return 0, nil
-		}
-		return fallback, nil
-	}
-	if c.dapr.MaxBody, err = size("max-body-size", d.maxBody, "dapr-http-max-request-size", d.maxBodyMB, 1<<20, defaultMaxBody); err != nil {
-		return err
-	}
-	if c.dapr.ReadBuffer, err = size("read-buffer-size", d.readBuffer, "dapr-http-read-buffer-size", d.readBufferKB, 1<<10, defaultReadBuffer); err != nil {
-		return err
-	}
+// limits reads sizes and times.
+func (d *daprFlags) limits(c *config, _ *pflag.FlagSet) error {
+	c.dapr.MaxBody, c.dapr.ReadBuffer = d.maxBodyBytes, d.readBufferBytes
 	if c.dapr.MaxBody > 64<<20 {
 		c.MaxBody = strconv.FormatInt(min(c.dapr.MaxBody, 1<<30), 10)
 	}

@@ -87,6 +87,9 @@ func rootCause(err error) error {
 
 func newLogger(c *config) *slog.Logger {
 	level, _ := c.level() // complete has checked it
+	if c.dapr != nil {
+		return daprLogger(c, level)
+	}
 	options := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "json" {
 		return slog.New(slog.NewJSONHandler(os.Stderr, options))

@@ -80,8 +80,22 @@ func TestBadFlags(t *testing.T) {
 		{"--app-id a --app-port 3500", 1, "the 'dapr-http-port' argument value 3500 conflicts with 'app-port'"},
 		{"--app-id a --app-port 50001", 1, "the 'dapr-grpc-port' argument value 50001 conflicts with 'app-port'"},
 		{"--app-id a --app-protocol smtp", 1, "invalid value for 'app-protocol': smtp"},
-		{"--app-id a --max-body-size 1Q", 1, "invalid value for 'max-body-size' option"},
-		{"--app-id a --read-buffer-size -1", 1, "invalid value for 'read-buffer-size' option"},
+		{"--app-id a --profile-port x", 1, "error parsing profile-port flag"},
+		{"--app-id a --dapr-public-port x", 1, "error parsing dapr-public-port"},
+		{"--app-id a --dapr-internal-grpc-port x", 1, "error parsing dapr-internal-grpc-port"},
+		{"--app-id a --metrics-port x", 1, "failed to parse metrics port"},
+		{"--app-id a --log-level loud", 1, "invalid value for --log-level: loud"},
+		{"--app-id a --log-file /no/such/folder/log", 1, "/no/such/folder/log"},
+		{"--app-id a --max-body-size 1Q", 1, "Failed to parse flags: invalid value for 'max-body-size' option"},
+		{"--app-id a --max-body-size 1.5", 1, "Failed to parse flags: invalid value for 'max-body-size' option: cannot get bytes from resource quantity value"},
+		{"--app-id a --read-buffer-size -1", 1, "Failed to parse flags: invalid value for 'read-buffer-size' option"},
+		{"--app-id a --actors-disseminate-timeout 0s", 1, "Failed to parse flags: invalid value for 'actors-disseminate-timeout' option: must be positive, got 0s"},
+		{"--app-id a --dapr-http-max-request-size 4Mi", 2, `invalid argument "4Mi" for "--dapr-http-max-request-size"`},
+		{"--app-id a --dapr-block-shutdown-duration soon", 2, `invalid argument "soon" for "--dapr-block-shutdown-duration"`},
+		{"--app-id a --dapr-graceful-shutdown-seconds 5s", 2, `invalid argument "5s" for "--dapr-graceful-shutdown-seconds"`},
+		{"--app-id a --enable-metrics=perhaps", 2, `invalid argument "perhaps" for "--enable-metrics"`},
+		{"--app-id a --scheduler-job-streams -1", 2, `invalid argument "-1" for "--scheduler-job-streams"`},
+		{"--app-id a --hot-reload-reconcile-interval 30", 2, `invalid argument "30" for "--hot-reload-reconcile-interval"`},
 		{"--app-id a --disable-init-endpoints x", 1, "invalid value for 'disable-init-endpoints': x"},
 		{"--app-id a --app-health-probe-interval 1 --app-health-probe-timeout 1001", 1, "'health-probe-timeout' must be smaller than 'health-probe-interval'"},
 		{"--app-id a --dapr-http-port " + port(taken.Addr().String()), 1, "Fatal error from runtime: failed to start HTTP server: listen tcp "},
@@ -95,6 +109,9 @@ func TestBadFlags(t *testing.T) {
 	}
 	if r := m.Command("daprd", "--version"); r.Code != 0 || strings.TrimSpace(r.Out) != "1.18.3" {
 		t.Errorf("--version: %d %s", r.Code, r.Out)
+	}
+	if r := m.Command("daprd", "--build-info"); r.Code != 0 || !strings.HasPrefix(r.Out, "Version: 1.18.3\nGit Commit: ") {
+		t.Errorf("--build-info: %d %s", r.Code, r.Out)
 	}
 }
 
