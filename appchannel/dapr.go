@@ -330,7 +330,8 @@ func (d *Dapr) Stream(ctx context.Context, req *call.Request, to call.ServerStre
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		if broken = sendFrames(ctx, wire, to); broken != nil {
+		if err := sendFrames(ctx, wire, to); err != nil && ctx.Err() == nil { // what comes of the end of ctx is no reason for it
+			broken = err
 			stop()
 		}
 	}()

@@ -94,9 +94,13 @@ func (g *grpcPort) Close(ctx context.Context) error {
 	})
 }
 
-// connect ends a pause between attempts to connect, and waits for the connection: until then gRPC fails calls at once.
+// connect ends a pause between attempts to connect, and waits for the connection: until then gRPC fails calls at once. Outside
+// a pause gRPC may not be asked to end it: it looks through its connections while it adds the first (v1.85), and a program
+// that does such a thing is ended.
 func (g *grpcPort) connect(ctx context.Context) {
-	g.conn.ResetConnectBackoff()
+	if g.conn.GetState() == connectivity.TransientFailure {
+		g.conn.ResetConnectBackoff()
+	}
 	g.conn.Connect()
 	for state := g.conn.GetState(); state != connectivity.Ready && state != connectivity.Shutdown; state = g.conn.GetState() {
 		if !g.conn.WaitForStateChange(ctx, state) {

@@ -25,6 +25,11 @@ type Fixture struct {
 	Garbage func()
 	// Statuses says that handlers fail by an HTTP status, which is an answer and not an error of the channel.
 	Statuses bool
+	// Codes says that handlers fail by a gRPC code alone: kinds of one code are one, there is no reason, and a method that
+	// the app does not have is a failure like any other.
+	Codes bool
+	// Listed is a subscription of the app's as its protocol can say it; nil when it can say all.
+	Listed func(appchannel.Subscription) appchannel.Subscription
 }
 
 // Open makes a Fixture whose app takes work, or will soon. It cleans up after the test, the channel included.
@@ -129,6 +134,12 @@ func testErrors(t *testing.T, s *suite) {
 			}
 			continue
 		}
+		if s.Codes {
+			if got := fault.KindOf(err); err == nil || got.GRPC() != kind.GRPC() || fault.NotSent(err) {
+				t.Errorf("%s: %v", kind, err)
+			}
+			continue
+		}
 		check(t, err, kind, false)
 		if fault.ReasonOf(err) != "SOLD_OUT" {
 			t.Errorf("%s: reason %s", kind, fault.ReasonOf(err))
@@ -143,7 +154,7 @@ func testErrors(t *testing.T, s *suite) {
 	})
 	check(t, err, fault.Unavailable, false)
 	_, err = s.Channel.Invoke(within(t), &call.Request{Method: "nobody"})
-	check(t, err, fault.NotFound, true)
+	check(t, err, fault.NotFound, !s.Codes)
 }
 
 func testPanic(t *testing.T, s *suite) {
@@ -204,6 +215,9 @@ func testKill(t *testing.T, s *suite) {
 	}()
 	wanted := func(listed appchannel.Subscription) bool {
 		want := s.app.Subscriptions()[0]
+		if s.Listed != nil {
+			want = s.Listed(want)
+		}
 		want.Route = listed.Route // some transports route by topic
 		return listed.Equal(want)
 	}
