@@ -69,6 +69,7 @@ SIDECAST_FABRIC_CREDS its credentials file.`,
 				return nil
 			}
 			outliveReaders()
+			signal.Ignore(syscall.SIGHUP) // asks daprd to read its files again, which is done whenever they change
 			if err := d.options(flags); err != nil {
 				fmt.Fprintln(os.Stderr, "Failed to parse flags:", err)
 				exit(commands.ExitFailed)

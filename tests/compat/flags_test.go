@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
@@ -295,6 +296,14 @@ func TestListenAddresses(t *testing.T) {
 			}
 		}
 	}
+	// Left out: loopback alone, which 127.0.0.2 stands outside of here.
+	near := start(t, m, "near")
+	for _, at := range []string{near.http, near.grpc} {
+		if conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.2", port(at))); err == nil {
+			_ = conn.Close()
+			t.Errorf("%s is open on all interfaces", at)
+		}
+	}
 	all := start(t, m, "all", "--dapr-listen-addresses", "0.0.0.0")
 	(&daprd{t: t, http: net.JoinHostPort("127.0.0.3", port(all.http))}).expect(204, "", "GET", "/v1.0/healthz/outbound", "")
 }
@@ -345,6 +354,12 @@ func TestMetricsCanBeOff(t *testing.T) {
 		_ = conn.Close()
 		t.Error("metrics are served")
 	}
+	here := machine.Port(t)
+	start(t, machine.New(t), "app", "--metrics-port", here)
+	if conn, err := net.Dial("tcp", "127.0.0.2:"+here); err == nil {
+		_ = conn.Close()
+		t.Error("metrics are served on all interfaces")
+	}
 	elsewhere := machine.Port(t)
 	start(t, machine.New(t), "app", "--metrics-listen-address", "127.0.0.2", "--metrics-port", elsewhere)
 	response, err := http.Get("http://127.0.0.2:" + elsewhere + "/metrics")
@@ -368,4 +383,64 @@ func TestEmptyEnvironment(t *testing.T) {
 	if code := d.Wait(machine.Patience); code != 0 {
 		t.Errorf("exit code %d: %s", code, d.Output())
 	}
+}
+
+// What a caller and its app are told of the machine and the namespace they are in.
+func TestNamespaceAndHost(t *testing.T) {
+	m := machine.New(t)
+	m.Env = []string{"NAMESPACE=shop", "DAPR_HOST_IP=192.0.2.7"}
+	start(t, m, "server", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
+	d := start(t, m, "client")
+	got := d.expect(200, "", "GET", "/v1.0/invoke/server.shop/method/x", "")
+	if forwarded := got.header.Get("X-Forwarded"); !strings.HasPrefix(forwarded, "for=192.0.2.7;by=192.0.2.7") {
+		t.Errorf("the call is forwarded %q", forwarded)
+	}
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: server.default, err: …`, "GET", "/v1.0/invoke/server.default/method/x", "")
+}
+
+func TestWhereTheAppAndTheFilesAre(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(echo))
+	server.Listener.Close()
+	server.Listener = listener
+	server.Start()
+	defer server.Close()
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "all.yaml"), []byte(resources), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d := startWith(t, machine.New(t), "", "app", "--app-channel-address", "127.0.0.2", "--app-port", port(listener.Addr().String()), "--components-path", folder)
+	d.await("/v1.0/healthz")
+	d.expect(200, "hello", "POST", "/v1.0/invoke/app/method/x", "hello")
+	d.expect(204, "", "GET", "/v1.0/state/store/k", "")
+}
+
+// Files that change are read again; a hangup, which asks daprd for that, ends nothing.
+func TestFilesAreReadAgain(t *testing.T) {
+	folder := t.TempDir()
+	write := func(yaml string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, "all.yaml"), []byte(yaml), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(resources)
+	d := startWith(t, machine.New(t), "", "app", "--resources-path", folder)
+	process, err := os.FindProcess(d.PID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	write(resources + "---\n" + strings.ReplaceAll(strings.Split(resources, "---")[0], "{name: store}", "{name: other}"))
+	machine.Until(t, "the other store", func() error {
+		if got := d.do("GET", "/v1.0/state/other/k", ""); got.status != 204 {
+			return fmt.Errorf("%d %s", got.status, got.body)
+		}
+		return nil
+	})
 }

@@ -73,6 +73,7 @@ func TestBadFlags(t *testing.T) {
 		{"--app-id a --no-such-flag", 2, "unknown flag: --no-such-flag"},
 		{"--app-id a --app-health-threshold many", 2, `invalid argument "many" for "--app-health-threshold"`},
 		{"", 1, "parameter app-id cannot be empty"},
+		{"--app-id " + strings.Repeat("a", 64), 1, "is no app id: use 1 to 63 letters"},
 		{"--app-id a.b", 1, "parameter app-id cannot contain dots"},
 		{"--app-id a --dapr-http-port x", 1, "error parsing dapr-http-port flag"},
 		{"--app-id a --dapr-grpc-port x", 1, "error parsing dapr-grpc-port flag"},
