@@ -49,6 +49,7 @@ gen: tools ## generate Go code from the proto, and the reference pages from the 
 	cd sdk/proto && $(TOOLS)/buf build --as-file-descriptor-set -o $(CURDIR)/bin/api.binpb
 	$(MAKE) build
 	bin/sidecast reference --out docs/reference --descriptors bin/api.binpb
+	go test ./tests/compat/catalogue -run TestPage -update
 
 .PHONY: stale
 stale: gen ## fail when generated files are not committed

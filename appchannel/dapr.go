@@ -140,7 +140,7 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 		HttpExtension: &commonv1.HTTPExtension{Verb: verbOf(req.Verb), Querystring: req.Query},
 	}, grpc.Peer(&from), grpc.Header(&head), grpc.Trailer(&trail))
 	if err != nil {
-		return nil, d.answered(ctx, op, &from, err)
+		return nil, d.answered(ctx, op, &from, len(head)+len(trail) > 0, err)
 	}
 	resp := &call.Response{ContentType: answer.GetContentType(), Body: answer.GetData().GetValue(), Header: headerOf(head)}
 	resp.Header = append(resp.Header, headerOf(trail)...)
@@ -159,10 +159,11 @@ func verbOf(verb string) commonv1.HTTPExtension_Verb {
 	return commonv1.HTTPExtension_Verb(commonv1.HTTPExtension_Verb_value[strings.ToUpper(verb)])
 }
 
-// answered is the fault of an RPC that failed. A status that the app answered with is kept in it.
-func (d *Dapr) answered(ctx context.Context, op string, from *peer.Peer, err error) error {
+// answered is the fault of an RPC that failed. A status that the app answered with is kept in it; heard says that something
+// came from the app, by which its own UNAVAILABLE is told from that of a broken connection.
+func (d *Dapr) answered(ctx context.Context, op string, from *peer.Peer, heard bool, err error) error {
 	s, _ := status.FromError(err)
-	if ctx.Err() != nil || s.Code() == codes.Unavailable {
+	if ctx.Err() != nil || s.Code() == codes.Unavailable && !heard {
 		return d.failed(ctx, op, from, err)
 	}
 	e := fault.E(op, fault.KindFromGRPC(uint32(s.Code())), fault.AppFailed, errors.New(s.Message())).

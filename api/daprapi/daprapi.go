@@ -1,7 +1,7 @@
 // Package daprapi is Dapr's front door: the gRPC service dapr.proto.runtime.v1.Dapr and the HTTP API under /v1.0, translated
 // onto the blocks. What Dapr's clients can see is Dapr's: status and error codes, headers, messages, edge cases. What lies
 // behind is the blocks' and decided there, once for all doors. Where daprd loses something, the right thing is done instead;
-// docs/decisions/dapr-front-door.md lists each difference.
+// docs/dapr-compatibility.md lists each difference.
 //
 //	server := daprapi.New(daprapi.Options{Blocks: b, AppID: "orders", Log: log})
 //	go server.ServeHTTP(listener)

@@ -58,6 +58,22 @@ func routes(s *Server) []route {
 	return all
 }
 
+// Route is a path of the HTTP API that is served.
+type Route struct {
+	Methods []string // none is any
+	Path    string   // with parameters in braces, and * for all that follows
+	Served  bool     // false is a path that answers ERR_API_UNIMPLEMENTED
+}
+
+// Routes are all paths but those of invocation, which takes any.
+func Routes() []Route {
+	var all []Route
+	for _, r := range routes(&Server{}) {
+		all = append(all, Route{Methods: strings.Fields(r.methods), Path: "/" + r.path, Served: r.methods != ""})
+	}
+	return all
+}
+
 // publicRoutes are those that are also served on the public port.
 func publicRoutes(s *Server) []route {
 	return []route{

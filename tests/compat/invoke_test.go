@@ -175,6 +175,9 @@ func (callback) OnInvoke(ctx context.Context, in *commonv1.InvokeRequest) (*comm
 	md, _ := metadata.FromIncomingContext(ctx)
 	get := func(key string) string { return strings.Join(md[key], ",") }
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-app", "here", "x-callers", get("dapr-caller-app-id")+">"+get("dapr-callee-app-id"), "x-custom", get("custom")))
+	if in.GetMethod() == "away" {
+		return nil, status.Error(codes.Unavailable, "back soon")
+	}
 	if in.GetMethod() == "fail" {
 		s, _ := status.New(codes.AlreadyExists, "there: “one”").WithDetails(&errdetails.ErrorInfo{Reason: "TAKEN", Domain: "app"})
 		return nil, s.Err()
@@ -283,6 +286,10 @@ func TestInvocationFromGRPC(t *testing.T) {
 	_, _, err = invoke("grpc-app", "fail")
 	if s := status.Convert(err); s.Code() != codes.AlreadyExists || s.Message() != "there: “one”" || len(s.Details()) != 1 {
 		t.Errorf("an error of the app: %v %v", err, s.Details())
+	}
+	_, _, err = invoke("grpc-app", "away")
+	if s := status.Convert(err); s.Code() != codes.Unavailable || s.Message() != "back soon" {
+		t.Errorf("an app that says that it is not available: %v", err)
 	}
 	resp, head, err = invoke("http-app", "m")
 	if err != nil || string(resp.GetData().GetValue()) != "body" || head.Get("x-verb")[0] != "PUT" || head.Get("x-query")[0] != "q=1" || head.Get("dapr-http-status")[0] != "200" {

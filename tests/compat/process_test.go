@@ -118,7 +118,7 @@ func TestBadFlags(t *testing.T) {
 
 func TestTokensAreAskedForAndSent(t *testing.T) {
 	m := machine.New(t)
-	m.Env = []string{"DAPR_API_TOKEN=key", "APP_API_TOKEN=app-key"}
+	m.Env = []string{"DAPR_API_TOKEN=key", "APP_API_TOKEN=app-key", "SIDECAST_API_TOKEN=other"}
 	seen := make(chan http.Header, 1)
 	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/hello" {

@@ -1,0 +1,107 @@
+package catalogue
+
+const unimplemented = "Answers UNIMPLEMENTED."
+
+func rpcs() Area {
+	return Area{ID: "rpcs", Title: "gRPC API", What: "RPC", Intro: "Service `dapr.proto.runtime.v1.Dapr`. Status codes, messages and details are daprd's.", Rows: []Row{
+		works("InvokeService", "compat.TestInvocationFromGRPC, gosdk.TestInvocation/http, gosdk.TestInvocation/grpc",
+			"To apps of either protocol. A call that names no verb is a POST to an HTTP app, where daprd answers an error."),
+		works("GetState, SaveState, DeleteState, GetBulkState, DeleteBulkState, ExecuteStateTransaction", "compat.TestStateOverGRPC, gosdk.TestState"),
+		works("QueryStateAlpha1", "compat.TestStateOverGRPC", "No store that is there can be queried: the answer is daprd's for such a store."),
+		works("PublishEvent", "compat.TestGRPCAppsSubscribe, compat.TestBadPublishRequests, gosdk.TestPubSub/grpc"),
+		works("BulkPublishEvent, BulkPublishEventAlpha1", "compat.TestGRPCAppsSubscribe, gosdk.TestPubSub/http"),
+		works("SubscribeTopicEventsAlpha1", "compat.TestStreamsSubscribe, gosdk.TestStreamingSubscription"),
+		works("TryLockAlpha1, UnlockAlpha1", "compat.TestLocksOverHTTP, gosdk.TestLock"),
+		works("GetMetadata", "gosdk.TestMetadataAndShutdown, compat.TestUnixSockets", "Capabilities are told for state stores only."),
+		works("SetMetadata, Shutdown", "gosdk.TestMetadataAndShutdown"),
+		notYet("InvokeBinding", unimplemented),
+		notYet("GetSecret, GetBulkSecret", unimplemented, "Components take secrets by `secretKeyRef`."),
+		notYet("GetConfiguration, GetConfigurationAlpha1, SubscribeConfiguration, SubscribeConfigurationAlpha1, UnsubscribeConfiguration, UnsubscribeConfigurationAlpha1", unimplemented),
+		notYet("InvokeActor, GetActorState, ExecuteActorStateTransaction, RegisterActorTimer, UnregisterActorTimer, RegisterActorReminder, UnregisterActorReminder, "+
+			"UnregisterActorRemindersByType, GetActorReminder, ListActorReminders, SubscribeActorEventsAlpha1", unimplemented),
+		notYet("StartWorkflowBeta1, GetWorkflowBeta1, PurgeWorkflowBeta1, TerminateWorkflowBeta1, PauseWorkflowBeta1, ResumeWorkflowBeta1, RaiseEventWorkflowBeta1, "+
+			"StartWorkflowAlpha1, GetWorkflowAlpha1, PurgeWorkflowAlpha1, TerminateWorkflowAlpha1, PauseWorkflowAlpha1, ResumeWorkflowAlpha1, RaiseEventWorkflowAlpha1", unimplemented),
+		notYet("ScheduleJob, GetJob, DeleteJob, DeleteJobsByPrefix, ListJobs, ScheduleJobAlpha1, GetJobAlpha1, DeleteJobAlpha1, DeleteJobsByPrefixAlpha1, ListJobsAlpha1", unimplemented),
+		notYet("EncryptAlpha1, DecryptAlpha1, SubtleGetKeyAlpha1, SubtleEncryptAlpha1, SubtleDecryptAlpha1, SubtleWrapKeyAlpha1, SubtleUnwrapKeyAlpha1, SubtleSignAlpha1, SubtleVerifyAlpha1", unimplemented),
+		notYet("ConverseAlpha1, ConverseAlpha2", unimplemented),
+	}}
+}
+
+func callbacks() Area {
+	return Area{ID: "callbacks", Title: "gRPC apps", What: "RPC", Intro: "What the sidecar calls of an app with `--app-protocol grpc` or `grpcs`, and services of the app's own.", Rows: []Row{
+		works("AppCallback/OnInvoke", "compat.TestInvocationFromHTTPToGRPC, appchannel.TestDaprConformance, gosdk.TestInvocation/grpc",
+			"The status an app answers with reaches callers as it is, with its details."),
+		works("AppCallback/ListTopicSubscriptions, AppCallback/OnTopicEvent", "compat.TestGRPCAppsSubscribe, appchannel.TestDaprConformance, gosdk.TestPubSub/grpc"),
+		works("AppCallback/OnBulkTopicEvent", "compat.TestGRPCAppsSubscribe"),
+		notYet("AppCallback/ListInputBindings, AppCallback/OnBindingEvent", "Never called: there are no bindings yet."),
+		notYet("AppCallback/OnJobEvent, AppCallbackAlpha/OnJobEventAlpha1", "Never called: there are no jobs yet."),
+		works("AppCallbackAlpha/OnBulkTopicEventAlpha1", "compat.TestOldGRPCAppsGetBulks", "Called where the app does not have OnBulkTopicEvent."),
+		works("AppCallbackHealthCheck/HealthCheck", "compat.TestGRPCAppsSubscribe", "With `--enable-app-health-check`."),
+		works("any service by dapr-app-id", "compat.TestProxying, compat.TestBreakersSeeTheAnswersOfStreams",
+			"Proxied by that metadata in all four kinds, with headers, trailers and status details."),
+	}}
+}
+
+func invocation() Area {
+	return Area{ID: "invocation", Title: "HTTP API: invocation", What: "Request", Intro: "Verb, path, query, header fields, status and body pass as they are, to apps of either protocol.", Rows: []Row{
+		works("ANY /v1.0/invoke/{app}/method/{path}", "compat.TestInvocationFromHTTPToHTTP, compat.TestInvocationFromHTTPToGRPC, compat.TestBodies, daprapi.TestTargetOf"),
+		works("ANY /{path} with the header dapr-app-id", "compat.TestInvocationFromHTTPToHTTP"),
+		works("ANY /{path} with Basic authorization dapr-app-id:{app}", "compat.TestInvocationFromHTTPToHTTP"),
+		works("ANY /v1.0/invoke/{app}.{namespace}/method/{path}", "compat.TestNamespaceAndHost", "For apps of the sidecar's own namespace."),
+		notYet("ANY /v1.0/invoke/{app}.{another namespace}/method/{path}", "Answers ERR_DIRECT_INVOKE. Run both apps in one namespace."),
+		notYet("ANY /v1.0/invoke/http://{host}/method/{path}, ANY /v1.0/invoke/{HTTPEndpoint}/method/{path}", "Call the host directly."),
+		works("server-sent events and bodies of unknown length", "compat.TestServerSentEventsComeAsTheyAreWritten, compat.TestBodies", "Passed on as they come."),
+		works("forwarded, x-forwarded-for, x-forwarded-host, dapr-caller-app-id, dapr-callee-app-id", "compat.TestInvocationFromHTTPToHTTP, compat.TestNamespaceAndHost"),
+		notYet("HTTP trailers", "Left out; header fields and gRPC trailers pass."),
+	}}
+}
+
+func routes() Area {
+	const all, off = "v1.0 v1.0-beta1 v1.0-alpha1", "Answers 501 ERR_API_UNIMPLEMENTED."
+	workflow := "workflows/{workflowComponent}/{instanceID}"
+	crypto, alpha := "subtlecrypto/{name}/", "v1.0-alpha1"
+	var subtle []string
+	for _, what := range []string{"getkey", "encrypt", "decrypt", "wrapkey", "unwrapkey", "sign", "verify"} {
+		subtle = append(subtle, versions(alpha, "POST", crypto+what))
+	}
+	var workflows []string
+	for _, what := range []string{"raiseEvent/{eventName}", "pause", "resume", "terminate", "purge"} {
+		workflows = append(workflows, versions(all, "POST", workflow+"/"+what))
+	}
+	return Area{ID: "routes", Title: "HTTP API", What: "Route", Intro: "Statuses, error codes, messages and details are daprd's.", Rows: []Row{
+		works("GET /v1.0/state/{storeName}/{key}, DELETE /v1.0/state/{storeName}/{key}, POST PUT /v1.0/state/{storeName}", "compat.TestStateOverHTTP, compat.TestBadStateRequestsOverHTTP",
+			"A value is kept as it is written: numbers do not pass through float64."),
+		differs("POST PUT /v1.0/state/{storeName}/bulk", "compat.TestStateOverGRPC, compat.TestStateOverHTTP", "A value that is no JSON comes as a string, where daprd's answer breaks off. Nothing to do."),
+		differs("POST PUT /v1.0/state/{storeName}/transaction", "compat.TestTransactionsOverHTTP", "At most 1000 operations; more answer ERR_STATE_STORE_TOO_MANY_TRANSACTIONS. Split larger ones."),
+		works("POST PUT /v1.0-alpha1/state/{storeName}/query", "compat.TestBadStateRequestsOverHTTP", "No store that is there can be queried: the answer is daprd's for such a store."),
+		works("POST PUT /v1.0/publish/{pubsubname}/{topic}", "compat.TestPublishedEventsAreCloudEvents, compat.TestBadPublishRequests"),
+		works(joined(versions("v1.0 v1.0-alpha1", "POST PUT", "publish/bulk/{pubsubname}/{topic}")), "compat.TestBadPublishRequests, compat.TestDeclaredSubscriptionsAndBulk"),
+		works("POST /v1.0-alpha1/lock/{storeName}, POST /v1.0-alpha1/unlock/{storeName}", "compat.TestLocksOverHTTP"),
+		works("GET /v1.0/metadata, PUT /v1.0/metadata/{key}", "compat.TestMetadata, compat.TestDeclaredSubscriptionsAndBulk", "Capabilities are told for state stores only."),
+		works("GET /v1.0/healthz, GET /v1.0/healthz/outbound", "compat.TestDaprdStartsAndEndsAsDaprdDoes, compat.TestTokensAreAskedForAndSent"),
+		works("POST /v1.0/shutdown", "compat.TestDaprdEndsByTheAPI"),
+		notYet("POST PUT /v1.0/bindings/{name}", off),
+		notYet("GET /v1.0/secrets/{secretStoreName}/{key}, GET /v1.0/secrets/{secretStoreName}/bulk", off),
+		notYet(joined(versions("v1.0 v1.0-alpha1", "GET", "configuration/{storeName}"), versions("v1.0 v1.0-alpha1", "GET", "configuration/{storeName}/subscribe"),
+			versions("v1.0 v1.0-alpha1", "GET", "configuration/{storeName}/{configurationSubscribeID}/unsubscribe")), off),
+		notYet(joined("GET POST DELETE PUT /v1.0/actors/{actorType}/{actorId}/method/{method}", "POST PUT /v1.0/actors/{actorType}/{actorId}/state",
+			"GET /v1.0/actors/{actorType}/{actorId}/state/{key}", "GET POST PUT DELETE /v1.0/actors/{actorType}/{actorId}/reminders/{name}",
+			"POST PUT DELETE /v1.0/actors/{actorType}/{actorId}/timers/{name}"), off),
+		notYet(joined(append([]string{versions(all, "GET", workflow), versions(all, "POST", "workflows/{workflowComponent}/{workflowName}/start")}, workflows...)...), off),
+		notYet(joined(versions("v1.0 v1.0-alpha1", "GET POST DELETE", "jobs/{name}")), off),
+		notYet(joined(versions(alpha, "PUT", "crypto/{name}/encrypt"), versions(alpha, "PUT", "crypto/{name}/decrypt"), joined(subtle...)), off),
+		notYet(versions("v1.0-alpha1 v1.0-alpha2", "POST", "conversation/{name}/converse"), off),
+	}}
+}
+
+func appRoutes() Area {
+	return Area{ID: "app routes", Title: "HTTP apps", What: "Request", Intro: "What the sidecar asks of an app with `--app-protocol http`, `https` or `h2c`.", Rows: []Row{
+		works("GET /dapr/subscribe", "compat.TestRoutesVerdictsAndDeadLetters, compat.TestDisabledInitEndpoints, gosdk.TestPubSub/http", "Again whenever the app restarts."),
+		works("POST {route of an event}", "compat.TestPublishedEventsAreCloudEvents, compat.TestRoutesVerdictsAndDeadLetters", "SUCCESS, RETRY, DROP and statuses mean what they mean to daprd."),
+		works("POST {route of a bulk}", "compat.TestDeclaredSubscriptionsAndBulk, compat.TestBulksAreNoLargerThanWhatTheAppTakesAtOnce", "A bulk is no larger than `--app-max-concurrency`."),
+		works("GET {health check path}", "compat.TestAnUnhealthyAppGetsNothing, compat.TestMetadata"),
+		notYet("GET /dapr/config", "Never asked: there are no actors yet."),
+		notYet("OPTIONS POST /{binding}", "Never asked: there are no bindings yet."),
+		notYet("POST /job/{name}", "Never asked: there are no jobs yet."),
+	}}
+}

@@ -1,0 +1,122 @@
+package catalogue
+
+func behaviour() Area {
+	return Area{ID: "behaviour", Title: "Behaviour", What: "Where", Intro: "What no single route, flag or key is about. Differences are meant: daprd would lose or distort something there.", Rows: []Row{
+		differs("an event that is answered RETRY, or whose delivery fails", "compat.TestRoutesVerdictsAndDeadLetters, compat.TestInboundRetriesComeBeforeDeadLetters, compat.TestPoliciesOfOthersDoNotApply",
+			"Comes back until it is handled or dead-lettered, on every broker. Name a dead-letter topic where an event may be given up."),
+		differs("stored messages that are no CloudEvents", "compat.TestRoutesVerdictsAndDeadLetters", "Are handed over, wrapped as raw payloads are, where daprd fails them for ever."),
+		differs("events of a media type that is neither text nor JSON, to gRPC apps", "compat.TestGRPCAppsSubscribe", "Come with their data."),
+		differs("routing rules that are no CEL, or about anything but event", "routing.TestBadRulesAreErrors", "Are refused when they are read, and the other subscriptions stay. Correct the rule that the log names."),
+		differs("bulks for an app with --app-max-concurrency", "compat.TestBulksAreNoLargerThanWhatTheAppTakesAtOnce", "Are no larger than that. Raise it for larger bulks."),
+		differs("races of ETags and locks", "natsstore.TestConformance, badgerstore.TestConformance, natslock.TestLocker, memorylock.TestLocker", "One wins, always, on every store of Sidecast's own."),
+		differs("calls that a limit refuses", "compat.TestPoliciesGuardInvocation", "Answer 429 with Retry-After, or RESOURCE_EXHAUSTED with RetryInfo, and the error code of the route. daprd has no such limits; none is on unless a document or flag sets it."),
+		differs("resource files with mistakes", "e2e.TestAWrongPolicyKeepsASidecarFromStarting, components.TestLint", "Keep the sidecar from starting, with file, line and key. `sidecast lint DIR` tells them beforehand."),
+		differs("files that change", "compat.TestFilesAreReadAgain, components.TestReloadLetsCallsInFlightFinish", "Are read again at once; no SIGHUP is needed, and one changes nothing."),
+		differs("sidecars of one machine", "compat.TestGroupsOnOneMachineAreApart", "Find each other with no name resolution. Give groups that shall be apart a SIDECAST_DATA_DIR each."),
+		differs("sidecars of several machines", "cluster.TestAServerOfTheClusterIsLost", "Find each other over NATS: set SIDECAST_FABRIC to its URLs. Placement, scheduler, sentry and operator are not needed."),
+		differs("sizes of events", "natspubsub.TestConformance", "A broker on NATS takes events up to its server's max_payload, 1 MiB unless it is set. Put larger bodies into state and publish their key."),
+		differs("limits of names", "blocks.TestStateRefusesWhatCannotBe, blocks.TestPublishRefusesWhatCannotBe", "Keys have at most 1024 bytes, topics 256. Shorten longer ones."),
+		works("API tokens, both ways", "compat.TestTokensAreAskedForAndSent"),
+		works("graceful shutdown", "compat.TestSignalsDrain, compat.TestBlockedShutdown"),
+		works("CORS", "compat.TestCORS"),
+		notYet("mTLS between sidecars", "NATS connections can have TLS; see the fabric's page."),
+		notYet("outbox"),
+		notYet("encryption of state"),
+		notYet("names of daprd's metrics", "Sidecast's own are in docs/reference/metrics.md."),
+		notYet("pluggable components"),
+		notYet("HTTP middleware"),
+	}}
+}
+
+func componentTypes() Area {
+	return Area{ID: "types", Title: "Component types", What: "Type", Intro: "Metadata keys are those that the type takes; [components](reference/components.md) says what they mean. Other keys are errors, where daprd passes over them.", Rows: []Row{
+		works("state.in-memory, state.memory", "compat.TestStateOverHTTP, memorystore.TestConformance"),
+		works("state.jetstream", "compat.TestKeyPrefixes, natsstore.TestConformance"),
+		works("state.badger", "badgerstore.TestConformance"),
+		works("pubsub.in-memory, pubsub.memory", "memorypubsub.TestConformance"),
+		differs("pubsub.jetstream", "compat.TestRoutesVerdictsAndDeadLetters, natspubsub.TestConformance", "Streams and consumers are Sidecast's, on the fabric. daprd's keys for them do not exist: leave them out."),
+		works("lock.in-memory, lock.memory", "compat.TestLocksOverHTTP, memorylock.TestLocker"),
+		works("lock.jetstream", "natslock.TestLocker"),
+		works("lock.badger", "badgerlock.TestLocker"),
+		works("secretstores.local.env", "envsecrets.TestSecret", "For `secretKeyRef`; there is no secrets API yet."),
+		works("secretstores.local.file", "filesecrets.TestSecret", "For `secretKeyRef`; there is no secrets API yet."),
+		notYet("state.redis, state.postgresql, state.sqlite, pubsub.redis, pubsub.rabbitmq, lock.redis"),
+		notYet("all other types of components-contrib"),
+	}}
+}
+
+const reads = "components.TestLoad"
+
+func component() Area {
+	return Area{ID: "component", Title: "Component resources", What: "Key", Intro: "`apiVersion: dapr.io/v1alpha1`, `kind: Component`, in the folders of `--resources-path`.", Rows: []Row{
+		works("metadata.name, metadata.labels", reads),
+		works("metadata.namespace", "components.TestSetRefusesByName"),
+		works("spec.type, spec.version", reads),
+		works("spec.metadata.name, spec.metadata.value", "components.TestLoad, components.TestOpenChecksItsMetadata"),
+		works("spec.metadata.secretKeyRef.name, spec.metadata.secretKeyRef.key, spec.metadata.envRef", "components.TestSecretReferences"),
+		works("spec.initTimeout", "components.TestSetInitTimeout"),
+		differs("spec.ignoreErrors", "components.TestSetKeepsTryingWhatCannotStart, components.TestSetStartOpensWhatIsRequired",
+			"Every component is as with `true`: one that cannot start is tried again, and the sidecar runs without it. Set `spec.required: true` to have the sidecar not start."),
+		works("auth.secretStore", "components.TestSecretReferences, components.TestReloadFollowsTheSecretStore"),
+		works("scopes", "components.TestSetRefusesByName"),
+		works("keyPrefix: appid, keyPrefix: name, keyPrefix: namespace, keyPrefix: none", "compat.TestKeyPrefixes", "Of state stores and locks."),
+		works("allowedTopics, publishingScopes, subscriptionScopes, protectedTopics", "components.TestTopicsFollowTheirScopes, compat.TestBadPublishRequests", "Of brokers."),
+		works("consumerID", "compat.TestConsumerIDNamesTheGroup", "Of brokers."),
+		works("actorStateStore", "compat.TestMetadata", "Accepted; there are no actors yet."),
+		notYet("outboxPublishPubsub, outboxPublishTopic, outboxPubsub, outboxDiscardWhenMissingState"),
+		notYet("primaryEncryptionKey, secondaryEncryptionKey"),
+	}}
+}
+
+func subscription() Area {
+	return Area{ID: "subscription", Title: "Subscription resources", What: "Key", Intro: "`dapr.io/v1alpha1` with `spec.route`, `dapr.io/v2alpha1` with `spec.routes`.", Rows: []Row{
+		works("spec.pubsubname, spec.topic, spec.metadata, scopes", "compat.TestDeclaredSubscriptionsAndBulk"),
+		works("spec.route", "compat.TestDeclaredSubscriptionsAndBulk", "Of v1alpha1."),
+		works("spec.routes.rules.match, spec.routes.rules.path, spec.routes.default", "compat.TestDeclaredSubscriptionsAndBulk, routing.TestChooseTakesTheFirstRuleThatHolds", "Of v2alpha1."),
+		works("spec.deadLetterTopic", "components.TestLoad, compat.TestRoutesVerdictsAndDeadLetters"),
+		works("spec.bulkSubscribe.enabled, spec.bulkSubscribe.maxMessagesCount, spec.bulkSubscribe.maxAwaitDurationMs", "compat.TestDeclaredBulks"),
+		works("spec.metadata.rawPayload", "components.TestLoad, compat.TestRoutesVerdictsAndDeadLetters"),
+	}}
+}
+
+func resiliency() Area {
+	const dapr = "governance.TestDaprPoliciesMeanWhatTheyMeanToDapr, governance.TestRead"
+	return Area{ID: "resiliency", Title: "Resiliency resources", What: "Key", Intro: "Dapr's keys; [resiliency](reference/resiliency.md) has those that Sidecast adds.", Rows: []Row{
+		works("spec.policies.timeouts", dapr+", compat.TestPoliciesGuardInvocation"),
+		works("spec.policies.retries.policy, spec.policies.retries.duration, spec.policies.retries.maxInterval, spec.policies.retries.maxRetries", dapr+", e2e.TestDaprResiliency"),
+		works("spec.policies.retries.matching.httpStatusCodes, spec.policies.retries.matching.gRPCStatusCodes", dapr+", compat.TestPoliciesGuardInvocation"),
+		works("spec.policies.circuitBreakers.maxRequests, spec.policies.circuitBreakers.interval, spec.policies.circuitBreakers.timeout, spec.policies.circuitBreakers.trip", dapr+", compat.TestPoliciesGuardInvocation"),
+		works("spec.targets.apps.timeout, spec.targets.apps.retry", "compat.TestPoliciesGuardInvocation"),
+		differs("spec.targets.apps.circuitBreaker, spec.targets.apps.circuitBreakerCacheSize", "compat.TestPoliciesGuardInvocation, compat.TestBreakersSeeTheAnswersOfStreams, governance.TestRead",
+			"One breaker guards all methods of an app, where daprd has one for each; the size of that cache is read and means nothing. Give a method a breaker of its own under `operations`."),
+		works("spec.targets.components.inbound.timeout, spec.targets.components.inbound.retry, spec.targets.components.inbound.circuitBreaker", "compat.TestInboundRetriesComeBeforeDeadLetters, governance.TestRead"),
+		works("spec.targets.components.outbound.timeout, spec.targets.components.outbound.retry, spec.targets.components.outbound.circuitBreaker", dapr),
+		notYet("spec.targets.actors.timeout, spec.targets.actors.retry, spec.targets.actors.circuitBreaker, spec.targets.actors.circuitBreakerScope, spec.targets.actors.circuitBreakerCacheSize", "Read and checked; there are no actors yet."),
+		works("scopes", "governance.TestScopesAndNamespacesSayWhomADocumentIsFor, compat.TestPoliciesOfOthersDoNotApply"),
+		works("the built-in names, such as DefaultRetryPolicy", "governance.TestRead"),
+	}}
+}
+
+func configuration() Area {
+	const warned = "A warning names the file."
+	return Area{ID: "configuration", Title: "Configuration resources", What: "Key", Intro: "Files of `--config`. Nothing of a Configuration is applied yet.", Rows: []Row{
+		notYet("spec.accessControl", warned, "Do not rely on it to keep callers away."),
+		notYet("spec.api", warned),
+		notYet("spec.tracing", warned, "Set OTEL_EXPORTER_OTLP_ENDPOINT instead."),
+		notYet("spec.metric, spec.metrics", warned),
+		notYet("spec.logging", warned, "Use `--enable-api-logging`."),
+		notYet("spec.httpPipeline, spec.appHttpPipeline", warned),
+		notYet("spec.nameResolution", warned, "None is needed."),
+		notYet("spec.mtls", warned),
+		notYet("spec.secrets", warned),
+		notYet("spec.components", warned),
+		notYet("spec.features", warned),
+		notYet("spec.wasm, spec.workflow", warned),
+	}}
+}
+
+func httpEndpoint() Area {
+	return Area{ID: "httpendpoint", Title: "HTTPEndpoint resources", What: "Key", Rows: []Row{
+		notYet("spec.baseUrl, spec.headers, spec.clientTLS, auth.secretStore, scopes", "A warning names the file. Call the host directly."),
+	}}
+}
