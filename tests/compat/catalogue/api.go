@@ -49,7 +49,7 @@ func invocation() Area {
 		works("ANY /{path} with Basic authorization dapr-app-id:{app}", "compat.TestInvocationFromHTTPToHTTP"),
 		works("ANY /v1.0/invoke/{app}.{namespace}/method/{path}", "compat.TestNamespaceAndHost", "For apps of the sidecar's own namespace."),
 		notYet("ANY /v1.0/invoke/{app}.{another namespace}/method/{path}", "Answers ERR_DIRECT_INVOKE. Run both apps in one namespace."),
-		notYet("ANY /v1.0/invoke/http://{host}/method/{path}, ANY /v1.0/invoke/{HTTPEndpoint}/method/{path}", "Call the host directly."),
+		notYet("ANY /v1.0/invoke/http://{host}/method/{path}, the name of an HTTPEndpoint in the place of an app", "Call the host directly."),
 		works("server-sent events and bodies of unknown length", "compat.TestServerSentEventsComeAsTheyAreWritten, compat.TestBodies", "Passed on as they come."),
 		works("forwarded, x-forwarded-for, x-forwarded-host, dapr-caller-app-id, dapr-callee-app-id", "compat.TestInvocationFromHTTPToHTTP, compat.TestNamespaceAndHost"),
 		notYet("HTTP trailers", "Left out; header fields and gRPC trailers pass."),
@@ -97,9 +97,9 @@ func routes() Area {
 func appRoutes() Area {
 	return Area{ID: "app routes", Title: "HTTP apps", What: "Request", Intro: "What the sidecar asks of an app with `--app-protocol http`, `https` or `h2c`.", Rows: []Row{
 		works("GET /dapr/subscribe", "compat.TestRoutesVerdictsAndDeadLetters, compat.TestDisabledInitEndpoints, gosdk.TestPubSub/http", "Again whenever the app restarts."),
-		works("POST {route of an event}", "compat.TestPublishedEventsAreCloudEvents, compat.TestRoutesVerdictsAndDeadLetters", "SUCCESS, RETRY, DROP and statuses mean what they mean to daprd."),
-		works("POST {route of a bulk}", "compat.TestDeclaredSubscriptionsAndBulk, compat.TestBulksAreNoLargerThanWhatTheAppTakesAtOnce", "A bulk is no larger than `--app-max-concurrency`."),
-		works("GET {health check path}", "compat.TestAnUnhealthyAppGetsNothing, compat.TestMetadata"),
+		works("POST {route}", "compat.TestPublishedEventsAreCloudEvents, compat.TestRoutesVerdictsAndDeadLetters", "SUCCESS, RETRY, DROP and statuses mean what they mean to daprd."),
+		works("POST {route} with several events", "compat.TestDeclaredSubscriptionsAndBulk, compat.TestBulksAreNoLargerThanWhatTheAppTakesAtOnce", "A bulk is no larger than `--app-max-concurrency`."),
+		works("GET /healthz", "compat.TestAnUnhealthyAppGetsNothing, compat.TestMetadata", "Or what `--app-health-check-path` names."),
 		notYet("GET /dapr/config", "Never asked: there are no actors yet."),
 		notYet("OPTIONS POST /{binding}", "Never asked: there are no bindings yet."),
 		notYet("POST /job/{name}", "Never asked: there are no jobs yet."),

@@ -21,6 +21,7 @@ import (
 
 	"github.com/sidecast/sidecast/api/daprapi"
 	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/tests/compat/cases"
 	"github.com/sidecast/sidecast/tests/compat/catalogue"
 	"github.com/sidecast/sidecast/tests/machine"
 )
@@ -91,7 +92,8 @@ func TestNamedTestsExist(t *testing.T) {
 				named[alias] = true
 				test, sub, _ := strings.Cut(test, "/")
 				function := tests[alias][test]
-				if function == nil || sub != "" && !says(function, sub) {
+				program := catalogue.SDKs()[alias+"."+test]
+				if function == nil || sub != "" && !says(function, sub) && !slices.ContainsFunc(program, func(c cases.Case) bool { return c.Name == sub }) {
 					t.Errorf("%s, %v: there is no test %s", a.Title, r.Names, full)
 				}
 			}
@@ -100,6 +102,30 @@ func TestNamedTestsExist(t *testing.T) {
 	for alias := range catalogue.Packages {
 		if !named[alias] && alias != "actors" {
 			t.Errorf("no row names a test of package %s", alias)
+		}
+	}
+}
+
+// What the programs of the SDKs show is on the page, as it is.
+func TestWhatSDKsShowHasARow(t *testing.T) {
+	for test, program := range catalogue.SDKs() {
+		for _, c := range program {
+			for _, shown := range c.Shows {
+				found := false
+				for _, a := range catalogue.Areas() {
+					for _, r := range a.Rows {
+						if slices.ContainsFunc(r.Names, func(name string) bool { return catalogue.Names(name, shown) }) {
+							found = true
+							if c.Absent != (r.Status == catalogue.NotYet) {
+								t.Errorf("%s/%s shows of %s that it is absent: %t; its row says %s", test, c.Name, shown, c.Absent, r.Status)
+							}
+						}
+					}
+				}
+				if !found {
+					t.Errorf("%s/%s shows %s, which has no row", test, c.Name, shown)
+				}
+			}
 		}
 	}
 }
@@ -191,11 +217,6 @@ func TestEveryRPCHasARow(t *testing.T) {
 	check("callbacks", "AppCallback", &runtimev1.AppCallback_ServiceDesc, &runtimev1.AppCallbackHealthCheck_ServiceDesc, &runtimev1.AppCallbackAlpha_ServiceDesc)
 }
 
-var parameter = regexp.MustCompile(`\{[^}]*\}|\*`)
-
-// shape is a path without the names of its parameters.
-func shape(path string) string { return parameter.ReplaceAllString(path, "{}") }
-
 // routed are the rows of routes by verb and shape.
 func routed(t *testing.T) map[string]catalogue.Row {
 	t.Helper()
@@ -203,7 +224,7 @@ func routed(t *testing.T) map[string]catalogue.Row {
 	for name, r := range rows(t, "routes") {
 		words := strings.Fields(name)
 		for _, verb := range words[:len(words)-1] {
-			all[verb+" "+shape(words[len(words)-1])] = r
+			all[verb+" "+catalogue.Shape(words[len(words)-1])] = r
 		}
 	}
 	return all
@@ -222,7 +243,7 @@ func TestEveryRouteHasARow(t *testing.T) {
 			continue
 		}
 		for _, verb := range route.Methods {
-			name := verb + " " + shape(route.Path)
+			name := verb + " " + catalogue.Shape(route.Path)
 			served[name] = true
 			if r, ok := all[name]; !ok || r.Status == catalogue.NotYet {
 				t.Errorf("%s %s has no row, or one that says that it is not there", verb, route.Path)
@@ -400,7 +421,7 @@ func TestNothingOfDaprdIsLeftOut(t *testing.T) {
 	for _, m := range served {
 		for verb := range strings.SplitSeq(m[1], ",") {
 			verb = strings.ToUpper(verb[strings.Index(verb, "Method")+len("Method"):])
-			name := verb + " " + shape("/"+version[m[3]]+"/"+m[2])
+			name := verb + " " + catalogue.Shape("/"+version[m[3]]+"/"+m[2])
 			if len(all[name].Names) == 0 {
 				t.Errorf("daprd's route %s has no row", name)
 			}

@@ -73,7 +73,7 @@ func (a Area) write(b *bytes.Buffer, keys func(kind string) []string) {
 				note = strings.TrimSpace("Metadata: `" + strings.Join(all, "`, `") + "`. " + note)
 			}
 		}
-		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", names(a, r), r.Status, note, strings.Join(r.Tests, "<br>"))
+		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", names(a, r), r.Status, note, strings.Join(append(r.Tests, a.shownBySDKs(r)...), "<br>"))
 	}
 }
 
@@ -81,7 +81,7 @@ func (a Area) write(b *bytes.Buffer, keys func(kind string) []string) {
 func names(a Area, r Row) string {
 	var all []string
 	for _, name := range r.Names {
-		if a.ID != "behaviour" && (!strings.Contains(name, " ") || strings.Contains(name, " /") || strings.Contains(name, ": ")) {
+		if a.ID != "behaviour" && (!strings.Contains(name, " ") || strings.ContainsAny(name, "/{") || strings.Contains(name, ": ")) {
 			name = "`" + name + "`"
 		}
 		all = append(all, name)
