@@ -13,6 +13,7 @@ import (
 	"log"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -21,7 +22,7 @@ func main() {
 	sidecast := flag.String("sidecast", "bin/sidecast", "the binary to measure")
 	out := flag.String("json", "", "file for the figures as JSON")
 	each := flag.Duration("for", 1500*time.Millisecond, "how long each cell is measured")
-	only := flag.String("only", "", "measure only operations whose name starts with this, or `overload`, or `isolation`")
+	only := flag.String("only", "", "measure only operations whose name holds this, or `overload`, or `isolation`")
 	role := flag.String("role", "", "used by the benchmark itself")
 	address := flag.String("sidecar", "", "used by the benchmark itself")
 	flag.Parse()
@@ -87,12 +88,18 @@ func run(binary, out string, each time.Duration, only string) error {
 		return err
 	}
 	defer stage.close()
-	fmt.Printf("%-9s %8s %8s %10s %9s %9s %10s %7s\n", "", "bytes", "callers", "per s", "p50 ms", "p99 ms", "CPU µs/op", "ratio")
+	dapr, err := newDaprStage(binary)
+	if err != nil {
+		return err
+	}
+	closeDapr := sync.OnceFunc(dapr.close)
+	defer closeDapr()
+	fmt.Printf("%-17s %8s %8s %10s %9s %9s %10s %7s\n", "", "bytes", "callers", "per s", "p50 ms", "p99 ms", "CPU µs/op", "ratio")
 	direct := map[[2]int]float64{}
 	for _, bytes := range []int{1 << 10, 100 << 10} {
 		for _, callers := range []int{1, 16, 128} {
-			for _, op := range stage.operations(bytes) {
-				if op.bytes != bytes || !strings.HasPrefix(op.name, only) && op.name != "direct" {
+			for _, op := range append(stage.operations(bytes), dapr.operations(bytes)...) {
+				if op.bytes != bytes || !strings.Contains(op.name, only) && op.name != "direct" {
 					continue
 				}
 				c, err := measure(op, callers, each)
@@ -106,11 +113,12 @@ func run(binary, out string, each time.Duration, only string) error {
 					c.Ratio = c.CPU / direct[at]
 				}
 				r.Cells = append(r.Cells, c)
-				fmt.Printf("%-9s %8d %8d %10.0f %9.3f %9.3f %10.1f %7.2f%s\n",
+				fmt.Printf("%-17s %8d %8d %10.0f %9.3f %9.3f %10.1f %7.2f%s\n",
 					c.Name, c.Bytes, c.Callers, c.PerSec, c.P50, c.P99, c.CPU, c.Ratio, failures(c.Failed))
 			}
 		}
 	}
+	closeDapr()
 	r.LoadedRSSMiB = stage.rss()
 	time.Sleep(settling)
 	r.SettledRSSMiB = stage.rss()
