@@ -68,9 +68,16 @@ func (d *Dapr) healthy(ctx context.Context) error {
 	return faultgrpc.From(err)
 }
 
-// outgoing is ctx with the metadata of an RPC to the app.
-func (d *Dapr) outgoing(ctx context.Context, header call.Header) context.Context {
-	md := metadata.MD{}
+// outgoing is ctx with the metadata of an RPC to the app; own are fields of the sidecar's, which take the place of others.
+func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Field) context.Context {
+	if d.port.Token != "" {
+		own = append(own, call.Field{Key: "dapr-api-token", Value: d.port.Token})
+	}
+	md, values := make(metadata.MD, len(header)+len(own)), make([]string, 0, len(header)+len(own))
+	set := func(key, value string) {
+		values = append(values, value)
+		md[key] = values[len(values)-1 : len(values) : len(values)]
+	}
 	for _, f := range header {
 		if reserved(f.Key) || f.Key == TypeURL {
 			continue
@@ -86,10 +93,14 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header) context.Context
 		case permanent[key]:
 			key = "dapr-" + key
 		}
-		md.Append(key, value)
+		if key = strings.ToLower(key); md[key] != nil {
+			md[key] = append(md[key], value)
+			continue
+		}
+		set(key, value)
 	}
-	if d.port.Token != "" {
-		md.Set("dapr-api-token", d.port.Token)
+	for _, f := range own {
+		set(f.Key, f.Value)
 	}
 	return metadata.NewOutgoingContext(ctx, md)
 }
@@ -113,16 +124,16 @@ var permanent = map[string]bool{
 }
 
 // caller tells the app who calls whom.
-func (d *Dapr) caller(req *call.Request) call.Header {
-	header := append(call.Header(nil), req.Header...)
-	if req.Caller != "" {
-		header.Set("dapr-caller-app-id", req.Caller)
-		header.Set("dapr-callee-app-id", req.App)
-		if d.port.Namespace != "" {
-			header.Set("dapr-caller-namespace", d.port.Namespace)
-		}
+func (d *Dapr) caller(req *call.Request) []call.Field {
+	if req.Caller == "" {
+		return nil
 	}
-	return header
+	fields := make([]call.Field, 0, 4)
+	fields = append(fields, call.Field{Key: "dapr-caller-app-id", Value: req.Caller}, call.Field{Key: "dapr-callee-app-id", Value: req.App})
+	if d.port.Namespace != "" {
+		fields = append(fields, call.Field{Key: "dapr-caller-namespace", Value: d.port.Namespace})
+	}
+	return fields
 }
 
 // Invoke makes one OnInvoke. An error of the handler is a fault that carries its status.
@@ -134,7 +145,7 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	defer d.port.end()
 	var from peer.Peer
 	var head, trail metadata.MD
-	answer, err := d.app.OnInvoke(d.outgoing(ctx, d.caller(req)), &commonv1.InvokeRequest{
+	answer, err := d.app.OnInvoke(d.outgoing(ctx, req.Header, d.caller(req)...), &commonv1.InvokeRequest{
 		Method: req.Method, ContentType: req.ContentType,
 		Data:          &anypb.Any{TypeUrl: req.Header.Get(TypeURL), Value: req.Body},
 		HttpExtension: &commonv1.HTTPExtension{Verb: verbOf(req.Verb), Querystring: req.Query},
@@ -322,7 +333,7 @@ func (d *Dapr) Stream(ctx context.Context, req *call.Request, to call.ServerStre
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var from peer.Peer
-	wire, err := d.conn.NewStream(d.outgoing(ctx, d.caller(req)), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+	wire, err := d.conn.NewStream(d.outgoing(ctx, req.Header, d.caller(req)...), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
 		"/"+strings.TrimPrefix(req.Method, "/"), grpc.ForceCodecV2(rawCodec{}), grpc.Peer(&from))
 	if err != nil {
 		return d.failed(ctx, op, &from, err)
@@ -398,10 +409,10 @@ func (d *Dapr) receiveFrames(ctx context.Context, op string, from *peer.Peer, wi
 		}
 	}
 	for {
-		var payload []byte
-		err := wire.RecvMsg(&payload)
+		var frame grpcweb.Frame
+		err := wire.RecvMsg(&frame)
 		if err == nil {
-			if err := to.Send(ctx, grpcweb.Message(payload)); err != nil {
+			if err := to.Send(ctx, frame); err != nil {
 				return err
 			}
 			continue
@@ -421,7 +432,7 @@ func (d *Dapr) receiveFrames(ctx context.Context, op string, from *peer.Peer, wi
 	}
 }
 
-// rawCodec passes messages on as they are: a *[]byte is one.
+// rawCodec passes messages on as they are: it writes a *[]byte and reads a *grpcweb.Frame.
 type rawCodec struct{}
 
 var _ encoding.CodecV2 = rawCodec{}
@@ -433,6 +444,8 @@ func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	*v.(*[]byte) = data.Materialize()
+	frame := grpcweb.Blank(data.Len())
+	data.CopyTo(frame.Payload())
+	*v.(*grpcweb.Frame) = frame
 	return nil
 }

@@ -16,6 +16,12 @@ func WithRoom(ctx context.Context, r Room) context.Context {
 	return context.WithValue(ctx, roomKey{}, r)
 }
 
+// RoomOf is the room of ctx, or nil.
+func RoomOf(ctx context.Context) Room {
+	r, _ := ctx.Value(roomKey{}).(Room)
+	return r
+}
+
 // TakeRoom asks the room of ctx for bytes. Without a room there is no bound.
 func TakeRoom(ctx context.Context, bytes int64) error {
 	if r, ok := ctx.Value(roomKey{}).(Room); ok {

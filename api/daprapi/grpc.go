@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
-	"io"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -29,7 +28,8 @@ import (
 	"github.com/sidecast/sidecast/fault/faultgrpc"
 )
 
-// codec speaks protobuf, and passes a *[]byte on as it is: the messages of services that only the apps know.
+// codec speaks protobuf. The messages of services that only the apps know it passes on as they are: it writes a *[]byte and reads
+// a *grpcweb.Frame.
 type codec struct{}
 
 var protobuf = encoding.GetCodecV2("proto")
@@ -47,8 +47,9 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 
 // Unmarshal reads a message, or takes a payload as it is.
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if payload, ok := v.(*[]byte); ok {
-		*payload = data.Materialize()
+	if frame, ok := v.(*grpcweb.Frame); ok {
+		*frame = grpcweb.Blank(data.Len())
+		data.CopyTo(frame.Payload())
 		return nil
 	}
 	return protobuf.Unmarshal(data, v)
@@ -124,11 +125,11 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	end := proxied{stream: stream, most: 64 << 20}
 	err = s.o.Blocks.Invocation.Relay(ctx, req, blocks.Exchange{
 		Next: func() ([]byte, error) {
-			var payload []byte
-			if err := stream.RecvMsg(&payload); err != nil {
+			var frame grpcweb.Frame
+			if err := stream.RecvMsg(&frame); err != nil {
 				return nil, err
 			}
-			return grpcweb.Message(payload), nil
+			return frame, nil
 		},
 		Header: func(head *call.Response) error { return stream.SendHeader(outgoing(head.Header)) },
 		Chunk:  end.chunk,
@@ -156,21 +157,22 @@ type proxied struct {
 	trailers *grpcweb.Trailers
 }
 
+// chunk passes on what is whole; payloads are parts of data, and nobody writes to that again.
 func (p *proxied) chunk(data []byte) error {
-	p.pending = append(p.pending, data...)
-	source := &whole{p.pending}
-	frames := grpcweb.Reader{From: source, Most: p.most}
-	used := 0
+	if len(p.pending) > 0 {
+		p.pending = append(p.pending, data...)
+		data = p.pending
+	}
 	for {
-		payload, trailers, err := frames.Next(p.stream.Context())
+		payload, rest, trailers, ok, err := grpcweb.Cut(data, p.most)
 		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			if used > 0 { // a long message comes in many chunks: it is copied only as it grows
-				p.pending = append([]byte(nil), p.pending[used:]...)
-			}
-			return nil
 		case err != nil:
 			return status.Error(codes.ResourceExhausted, err.Error())
+		case !ok:
+			if len(p.pending) == 0 || len(rest) < len(p.pending) { // a long message comes in many chunks: it is copied only as it grows
+				p.pending = append([]byte(nil), rest...)
+			}
+			return nil
 		case trailers:
 			t, err := grpcweb.ParseTrailers(payload)
 			if err != nil {
@@ -182,20 +184,8 @@ func (p *proxied) chunk(data []byte) error {
 				return err
 			}
 		}
-		used += 5 + len(payload)
+		data = rest
 	}
-}
-
-// whole is a stream of one chunk.
-type whole struct{ data []byte }
-
-func (w *whole) Recv(context.Context) ([]byte, error) {
-	if w.data == nil {
-		return nil, io.EOF
-	}
-	data := w.data
-	w.data = nil
-	return data, nil
 }
 
 func (p *proxied) finish() error {

@@ -7,12 +7,13 @@ import (
 )
 
 // host is this machine as forwarded calls tell of it.
-type host struct{ name, address string }
+type host struct{ name, address, forwarded string }
 
 // thisHost finds the address by which others reach this machine: DAPR_HOST_IP, or that of the route to the outside, or
 // loopback where there is none. Nothing is sent for that.
-func thisHost() host {
-	h := host{address: os.Getenv("DAPR_HOST_IP")}
+func thisHost() (h host) {
+	defer func() { h.forwarded = h.field() }()
+	h = host{address: os.Getenv("DAPR_HOST_IP")}
 	h.name, _ = os.Hostname()
 	if h.address != "" {
 		return h
@@ -32,8 +33,8 @@ func thisHost() host {
 	return h
 }
 
-// forwarded is the field of RFC 7239.
-func (h host) forwarded() string {
+// field is the field Forwarded of RFC 7239.
+func (h host) field() string {
 	address := h.address
 	if strings.Contains(address, ":") {
 		address = `"[` + address + `]"`

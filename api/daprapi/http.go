@@ -2,7 +2,6 @@ package daprapi
 
 import (
 	"bytes"
-	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/sidecast/sidecast/api/bodies"
+	"github.com/sidecast/sidecast/call"
 )
 
 const tokenHeader = "dapr-api-token"
@@ -90,9 +90,9 @@ func unimplemented(http.ResponseWriter, *http.Request, params) error {
 
 // handler is what every request passes. With invoke, what no route matches is an invocation.
 func (s *Server) handler(all []route, invoke bool) http.Handler {
-	parts := make([][]string, len(all))
-	for i := range all {
-		parts[i] = strings.Split(all[i].path, "/")
+	table := make([]entry, len(all))
+	for i, r := range all {
+		table[i] = entry{strings.Fields(r.methods), strings.Split(r.path, "/"), r.handle}
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.contain(w, r)
@@ -110,30 +110,44 @@ func (s *Server) handler(all []route, invoke bool) http.Handler {
 		share := s.o.Bodies.Open()
 		defer share.Close()
 		// A copy: by the body of its own request the server knows whether what is left of it is still on the connection.
-		r = r.WithContext(context.WithValue(share.Context(r.Context()), shareKey{}, share))
+		r = r.WithContext(share.Context(r.Context()))
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
-		err := s.dispatch(w, r, all, parts, invoke)
+		err := s.dispatch(w, r, table, invoke)
 		if err != nil {
 			problemOf(err).write(w)
 		}
 	})
 }
 
-func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, all []route, parts [][]string, invoke bool) error {
-	segments := strings.Split(strings.TrimPrefix(path.Clean("/"+r.URL.EscapedPath()), "/"), "/")
-	for i := range all {
-		if all[i].methods != "" && !slices.Contains(strings.Fields(all[i].methods), r.Method) {
+// entry is a route made ready to be looked up.
+type entry struct {
+	methods, parts []string
+	handle         func(w http.ResponseWriter, r *http.Request, p params) error
+}
+
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, table []entry, invoke bool) error {
+	whole := r.URL.EscapedPath()
+	if !strings.HasPrefix(whole, "/") {
+		whole = "/" + whole
+	}
+	var most [8]string // more than the segments of most paths
+	segments := most[:0]
+	for segment := range strings.SplitSeq(path.Clean(whole)[1:], "/") {
+		segments = append(segments, segment)
+	}
+	for i := range table {
+		if len(table[i].methods) > 0 && !slices.Contains(table[i].methods, r.Method) {
 			continue
 		}
-		p, ok, err := match(parts[i], segments)
+		p, ok, err := match(table[i].parts, segments)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return nil
 		}
 		if ok {
-			return all[i].handle(w, r, p)
+			return table[i].handle(w, r, p)
 		}
 	}
 	if !invoke {
@@ -266,19 +280,21 @@ func (s *Server) logCall(method string, began time.Time, agent string, r *record
 	s.o.Log.Info("HTTP API Called", "method", method, "useragent", agent, "code", r.status, "size", r.size, "duration", time.Since(began).Milliseconds())
 }
 
-// shareKey is where a request's context has its share of the budget of bodies.
-type shareKey struct{}
-
 // whole reads a body that is needed in one piece.
 func (s *Server) whole(r *http.Request) (body []byte, err error) {
-	share, _ := r.Context().Value(shareKey{}).(*bodies.Share)
+	share, _ := call.RoomOf(r.Context()).(*bodies.Share)
 	from := io.Reader(r.Body)
 	if s.o.MaxBody <= 0 {
 		from = &limited{ReadCloser: r.Body, left: MostWhole}
 	}
 	err = share.Read(r.Context(), "read the body", func() (int, error) {
 		var err error
-		body, err = io.ReadAll(from)
+		if 0 <= r.ContentLength && r.ContentLength <= wholeBody { // of larger ones only what has come takes memory
+			body = make([]byte, r.ContentLength)
+			_, err = io.ReadFull(from, body)
+		} else {
+			body, err = io.ReadAll(from)
+		}
 		return len(body), err
 	})
 	return body, err

@@ -171,7 +171,7 @@ func (s *Server) forwarded(header http.Header, app string) call.Header {
 			continue
 		}
 		for _, value := range values {
-			all.Add(strings.ToLower(key), value)
+			all.Add(lower(key), value)
 		}
 	}
 	if app != s.o.AppID {
@@ -179,17 +179,46 @@ func (s *Server) forwarded(header http.Header, app string) call.Header {
 		if s.host.name != "" {
 			all.Add("x-forwarded-host", s.host.name)
 		}
-		all.Add("forwarded", s.host.forwarded())
+		all.Add("forwarded", s.host.forwarded)
 	}
 	return all
 }
 
+// lowered are names of header fields as requests have them most, in lower case.
+var lowered = func() map[string]string {
+	all := map[string]string{}
+	for _, name := range []string{
+		"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Baggage", "Cache-Control", "Connection", "Cookie", "Grpc-Trace-Bin",
+		"Host", "If-Match", "If-None-Match", "Origin", "Referer", "Traceparent", "Tracestate", "User-Agent", "X-Forwarded-For",
+		"X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id",
+	} {
+		all[name] = strings.ToLower(name)
+	}
+	return all
+}()
+
+// lower is strings.ToLower without an allocation for the names that come most.
+func lower(name string) string {
+	if known, ok := lowered[name]; ok {
+		return known
+	}
+	return strings.ToLower(name)
+}
+
 // writeHead begins the answer to an HTTP caller.
 func writeHead(w http.ResponseWriter, resp *call.Response) {
-	for _, f := range resp.Header {
-		if f.Key != appchannel.TypeURL && !strings.HasPrefix(f.Key, "sidecast-") && !strings.HasSuffix(f.Key, "-bin") {
-			w.Header().Add(f.Key, f.Value)
+	header, values := w.Header(), make([]string, len(resp.Header))
+	for i, f := range resp.Header {
+		if f.Key == appchannel.TypeURL || strings.HasPrefix(f.Key, "sidecast-") || strings.HasSuffix(f.Key, "-bin") {
+			continue
 		}
+		name := http.CanonicalHeaderKey(f.Key)
+		if header[name] != nil {
+			header[name] = append(header[name], f.Value)
+			continue
+		}
+		values[i] = f.Value
+		header[name] = values[i : i+1 : i+1]
 	}
 	if resp.ContentType != "" {
 		w.Header().Set("Content-Type", resp.ContentType)

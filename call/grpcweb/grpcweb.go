@@ -40,11 +40,44 @@ var ErrTooLarge = errors.New("a gRPC message is larger than this sidecar accepts
 func Message(payload []byte) []byte { return frame(0, payload) }
 
 func frame(flag byte, payload []byte) []byte {
-	b := make([]byte, head, head+len(payload))
-	b[0] = flag
-	binary.BigEndian.PutUint32(b[1:], uint32(len(payload)))
-	return append(b, payload...)
+	f := Blank(len(payload))
+	f[0] = flag
+	copy(f.Payload(), payload)
+	return f
 }
+
+// Frame is a whole frame.
+type Frame []byte
+
+// Blank is the frame of a message of n bytes that are yet to be written, so that they are written once.
+func Blank(n int) Frame {
+	f := make(Frame, head+n)
+	binary.BigEndian.PutUint32(f[1:], uint32(n))
+	return f
+}
+
+// Payload is what a frame holds.
+func (f Frame) Payload() []byte { return f[head:] }
+
+// Cut takes the first frame off data: its payload, which is part of data, and what follows. Without a whole frame in data,
+// rest is all of it and ok is false. It fails as Reader does; most bounds the payload when it is not 0.
+func Cut(data []byte, most int) (payload, rest []byte, trailers, ok bool, err error) {
+	if len(data) < head {
+		return nil, data, false, false, nil
+	}
+	flag, length := data[0], int(binary.BigEndian.Uint32(data[1:head]))
+	switch {
+	case flag&^trailersFlag != 0:
+		return nil, data, false, false, errForeign
+	case most > 0 && length > most:
+		return nil, data, false, false, ErrTooLarge
+	case len(data)-head < length:
+		return nil, data, false, false, nil
+	}
+	return data[head : head+length : head+length], data[head+length:], flag == trailersFlag, true, nil
+}
+
+var errForeign = errors.New("a gRPC frame is compressed, or is none")
 
 // Trailers is how a call ended.
 type Trailers struct {
@@ -122,22 +155,17 @@ func (r *Reader) Next(ctx context.Context) (payload []byte, trailers bool, err e
 	if err := r.fill(ctx, head); err != nil {
 		return nil, false, err
 	}
-	flag, length := r.rest[0], int(binary.BigEndian.Uint32(r.rest[1:head]))
-	if flag&^trailersFlag != 0 {
-		return nil, false, errors.New("a gRPC frame is compressed, or is none")
-	}
-	if r.Most > 0 && length > r.Most {
-		return nil, false, ErrTooLarge
-	}
-	if err := r.fill(ctx, head+length); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
+	for whole := false; ; {
+		if payload, r.rest, trailers, whole, err = Cut(r.rest, r.Most); whole || err != nil {
+			return payload, trailers, err
 		}
-		return nil, false, err
+		if err := r.fill(ctx, head+int(binary.BigEndian.Uint32(r.rest[1:head]))); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, false, err
+		}
 	}
-	payload = r.rest[head : head+length : head+length]
-	r.rest = r.rest[head+length:]
-	return payload, flag == trailersFlag, nil
 }
 
 func (r *Reader) fill(ctx context.Context, n int) error {

@@ -123,11 +123,13 @@ func run(binary, out string, each time.Duration, only string) error {
 	time.Sleep(settling)
 	r.SettledRSSMiB = stage.rss()
 	fmt.Printf("\nresident after the load: %.1f MiB, %s later: %.1f MiB\n", r.LoadedRSSMiB, settling, r.SettledRSSMiB)
-	if r.Overload, err = measureOverload(binary); err != nil {
-		return err
-	}
-	if r.Isolation, err = measureIsolation(binary); err != nil {
-		return err
+	if only == "" {
+		if r.Overload, err = measureOverload(binary); err != nil {
+			return err
+		}
+		if r.Isolation, err = measureIsolation(binary); err != nil {
+			return err
+		}
 	}
 	if out == "" {
 		return nil
