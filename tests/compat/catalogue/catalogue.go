@@ -49,6 +49,7 @@ var Packages = map[string]string{
 	"cluster":      "tests/cluster",
 	"compat":       "tests/compat",
 	"components":   "components",
+	"contrib":      "components/contrib",
 	"daprapi":      "api/daprapi",
 	"e2e":          "tests/e2e",
 	"envsecrets":   "components/envsecrets",

@@ -50,8 +50,8 @@ func TestPage(t *testing.T) {
 func keysOf(kind string) []string {
 	var keys []string
 	for _, c := range standard.All() {
-		if c.Type() == kind && keys == nil {
-			for _, f := range c.Describe().Fields {
+		if d := c.Describe(); d.Title() == kind {
+			for _, f := range d.Fields {
 				keys = append(keys, f.Key)
 			}
 		}
@@ -261,6 +261,7 @@ var flagLine = regexp.MustCompile(`(?m)^ +--([a-z0-9-]+)`)
 
 func TestEveryFlagHasARow(t *testing.T) {
 	all := rows(t, "flags")
+	machine.Binary(t) // the patience with a command is not for this
 	found := flagLine.FindAllStringSubmatch(machine.New(t).Must("daprd", "--help"), -1)
 	for _, m := range found {
 		if len(all["--"+m[1]].Names) == 0 && m[1] != "help" {
@@ -359,10 +360,11 @@ func variablesIn(folder string, read map[string]bool) error {
 func TestEveryComponentTypeHasARow(t *testing.T) {
 	all := rows(t, "types")
 	for _, c := range standard.All() {
-		if r, ok := all[c.Type()]; !ok || r.Status == catalogue.NotYet {
-			t.Errorf("%s has no row, or one that says that it is not there", c.Type())
+		title := c.Describe().Title()
+		if r, ok := all[title]; !ok || r.Status == catalogue.NotYet {
+			t.Errorf("%s has no row, or one that says that it is not there", title)
 		}
-		delete(all, c.Type())
+		delete(all, title)
 	}
 	for name, r := range all {
 		if r.Status != catalogue.NotYet {

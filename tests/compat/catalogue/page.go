@@ -68,20 +68,30 @@ func (a Area) write(b *bytes.Buffer, keys func(kind string) []string) {
 	fmt.Fprintf(b, "\n| %s | | | Shown by |\n|---|---|---|---|\n", a.What)
 	for _, r := range a.Rows {
 		note := r.Note
-		if a.ID == "types" && len(r.Names) > 0 {
-			if all := keys(r.Names[0]); len(all) > 0 {
-				note = strings.TrimSpace("Metadata: `" + strings.Join(all, "`, `") + "`. " + note)
-			}
+		if a.ID == "types" && r.Status != NotYet {
+			note = strings.TrimSpace(metadata(r.Names[0], keys(r.Names[0])) + note)
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", names(a, r), r.Status, note, strings.Join(append(r.Tests, a.shownBySDKs(r)...), "<br>"))
 	}
+}
+
+// metadata tells of the keys of a type of component, or where they are told of when they are many.
+func metadata(kind string, keys []string) string {
+	const many = 12
+	switch {
+	case len(keys) == 0:
+		return ""
+	case len(keys) > many:
+		return fmt.Sprintf("Metadata: [%d keys](reference/components.md#%s). ", len(keys), anchor(strings.ReplaceAll(kind, ".", "")))
+	}
+	return "Metadata: `" + strings.Join(keys, "`, `") + "`. "
 }
 
 // names are the first cell of a row: words as they are, what a machine reads as code.
 func names(a Area, r Row) string {
 	var all []string
 	for _, name := range r.Names {
-		if a.ID != "behaviour" && (!strings.Contains(name, " ") || strings.ContainsAny(name, "/{") || strings.Contains(name, ": ")) {
+		if a.ID == "types" && !strings.HasPrefix(name, "all ") || a.ID != "behaviour" && (!strings.Contains(name, " ") || strings.ContainsAny(name, "/{") || strings.Contains(name, ": ")) {
 			name = "`" + name + "`"
 		}
 		all = append(all, name)
