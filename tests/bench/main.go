@@ -1,5 +1,5 @@
-// Command bench measures what two sidecars cost beside a direct gRPC call, through real processes over loopback, all in
-// one run so that figures can be compared as ratios: machines are noisy, ratios less so.
+// Command bench measures what two sidecars cost beside a direct gRPC call, through the native API and through Dapr's, with
+// real processes over loopback, all in one run so that figures can be compared as ratios: machines are noisy, ratios less so.
 //
 //	make bench
 //	go run ./tests/bench -sidecast bin/sidecast -for 3s -only invoke
