@@ -6,6 +6,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/call"
@@ -23,6 +24,7 @@ type App struct {
 	channel appchannel.Channel
 	fabric  *fabric.Fabric
 	lane    *guard
+	access  *access.List
 	metrics *telemetry.Metrics
 	tracer  *telemetry.Tracer
 
@@ -39,9 +41,27 @@ func newApp(d Deps, rules *rulebook) *App {
 		lane: rules.guard("app", false, func(r *governance.Rules) governance.Target {
 			return r.Local(appPolicy(d.AppMaxConcurrency))
 		}),
+		access:  d.Access,
 		metrics: d.Metrics,
 		tracer:  d.Tracer,
 	}
+}
+
+// TrustDomainTag is the tag of an instance that tells its trust domain, where that is not access.PublicDomain.
+const TrustDomainTag = "trust-domain"
+
+// admit refuses callers that may not do that. An app is never kept from itself.
+func (a *App) admit(req *call.Request) error {
+	if a.access == nil || req.Caller == a.self.AppID {
+		return nil
+	}
+	caller := access.Caller{App: req.Caller, Namespace: a.self.Namespace, TrustDomain: access.PublicDomain}
+	for _, instance := range a.fabric.Instances(req.Caller) {
+		if domain := instance.Tags[TrustDomainTag]; domain != "" {
+			caller.TrustDomain = domain
+		}
+	}
+	return a.access.Check(caller, req.Method, req.Verb)
 }
 
 func (a *App) start() error { return a.fabric.Serve(a) }
@@ -64,6 +84,9 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
+	if err := a.admit(req); err != nil {
+		return nil, err
+	}
 	resp, err = pass(ctx, a.lane, req.Verb, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) (*call.Response, error) {
 			if err := a.channel.Ready(); err != nil {
@@ -86,6 +109,9 @@ func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.Se
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "stream"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
+	if err := a.admit(req); err != nil {
+		return err
+	}
 	return a.lane.doAs(ctx, req.Verb, req.Method, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) error {
 			if err := a.channel.Ready(); err != nil {

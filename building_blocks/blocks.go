@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/components"
@@ -38,6 +39,8 @@ type Deps struct {
 	AppMaxConcurrency int
 	// Rules are what documents say about resiliency; nil says nothing. SetRules replaces them.
 	Rules *governance.Rules
+	// Access decides who may call the app; nil lets all.
+	Access *access.List
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.
 	MaxDeliveries int

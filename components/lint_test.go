@@ -67,7 +67,7 @@ func TestLoadReportsEverythingAtOnce(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	paths := []string{"testdata/lint/good", "testdata/lint/warnings", "testdata/lint/good/../good/all.yaml"} // one file twice
+	paths := []string{"testdata/lint/good", "testdata/lint/others", "testdata/lint/good/../good/all.yaml"} // one file twice
 	docs, err := Load(context.Background(), paths, testComponents)
 	if err != nil {
 		t.Fatal(err)
@@ -102,8 +102,8 @@ func TestLoad(t *testing.T) {
 	if len(docs.Policies) != 1 || docs.Policies[0].Kind != "Resiliency" || !strings.Contains(string(docs.Policies[0].YAML), "policies: {}") {
 		t.Errorf("got %+v", docs.Policies)
 	}
-	if len(docs.Warnings) != 1 {
-		t.Errorf("got %v", docs.Warnings)
+	if len(docs.Configurations) != 1 || docs.Configurations[0].Kind != "Configuration" || len(docs.Warnings) != 0 {
+		t.Errorf("got %+v %v", docs.Configurations, docs.Warnings)
 	}
 }
 

@@ -35,7 +35,7 @@ func Load(ctx context.Context, paths []string, known []Component) (*Documents, e
 // the documents that are for others to read. It opens nothing and looks no secret up.
 func Lint(paths []string, known []Component) ([]Finding, []Raw) {
 	r, _ := read(context.Background(), paths, known) // fails only when its context ends
-	return r.findings, r.docs.Policies
+	return r.findings, append(r.docs.Policies, r.docs.Configurations...)
 }
 
 // read fails only when ctx ends.

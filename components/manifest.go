@@ -131,6 +131,23 @@ type Documents struct {
 	Subscriptions []SubscriptionManifest
 	// Policies are the documents about resiliency, which package governance reads.
 	Policies []Raw
+	// Configurations are the documents that package configuration reads.
+	Configurations []Raw
 	// Warnings is what the user should know though nothing is wrong.
 	Warnings []Finding
+}
+
+// Deny takes out the components of types that may not be used, each written as type or type/version, and returns their names.
+func (d *Documents) Deny(types []string) (names []string) {
+	if len(types) == 0 {
+		return nil
+	}
+	d.Components = slices.DeleteFunc(d.Components, func(m Manifest) bool {
+		denied := slices.Contains(types, m.Type) || slices.Contains(types, m.Type+"/v1")
+		if denied {
+			names = append(names, m.Name)
+		}
+		return denied
+	})
+	return names
 }

@@ -26,7 +26,7 @@ var kinds = map[string][]string{
 	"Configuration": {daprV1Alpha1, sidecastV1},
 	"HTTPEndpoint":  {daprV1Alpha1, sidecastV1},
 
-	// Read by others, as Documents.Policies.
+	// Read by others, as Documents.Policies and Configurations.
 	"Resiliency":                {daprV1Alpha1, sidecastV1},
 	"RateLimitStrategy":         {openSergoV1Alpha1},
 	"ThrottlingStrategy":        {openSergoV1Alpha1},
@@ -90,8 +90,10 @@ func (r *reader) document(d *manifest.Document, c manifest.Chunk, root *manifest
 		r.component(d, o, source)
 	case "Subscription":
 		r.subscription(d, o, source, version)
-	case "Configuration", "HTTPEndpoint":
+	case "HTTPEndpoint":
 		other(d, o)
+	case "Configuration":
+		r.docs.Configurations = append(r.docs.Configurations, Raw{Kind: kind, Source: Source{File: d.File, Line: c.Line}, YAML: c.Text})
 	default:
 		r.docs.Policies = append(r.docs.Policies, Raw{Kind: kind, Source: Source{File: d.File, Line: c.Line}, YAML: c.Text})
 	}

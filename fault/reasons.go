@@ -16,6 +16,7 @@ const (
 	DeadlineExceeded Reason = "DEADLINE_EXCEEDED"
 	CallCanceled     Reason = "CALL_CANCELED"
 	TokenRejected    Reason = "TOKEN_REJECTED"
+	AccessDenied     Reason = "ACCESS_DENIED"
 	Shutdown         Reason = "SHUTTING_DOWN"
 	Panicked         Reason = "PANICKED"
 	Defect           Reason = "DEFECT"
@@ -121,6 +122,7 @@ var reasonTable = []Entry{
 	{DeadlineExceeded, Timeout, false, "The call's deadline passed before its answer came.", "See in the message what it was waiting for; allow more time or find what is slow."},
 	{CallCanceled, Canceled, false, "The caller went away before the answer came.", "Nothing, if the caller meant it."},
 	{TokenRejected, Denied, true, "The API token is missing or wrong.", "Send the token of SIDECAST_API_TOKEN as metadata `sidecast-api-token`."},
+	{AccessDenied, Denied, true, "The access control of the called app does not let the caller invoke that operation.", "Allow it in accessControl of the called app's Configuration."},
 	{Shutdown, Unavailable, true, "The sidecar is draining and takes no new work.", "Try again: another instance, or the restarted one, will answer."},
 	{Panicked, Internal, false, "A handler, backend or lane panicked; the panic was contained and logged with its stack.", "Read the log line with the same trace id and report the defect."},
 	{Defect, Internal, false, "Something that cannot happen did.", "Report it with the message."},

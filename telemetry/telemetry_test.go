@@ -41,7 +41,7 @@ func TestSpansReachTheCollectorAndHeadersNameThem(t *testing.T) {
 	defer server.Stop()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+listener.Addr().String())
 
-	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test")
+	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{})
 	if err != nil || tracer == nil {
 		t.Fatalf("got %v, %v", tracer, err)
 	}
@@ -69,7 +69,7 @@ func TestSpansReachTheCollectorAndHeadersNameThem(t *testing.T) {
 
 func TestWithoutTheVariablesThereIsNoTracerAndHeadersPass(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test")
+	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{})
 	if err != nil || tracer != nil {
 		t.Fatalf("got %v, %v", tracer, err)
 	}

@@ -2,8 +2,10 @@ package telemetry
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -27,17 +29,36 @@ type Tracer struct {
 	carrier  propagation.TextMapPropagator
 }
 
-// NewTracer reads the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
-// OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_SDK_DISABLED …) and returns nil when they name
-// no endpoint.
-func NewTracer(ctx context.Context, appID, instance, version string) (*Tracer, error) {
-	if os.Getenv("OTEL_SDK_DISABLED") == "true" || os.Getenv("OTEL_TRACES_EXPORTER") == "none" ||
-		os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT")+os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" {
+// Tracing is what a document says about traces, beside the variables of OpenTelemetry. The zero Tracing says nothing.
+type Tracing struct {
+	// Sampled says that Rate is set: the share of the traces that begin here and are kept, 0 to 1. 0 makes no spans at all.
+	// Without it all are kept, or what OTEL_TRACES_SAMPLER says.
+	Sampled bool
+	Rate    float64
+	// Log takes a line for each span; nil writes none. Zipkin is the URL of a collector, or "".
+	Log    *slog.Logger
+	Zipkin string
+	// Endpoint is host:port of an OpenTelemetry collector, or "" for the one that the variables name, if any; HTTP and Insecure
+	// say how to speak to it, Timeout how long one export may take, 0 for the exporter's default.
+	Endpoint       string
+	HTTP, Insecure bool
+	Headers        map[string]string
+	Timeout        time.Duration
+}
+
+// NewTracer makes a tracer of what a document says and of the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT,
+// OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_SDK_DISABLED
+// …). It returns nil when neither names an exporter or a rate.
+func NewTracer(ctx context.Context, appID, instance, version string, t Tracing) (*Tracer, error) {
+	if os.Getenv("OTEL_SDK_DISABLED") == "true" || t.Sampled && t.Rate == 0 {
 		return nil, nil
 	}
-	exporter, err := newExporter(ctx)
+	exporters, err := t.exporters(ctx, appID)
 	if err != nil {
-		return nil, fault.New("traces", fault.FlagInvalid, "the OTEL_ variables name an exporter that cannot be made: %w", err)
+		return nil, err
+	}
+	if len(exporters) == 0 && !t.Sampled {
+		return nil, nil
 	}
 	about, err := resource.New(ctx, resource.WithAttributes(
 		attribute.String("service.name", appID),
@@ -47,12 +68,66 @@ func NewTracer(ctx context.Context, appID, instance, version string) (*Tracer, e
 	if err != nil {
 		return nil, fault.New("traces", fault.FlagInvalid, "OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about))
+	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(about)}
+	for _, exporter := range exporters {
+		options = append(options, sdktrace.WithBatcher(exporter))
+	}
+	if t.Sampled {
+		options = append(options, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(t.Rate))))
+	}
+	provider := sdktrace.NewTracerProvider(options...)
 	return &Tracer{
 		provider: provider,
 		tracer:   provider.Tracer("github.com/sidecast/sidecast"),
 		carrier:  propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
 	}, nil
+}
+
+// exporters are all that are named.
+func (t Tracing) exporters(ctx context.Context, appID string) (all []sdktrace.SpanExporter, err error) {
+	if t.Log != nil {
+		all = append(all, logExporter{t.Log})
+	}
+	if t.Zipkin != "" {
+		all = append(all, newZipkin(t.Zipkin, appID))
+	}
+	var otlp *otlptrace.Exporter
+	switch {
+	case t.Endpoint != "":
+		otlp, err = t.otlp(ctx)
+	case os.Getenv("OTEL_TRACES_EXPORTER") != "none" &&
+		os.Getenv("OTEL_EXPORTER_OTLP_ENDPOINT")+os.Getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != "":
+		otlp, err = newExporter(ctx)
+	}
+	if err != nil {
+		return nil, fault.New("traces", fault.FlagInvalid, "the exporter that is named cannot be made: %w", err)
+	}
+	if otlp != nil {
+		all = append(all, otlp)
+	}
+	return all, nil
+}
+
+// otlp is the exporter that a document names.
+func (t Tracing) otlp(ctx context.Context) (*otlptrace.Exporter, error) {
+	if t.HTTP {
+		options := []otlptracehttp.Option{otlptracehttp.WithEndpoint(t.Endpoint), otlptracehttp.WithHeaders(t.Headers)}
+		if t.Insecure {
+			options = append(options, otlptracehttp.WithInsecure())
+		}
+		if t.Timeout > 0 {
+			options = append(options, otlptracehttp.WithTimeout(t.Timeout))
+		}
+		return otlptracehttp.New(ctx, options...)
+	}
+	options := []otlptracegrpc.Option{otlptracegrpc.WithEndpoint(t.Endpoint), otlptracegrpc.WithHeaders(t.Headers)}
+	if t.Insecure {
+		options = append(options, otlptracegrpc.WithInsecure())
+	}
+	if t.Timeout > 0 {
+		options = append(options, otlptracegrpc.WithTimeout(t.Timeout))
+	}
+	return otlptracegrpc.New(ctx, options...)
 }
 
 func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {

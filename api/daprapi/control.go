@@ -67,7 +67,7 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	s := a.s
 	description := s.o.Blocks.Runtime.Describe()
 	out := &runtimev1.GetMetadataResponse{
-		Id: s.o.AppID, RuntimeVersion: Version, ExtendedMetadata: map[string]string{},
+		Id: s.o.AppID, RuntimeVersion: Version, EnabledFeatures: s.o.Features, ExtendedMetadata: map[string]string{},
 		ActorRuntime: &runtimev1.ActorRuntime{RuntimeStatus: runtimev1.ActorRuntime_DISABLED},
 		AppConnectionProperties: &runtimev1.AppConnectionProperties{
 			Port: int32(s.o.App.Port), Protocol: s.o.App.Protocol, ChannelAddress: s.o.App.Address, MaxConcurrency: int32(s.o.App.MaxConcurrency),

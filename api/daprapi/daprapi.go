@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/bodies"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
@@ -50,12 +51,23 @@ type Options struct {
 	Bodies *bodies.Budget
 	// AllowedOrigins are the origins of browsers' requests, comma separated; "" leaves CORS out, "*" allows all.
 	AllowedOrigins string
-	// LogCalls logs each call.
-	LogCalls bool
+	// Logging is a line for each call.
+	Logging Logging
+	// APIs says which parts of the API are served; nil serves all.
+	APIs *access.APIs
+	// Features are those that metadata tells as enabled.
+	Features []string
 	// Ready is nil once the sidecar and its app are up, or says what is not; Usable is Ready without the app. They answer
 	// health checks and may be called at any time.
 	Ready, Usable func() error
 	Log           *slog.Logger
+}
+
+// Logging is a line for each call of the API.
+type Logging struct {
+	Calls bool
+	// HideURLs writes the name of the route in place of the path; OmitHealthChecks leaves health checks out.
+	HideURLs, OmitHealthChecks bool
 }
 
 // AppConnection is how the application is reached.

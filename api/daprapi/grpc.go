@@ -60,8 +60,11 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if err := s.authenticate(stream.Context()); err != nil {
 		return err
 	}
-	if s.o.LogCalls {
-		defer func(began time.Time) { s.logRPC(info.FullMethod, began, err) }(time.Now())
+	if s.o.Logging.Calls {
+		defer func(began time.Time) { s.logRPC(stream.Context(), info.FullMethod, began, err) }(time.Now())
+	}
+	if !s.o.APIs.GRPC(info.FullMethod) {
+		return fromHTTPStatus(http.StatusNotImplemented, "requested endpoint is not available")
 	}
 	defer s.containRPC(info.FullMethod, &err)
 	return grpcError(handle(srv, stream))
@@ -94,8 +97,9 @@ func (s *Server) authenticate(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) logRPC(method string, began time.Time, err error) {
-	s.o.Log.Info("gRPC API Called", "method", method, "code", status.Code(err).String(), "duration", time.Since(began).Milliseconds())
+func (s *Server) logRPC(ctx context.Context, method string, began time.Time, err error) {
+	agent := strings.Join(metadata.ValueFromIncomingContext(ctx, "user-agent"), " ")
+	s.o.Log.Info("gRPC API Called", "method", method, "useragent", agent, "code", int(status.Code(err)), "duration", time.Since(began).Milliseconds())
 }
 
 func (s *Server) containRPC(method string, err *error) {
@@ -143,6 +147,8 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	switch {
 	case end.trailers != nil:
 		return end.finish()
+	case deniedStatus(err) != nil:
+		return deniedStatus(err)
 	case err != nil:
 		return err
 	}

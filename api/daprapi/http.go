@@ -30,29 +30,30 @@ type params map[string]string
 type route struct {
 	methods string // separated by spaces; "" is any
 	path    string
+	name    string // for the log
 	handle  func(w http.ResponseWriter, r *http.Request, p params) error
 }
 
 // routes are looked through in order: what is more special comes first.
 func routes(s *Server) []route {
 	all := []route{
-		{"GET", "v1.0/state/{storeName}/{key}", s.getState},
-		{"DELETE", "v1.0/state/{storeName}/{key}", s.deleteState},
-		{"POST PUT", "v1.0/state/{storeName}", s.saveState},
-		{"POST PUT", "v1.0/state/{storeName}/bulk", s.bulkGetState},
-		{"POST PUT", "v1.0/state/{storeName}/transaction", s.transactState},
-		{"POST PUT", "v1.0-alpha1/state/{storeName}/query", s.queryState},
-		{"POST PUT", "v1.0/publish/bulk/{pubsubname}/*", s.bulkPublish},
-		{"POST PUT", "v1.0-alpha1/publish/bulk/{pubsubname}/*", s.bulkPublish},
-		{"POST PUT", "v1.0/publish/{pubsubname}/*", s.publish},
-		{"POST", "v1.0-alpha1/lock/{storeName}", s.tryLock},
-		{"POST", "v1.0-alpha1/unlock/{storeName}", s.unlock},
-		{"POST", "v1.0/shutdown", s.shutdown},
+		{"GET", "v1.0/state/{storeName}/{key}", "GetState", s.getState},
+		{"DELETE", "v1.0/state/{storeName}/{key}", "DeleteState", s.deleteState},
+		{"POST PUT", "v1.0/state/{storeName}", "SaveState", s.saveState},
+		{"POST PUT", "v1.0/state/{storeName}/bulk", "GetBulkState", s.bulkGetState},
+		{"POST PUT", "v1.0/state/{storeName}/transaction", "ExecuteStateTransaction", s.transactState},
+		{"POST PUT", "v1.0-alpha1/state/{storeName}/query", "QueryStateAlpha1", s.queryState},
+		{"POST PUT", "v1.0/publish/bulk/{pubsubname}/*", "BulkPublishEvent", s.bulkPublish},
+		{"POST PUT", "v1.0-alpha1/publish/bulk/{pubsubname}/*", "BulkPublishEvent", s.bulkPublish},
+		{"POST PUT", "v1.0/publish/{pubsubname}/*", "PublishEvent", s.publish},
+		{"POST", "v1.0-alpha1/lock/{storeName}", "TryLock", s.tryLock},
+		{"POST", "v1.0-alpha1/unlock/{storeName}", "Unlock", s.unlock},
+		{"POST", "v1.0/shutdown", "Shutdown", s.shutdown},
 	}
 	all = append(all, publicRoutes(s)...)
 	for _, name := range []string{"bindings", "secrets", "configuration", "actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
 		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
-			all = append(all, route{"", version + "/" + name + "/*", unimplemented})
+			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
 		}
 	}
 	return all
@@ -77,10 +78,10 @@ func Routes() []Route {
 // publicRoutes are those that are also served on the public port.
 func publicRoutes(s *Server) []route {
 	return []route{
-		{"GET", "v1.0/healthz", s.healthz},
-		{"GET", "v1.0/healthz/outbound", s.healthzOutbound},
-		{"GET", "v1.0/metadata", s.getMetadata},
-		{"PUT", "v1.0/metadata/{key}", s.putMetadata},
+		{"GET", "v1.0/healthz", "Healthz", s.healthz},
+		{"GET", "v1.0/healthz/outbound", "HealthzOutbound", s.healthzOutbound},
+		{"GET", "v1.0/metadata", "GetMetadata", s.getMetadata},
+		{"PUT", "v1.0/metadata/{key}", "PutMetadata", s.putMetadata},
 	}
 }
 
@@ -88,23 +89,29 @@ func unimplemented(http.ResponseWriter, *http.Request, params) error {
 	return plain(http.StatusNotImplemented, codes.Unimplemented, "ERR_API_UNIMPLEMENTED", "this API is currently not implemented")
 }
 
-// handler is what every request passes. With invoke, what no route matches is an invocation.
-func (s *Server) handler(all []route, invoke bool) http.Handler {
-	table := make([]entry, len(all))
-	for i, r := range all {
-		table[i] = entry{strings.Fields(r.methods), strings.Split(r.path, "/"), r.handle}
+// handler is what every request passes: of the API, or of the port for health and metadata alone.
+func (s *Server) handler(all []route, api bool) http.Handler {
+	t := &table{}
+	for _, r := range all {
+		if s.o.APIs.HTTP(r.path) {
+			t.entries = append(t.entries, entry{strings.Fields(r.methods), strings.Split(r.path, "/"), r.name, r.handle})
+		}
+	}
+	if api && s.o.APIs.HTTP(invokePath) {
+		t.otherwise = s.invoke
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer s.contain(w, r)
-		if s.o.LogCalls {
-			recorded := &recorder{ResponseWriter: w, status: http.StatusOK}
-			defer s.logCall(r.Method+" "+r.URL.Path, time.Now(), r.UserAgent(), recorded)
-			w = recorded
+		var logged *loggedCall
+		if s.o.Logging.Calls && api {
+			logged = &loggedCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path}
+			defer s.logCall(time.Now(), r.UserAgent(), logged)
+			w = logged
 		}
 		if s.cors(w, r) {
 			return
 		}
-		if invoke && !s.admitted(w, r) {
+		if api && !s.admitted(w, r) {
 			return
 		}
 		share := s.o.Bodies.Open()
@@ -114,20 +121,30 @@ func (s *Server) handler(all []route, invoke bool) http.Handler {
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
-		err := s.dispatch(w, r, table, invoke)
+		err := t.dispatch(w, r, logged)
 		if err != nil {
 			problemOf(err).write(w)
 		}
 	})
 }
 
+// invokePath is the route that takes what no other does.
+const invokePath = "v1.0/invoke/*"
+
+// table is the routes that are served.
+type table struct {
+	entries   []entry
+	otherwise func(w http.ResponseWriter, r *http.Request) error // takes what no route does; nil refuses it
+}
+
 // entry is a route made ready to be looked up.
 type entry struct {
 	methods, parts []string
+	name           string
 	handle         func(w http.ResponseWriter, r *http.Request, p params) error
 }
 
-func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, table []entry, invoke bool) error {
+func (t *table) dispatch(w http.ResponseWriter, r *http.Request, logged *loggedCall) error {
 	whole := r.URL.EscapedPath()
 	if !strings.HasPrefix(whole, "/") {
 		whole = "/" + whole
@@ -137,24 +154,36 @@ func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, table []entry,
 	for segment := range strings.SplitSeq(path.Clean(whole)[1:], "/") {
 		segments = append(segments, segment)
 	}
-	for i := range table {
-		if len(table[i].methods) > 0 && !slices.Contains(table[i].methods, r.Method) {
+	other := false // the path has a route, for other methods
+	for i := range t.entries {
+		e := &t.entries[i]
+		if len(e.methods) > 0 && !slices.Contains(e.methods, r.Method) {
+			if t.otherwise == nil {
+				_, ok, _ := match(e.parts, segments)
+				other = other || ok
+			}
 			continue
 		}
-		p, ok, err := match(table[i].parts, segments)
+		p, ok, err := match(e.parts, segments)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return nil
 		}
 		if ok {
-			return table[i].handle(w, r, p)
+			logged.route(e.name)
+			return e.handle(w, r, p)
 		}
 	}
-	if !invoke {
+	switch {
+	case t.otherwise != nil:
+		logged.route("InvokeService")
+		return t.otherwise(w, r)
+	case other:
+		w.WriteHeader(http.StatusMethodNotAllowed)
+	default:
 		http.NotFound(w, r)
-		return nil
 	}
-	return s.invoke(w, r)
+	return nil
 }
 
 // match reads the parameters of a path that has the form of pattern.
@@ -253,31 +282,42 @@ func (s *Server) contain(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// recorder remembers the answer for the log.
-type recorder struct {
+// loggedCall remembers of a call what is logged. The nil loggedCall remembers nothing.
+type loggedCall struct {
 	http.ResponseWriter
 	status, size int
+	method, name string
 }
 
-func (r *recorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
+func (c *loggedCall) route(name string) {
+	if c != nil {
+		c.name = name
+	}
 }
 
-func (r *recorder) Write(p []byte) (int, error) {
-	n, err := r.ResponseWriter.Write(p)
-	r.size += n
+func (c *loggedCall) WriteHeader(status int) {
+	c.status = status
+	c.ResponseWriter.WriteHeader(status)
+}
+
+func (c *loggedCall) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.size += n
 	return n, err
 }
 
 // Unwrap lets http.ResponseController flush.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+func (c *loggedCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-func (s *Server) logCall(method string, began time.Time, agent string, r *recorder) {
-	if strings.HasPrefix(method, "GET /v1.0/healthz") {
+func (s *Server) logCall(began time.Time, agent string, c *loggedCall) {
+	if s.o.Logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
 		return
 	}
-	s.o.Log.Info("HTTP API Called", "method", method, "useragent", agent, "code", r.status, "size", r.size, "duration", time.Since(began).Milliseconds())
+	method := c.method
+	if s.o.Logging.HideURLs {
+		method = c.name
+	}
+	s.o.Log.Info("HTTP API Called", "method", method, "useragent", agent, "code", c.status, "size", c.size, "duration", time.Since(began).Milliseconds())
 }
 
 // whole reads a body that is needed in one piece.

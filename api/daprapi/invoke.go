@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
@@ -98,11 +99,23 @@ func normal(method string) (string, error) {
 
 // direct is the problem of an invocation that got no answer.
 func direct(app string, err error) error {
+	if denied := deniedStatus(err); denied != nil {
+		err = denied
+	}
 	p := plain(http.StatusInternalServerError, codes.Internal, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %v", app, err)
 	if status.Code(err) == codes.PermissionDenied || fault.KindOf(err) == fault.Denied {
 		p.http, p.grpc = http.StatusForbidden, codes.PermissionDenied
 	}
 	return p.of(err)
+}
+
+// deniedStatus is the error of a call that the app's access control refused, in Dapr's words; nil for others.
+func deniedStatus(err error) error {
+	var e *fault.Error
+	if !errors.As(err, &e) || e.Reason != fault.AccessDenied {
+		return nil
+	}
+	return status.Error(codes.PermissionDenied, e.Meta[access.DeniedText])
 }
 
 // target is the app id alone: apps of this namespace may be named with it.
@@ -137,6 +150,9 @@ func (s *Server) request(app, method string) (*call.Request, error) {
 // invoke is every HTTP request that no other route takes.
 func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	app, method := targetOf(r)
+	if logged, ok := w.(*loggedCall); ok && app != "" {
+		logged.name += "/" + app
+	}
 	if app == "" {
 		return plain(http.StatusNotFound, codes.NotFound, "ERR_DIRECT_INVOKE",
 			"failed getting app id either from the URL path or the header dapr-app-id")

@@ -65,9 +65,10 @@ type config struct {
 	LogLevel, LogFormat string
 	Profiling           bool
 
-	token   string
-	maxBody int64
-	dapr    *daprConfig // nil unless started as daprd
+	configFiles []string // the files whose Configuration counts; nil for all
+	token       string
+	maxBody     int64
+	dapr        *daprConfig // nil unless started as daprd
 }
 
 // flags declares every flag of the sidecar.

@@ -37,7 +37,8 @@ type daprConfig struct {
 	MaxBody, ReadBuffer                         int64
 	BlockShutdown                               time.Duration
 	AllowedOrigins, Token                       string
-	APILogging, Profiling, NoMetrics            bool
+	Profiling, NoMetrics                        bool
+	APILogging                                  *bool // nil leaves it to the Configuration
 	Log                                         io.Writer
 	Meaningless                                 []string // flags that were given and have no effect
 }

@@ -64,7 +64,7 @@ func (d *daprFlags) declare(f *pflag.FlagSet) {
 	f.StringVar(&d.socketDir, "unix-domain-socket", "", "Directory for Unix domain sockets that take the place of the API's ports")
 	f.StringSliceVar(&d.resources, "resources-path", nil, "Path of a resources directory. Can be passed multiple times")
 	f.StringVar(&d.componentsPath, "components-path", "", "Alias for --resources-path")
-	f.StringSliceVar(&d.config, "config", nil, "Path of a file with resources, Resiliency among them; of a Configuration nothing is applied yet. Can be passed multiple times")
+	f.StringSliceVar(&d.config, "config", nil, "Path of a file with a Configuration, or other resources. Can be passed multiple times")
 	f.StringVar(&d.mode, "mode", "standalone", "Runtime mode; only standalone")
 	f.StringVar(&d.allowedOrigins, "allowed-origins", "", "Allowed HTTP origins, comma separated")
 	f.StringVar(&d.maxBody, "max-body-size", "4Mi", "Max size of a request's body for the HTTP and gRPC servers, as a resource quantity")
@@ -192,7 +192,7 @@ func (d *daprFlags) sidecar(given *pflag.FlagSet) (*config, error) {
 	if len(c.Resources) == 0 && d.componentsPath != "" {
 		c.Resources = []string{d.componentsPath}
 	}
-	c.Resources = append(c.Resources, d.config...)
+	c.Resources, c.configFiles = append(c.Resources, d.config...), d.config
 	for _, complete := range []func(*config, *pflag.FlagSet) error{d.app, d.ports, d.limits} {
 		if err := complete(c, given); err != nil {
 			return nil, err
@@ -292,7 +292,7 @@ func (d *daprFlags) ports(c *config, given *pflag.FlagSet) error {
 }
 
 // limits reads sizes and times.
-func (d *daprFlags) limits(c *config, _ *pflag.FlagSet) error {
+func (d *daprFlags) limits(c *config, given *pflag.FlagSet) error {
 	c.dapr.MaxBody, c.dapr.ReadBuffer = d.maxBodyBytes, d.readBufferBytes
 	if c.dapr.MaxBody > 64<<20 {
 		c.MaxBody = strconv.FormatInt(min(c.dapr.MaxBody, 1<<30), 10)
@@ -302,7 +302,10 @@ func (d *daprFlags) limits(c *config, _ *pflag.FlagSet) error {
 		c.GracePeriod = time.Duration(d.graceSeconds) * time.Second
 	}
 	c.dapr.BlockShutdown = d.blockShutdown
-	c.dapr.AllowedOrigins, c.dapr.APILogging = d.allowedOrigins, d.apiLogging
+	c.dapr.AllowedOrigins = d.allowedOrigins
+	if given.Changed("enable-api-logging") {
+		c.dapr.APILogging = &d.apiLogging
+	}
 	c.dapr.Token = os.Getenv("DAPR_API_TOKEN")
 	return nil
 }

@@ -8,11 +8,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/api/grpcapi"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/cmd/runtime/supervisor"
+	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fabric"
 )
 
@@ -34,14 +36,18 @@ type drainer struct {
 }
 
 func newDrainer(c *config, log *slog.Logger, f *fabric.Fabric, system *actors.System, app appchannel.Channel,
-	b *blocks.Blocks, api *grpcapi.Server, self blocks.Self, started startTime) *drainer {
+	b *blocks.Blocks, api *grpcapi.Server, self blocks.Self, settings *configuration.Settings, started startTime) *drainer {
 	host, _ := os.Hostname() // shown to people only
 	api.SetHealth(supervisor.DrainedService, false)
+	var tags map[string]string
+	if domain := settings.Access.TrustDomain; domain != access.PublicDomain {
+		tags = map[string]string{blocks.TrustDomainTag: domain}
+	}
 	return &drainer{
 		config: c, log: log, fabric: f, system: system, app: app, blocks: b, api: api,
 		self: fabric.Instance{
 			App: self.AppID, ID: self.Instance, Version: version, Host: host, PID: os.Getpid(), Weight: 1,
-			Started: time.Time(started),
+			Started: time.Time(started), Tags: tags,
 		},
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/manifest"
 )
@@ -100,9 +101,18 @@ func componentType(c components.Component) commands.ComponentType {
 }
 
 func lint(paths []string) ([]commands.Finding, []commands.Explanation) {
-	all, policies := components.Lint(paths, standard.All())
+	all, others := components.Lint(paths, standard.All())
+	var policies, settings []manifest.Raw
+	for _, raw := range others {
+		if raw.Kind == configuration.Kind {
+			settings = append(settings, raw)
+		} else {
+			policies = append(policies, raw)
+		}
+	}
 	rules, more := governance.Read(policies, governance.Who{})
-	all = append(all, more...)
+	_, most := configuration.Read(settings)
+	all = slices.Concat(all, more, most)
 	manifest.SortFindings(all)
 	var findings []commands.Finding
 	for _, f := range all {

@@ -20,6 +20,7 @@ import (
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
 )
@@ -156,10 +157,11 @@ func readRules(c *config, docs *components.Documents, log *slog.Logger) (*govern
 }
 
 // reload takes changed files into use: components, subscriptions and policies. Files that are wrong change nothing.
-func reload(ctx context.Context, c *config, b *blocks.Blocks, set *components.Set, log *slog.Logger) {
+func reload(ctx context.Context, c *config, b *blocks.Blocks, set *components.Set, settings *configuration.Settings, log *slog.Logger) {
 	docs, err := components.Load(ctx, c.Resources, standard.All())
 	var rules *governance.Rules
 	if err == nil {
+		docs.Deny(settings.DenyComponents)
 		rules, err = readRules(c, docs, log)
 	}
 	if err != nil {

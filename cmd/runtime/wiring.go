@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/api/admin"
 	"github.com/sidecast/sidecast/api/bodies"
@@ -26,6 +28,7 @@ import (
 	"github.com/sidecast/sidecast/cmd/runtime/supervisor"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
@@ -43,7 +46,7 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }),
 		fx.StopTimeout(c.GracePeriod+5*time.Second),
 		fx.Supply(c, log, shutdownFunc(shutdown)),
-		fx.Provide(newSelf, newListeners, newTracer, telemetry.NewMetrics, newFabric, newSystem, newComponents,
+		fx.Provide(newSelf, newDocuments, newListeners, newTracer, telemetry.NewMetrics, newFabric, newSystem, newComponents,
 			newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
 		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register, arrive),
 	)
@@ -78,13 +81,13 @@ type listeners struct {
 	dapr        *daprListeners // nil unless started as daprd
 }
 
-func newListeners(c *config) (*listeners, error) {
+func newListeners(c *config, settings *configuration.Settings) (*listeners, error) {
 	l := &listeners{}
 	var err error
 	if l.grpc, err = listen(c, "grpc-port", c.GRPCPort); err != nil {
 		return nil, err
 	}
-	if l.admin, err = listenAdmin(c); err != nil {
+	if l.admin, err = listenAdmin(c, settings.Metrics); err != nil {
 		return nil, errors.Join(err, l.grpc.Close())
 	}
 	if c.dapr != nil {
@@ -101,11 +104,11 @@ func newListeners(c *config) (*listeners, error) {
 }
 
 // listenAdmin opens the port of metrics. A daprd that serves none has one all the same, which the commands find.
-func listenAdmin(c *config) (net.Listener, error) {
+func listenAdmin(c *config, metrics bool) (net.Listener, error) {
 	if c.dapr == nil {
 		return listen(c, "metrics-port", c.MetricsPort)
 	}
-	if c.dapr.NoMetrics {
+	if c.dapr.NoMetrics || !metrics {
 		return net.Listen("tcp", "127.0.0.1:0")
 	}
 	all, err := listenAll([]string{c.MetricsAddress}, c.MetricsPort)
@@ -151,10 +154,10 @@ func listenSocket(path string) (net.Listener, error) {
 // lastSpans bounds how long a stop waits for a collector: one that does not answer must not keep stores from closing.
 const lastSpans = 500 * time.Millisecond
 
-func newTracer(lc fx.Lifecycle, c *config, log *slog.Logger) (*telemetry.Tracer, error) {
+func newTracer(lc fx.Lifecycle, c *config, settings *configuration.Settings, log *slog.Logger) (*telemetry.Tracer, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
-	tracer, err := telemetry.NewTracer(context.Background(), c.AppID, c.Instance, version)
-	if tracer == nil && c.dapr != nil {
+	tracer, err := telemetry.NewTracer(context.Background(), c.AppID, c.Instance, version, tracing(settings, log))
+	if off := settings.Tracing.Sampled && settings.Tracing.Rate == 0; tracer == nil && c.dapr != nil && !off {
 		tracer = telemetry.Identifier()
 	}
 	lc.Append(fx.Hook{OnStop: func(ctx context.Context) error {
@@ -191,17 +194,10 @@ func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *ac
 	return system
 }
 
-func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, log *slog.Logger) (*components.Set, *components.Documents, *governance.Rules, error) {
-	docs, err := components.Load(context.Background(), c.Resources, standard.All())
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	for _, warning := range docs.Warnings {
-		log.Warn(warning.String())
-	}
+func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, docs *components.Documents, log *slog.Logger) (*components.Set, *governance.Rules, error) {
 	rules, err := readRules(c, docs, log)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	builtIn := standard.Defaults()
 	if c.dapr != nil { // daprd has none that no file names
@@ -220,7 +216,7 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 	})
 	lc.Append(fx.Hook{OnStart: set.Start, OnStop: c.by(.96, set.Close)})
 	lc.Append(fx.Hook{OnStop: c.by(.92, system.Close)}) // stops before the components its workers open
-	return set, docs, rules, nil
+	return set, rules, nil
 }
 
 // newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
@@ -239,7 +235,7 @@ func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Chann
 }
 
 func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
-	rules *governance.Rules, app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
+	rules *governance.Rules, settings *configuration.Settings, app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
 	deliveries := 0
 	if c.dapr != nil {
 		deliveries = 1 // of an event with a dead-letter topic: Dapr tries again only where a policy says so
@@ -248,6 +244,7 @@ func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.Sys
 		MaxDeliveries: deliveries,
 		Self:          self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: m, Tracer: t,
 		AppMaxConcurrency: c.AppMaxConcurrency, Rules: rules, Shutdown: shutdown,
+		Access: access.NewList(settings.Access, c.httpApp()),
 	})
 }
 
@@ -272,7 +269,7 @@ func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Bu
 }
 
 // newDapr is Dapr's front door; nil unless started as daprd.
-func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget *bodies.Budget, log *slog.Logger) *daprapi.Server {
+func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget *bodies.Budget, settings *configuration.Settings, log *slog.Logger) *daprapi.Server {
 	if c.dapr == nil {
 		return nil
 	}
@@ -284,8 +281,8 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget 
 	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
-		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, LogCalls: c.dapr.APILogging,
-		Bodies: budget, Ready: p.ready, Usable: p.usable, Log: log,
+		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Logging: c.apiLogging(settings.Logging),
+		APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Bodies: budget, Ready: p.ready, Usable: p.usable, Log: log,
 	})
 }
 
@@ -383,15 +380,15 @@ func announce(lc fx.Lifecycle, c *config, d *drainer) {
 	})
 }
 
-func followResources(lc fx.Lifecycle, c *config, b *blocks.Blocks, set *components.Set, system *actors.System, log *slog.Logger) {
-	if len(c.Resources) == 0 {
+func followResources(lc fx.Lifecycle, c *config, b *blocks.Blocks, set *components.Set, settings *configuration.Settings, system *actors.System, log *slog.Logger) {
+	if len(c.Resources) == 0 || !slices.Contains(settings.Features, configuration.HotReload) {
 		return
 	}
 	var follower *actors.Worker
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) error {
 			follower = system.Worker("resources", func(ctx context.Context) error {
-				return components.Watch(ctx, c.Resources, func() { reload(ctx, c, b, set, log) })
+				return components.Watch(ctx, c.Resources, func() { reload(ctx, c, b, set, settings, log) })
 			})
 			return nil
 		},

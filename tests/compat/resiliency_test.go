@@ -176,7 +176,7 @@ func TestPoliciesGuardInvocation(t *testing.T) {
 	}
 	d := startWith(t, m, resources, "guarded", "--config", config)
 	other := startWith(t, m, policies, "other")
-	if out := d.Output(); !strings.Contains(out, "kind Configuration is not applied yet") {
+	if out := d.Output(); !strings.Contains(out, "spec: has no effect in mtls") {
 		t.Errorf("nothing is said of the Configuration:\n%s", out)
 	}
 

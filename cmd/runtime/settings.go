@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/sidecast/sidecast/api/daprapi"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/configuration"
+	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/telemetry"
+)
+
+// newDocuments reads the files that the sidecar was told of. Of Configurations those count that stand in a file of --config,
+// in the order of the files; a sidecar that has no such flag reads them wherever they stand.
+func newDocuments(c *config, log *slog.Logger) (*components.Documents, *configuration.Settings, error) {
+	docs, err := components.Load(context.Background(), c.Resources, standard.All())
+	if err != nil {
+		return nil, nil, err
+	}
+	counting, others := c.counting(docs.Configurations)
+	settings, findings := configuration.Read(counting)
+	if settings == nil {
+		return nil, nil, manifest.AsError(findings)
+	}
+	for _, warning := range append(docs.Warnings, findings...) {
+		log.Warn(warning.String())
+	}
+	for _, raw := range others {
+		log.Warn(raw.Source.String() + ": a Configuration counts only in a file of --config")
+	}
+	for _, name := range docs.Deny(settings.DenyComponents) {
+		log.Warn("a component is not loaded, because the Configuration denies its type", "component", name)
+	}
+	return docs, settings, nil
+}
+
+// counting are the Configurations that count, in the order of the files that hold them, and the others.
+func (c *config) counting(all []manifest.Raw) (counting, others []manifest.Raw) {
+	if c.dapr == nil {
+		return all, nil
+	}
+	place := func(raw manifest.Raw) int {
+		return slices.IndexFunc(c.configFiles, func(f string) bool { return sameFile(f, raw.Source.File) })
+	}
+	for _, raw := range all {
+		if place(raw) >= 0 {
+			counting = append(counting, raw)
+		} else {
+			others = append(others, raw)
+		}
+	}
+	slices.SortStableFunc(counting, func(a, b manifest.Raw) int { return place(a) - place(b) })
+	return counting, others
+}
+
+func sameFile(a, b string) bool {
+	wholeA, errA := filepath.Abs(a)
+	wholeB, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && wholeA == wholeB
+}
+
+// tracing is what settings say of traces. Where they name a collector and no rate, Dapr's rate counts.
+func tracing(settings *configuration.Settings, log *slog.Logger) telemetry.Tracing {
+	from := settings.Tracing
+	t := telemetry.Tracing{
+		Sampled: from.Sampled || from.Stdout || from.Zipkin != "" || from.OTLP.Endpoint != "", Rate: from.Rate,
+		Zipkin: from.Zipkin, Endpoint: from.OTLP.Endpoint, HTTP: from.OTLP.Protocol == "http", Insecure: from.OTLP.Insecure,
+		Headers: from.OTLP.Headers, Timeout: from.OTLP.Timeout,
+	}
+	if from.Stdout {
+		t.Log = log
+	}
+	return t
+}
+
+// apiLogging is how calls of Dapr's API are logged: the flag counts before the Configuration.
+func (c *config) apiLogging(from configuration.APILogging) daprapi.Logging {
+	on := from.Enabled
+	if c.dapr.APILogging != nil {
+		on = *c.dapr.APILogging
+	}
+	return daprapi.Logging{Calls: on, HideURLs: from.ObfuscateURLs, OmitHealthChecks: from.OmitHealthChecks}
+}
+
+// httpApp says whether the app speaks HTTP.
+func (c *config) httpApp() bool {
+	return !strings.HasPrefix(c.AppProtocol, "grpc") && (c.AppPort != 0 || c.dapr != nil)
+}

@@ -1,0 +1,159 @@
+package configuration_test
+
+import (
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sidecast/sidecast/access"
+	"github.com/sidecast/sidecast/configuration"
+	"github.com/sidecast/sidecast/manifest"
+)
+
+const head = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n"
+
+// documents are bodies of spec as documents of one file each.
+func documents(specs ...string) []manifest.Raw {
+	var all []manifest.Raw
+	for i, spec := range specs {
+		all = append(all, manifest.Raw{
+			Kind: configuration.Kind, YAML: []byte(head + spec), Source: manifest.Source{File: string(rune('a'+i)) + ".yaml", Line: 1},
+		})
+	}
+	return all
+}
+
+func read(t *testing.T, specs ...string) *configuration.Settings {
+	t.Helper()
+	s, findings := configuration.Read(documents(specs...))
+	if s == nil {
+		t.Fatal(findings)
+	}
+	return s
+}
+
+func TestDefaultsAreDaprs(t *testing.T) {
+	want := &configuration.Settings{
+		Access: access.Rules{DefaultAction: "allow", TrustDomain: "public"}, Tracing: configuration.Tracing{Rate: 1e-4}, Metrics: true,
+		Features: []string{"HotReload", "WorkflowsRemoteActivityReminder"},
+	}
+	if got := read(t); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestEverythingIsRead(t *testing.T) {
+	t.Setenv("COLLECTOR", "otel:4317")
+	got := read(t, `  accessControl:
+    defaultAction: deny
+    trustDomain: shop
+    policies:
+    - appId: cart
+      defaultAction: deny
+      trustDomain: public
+      namespace: default
+      operations:
+      - {name: /price/*, httpVerb: [GET, "*"], action: allow}
+  api:
+    allowed: [{name: state, version: v1, protocol: http}]
+    denied: [{name: invoke, version: v1, protocol: grpc}]
+  tracing:
+    samplingRate: 0.5
+    stdout: true
+    zipkin: {endpointAddress: "http://zipkin:9411/api/v2/spans"}
+    otel: {endpointAddress: "${COLLECTOR}", isSecure: false, protocol: grpc, headers: ["a=b=c"], timeout: 3s}
+  metric: {enabled: true}
+  metrics: {enabled: false}
+  logging: {apiLogging: {enabled: true, obfuscateURLs: true, omitHealthChecks: true}}
+  components: {deny: [state.redis, pubsub.kafka/v1]}
+  features: [{name: HotReload, enabled: false}, {name: New, enabled: true}]
+`)
+	want := &configuration.Settings{
+		Access: access.Rules{DefaultAction: "deny", TrustDomain: "shop", Policies: []access.Policy{{
+			App: "cart", Namespace: "default", TrustDomain: "public", DefaultAction: "deny",
+			Operations: []access.Operation{{Name: "/price/*", Verbs: []string{"GET", "*"}, Action: "allow"}},
+		}}},
+		Allowed: []access.APIRule{{Name: "state", Version: "v1", Protocol: "http"}},
+		Denied:  []access.APIRule{{Name: "invoke", Version: "v1", Protocol: "grpc"}},
+		Tracing: configuration.Tracing{
+			Sampled: true, Rate: .5, Stdout: true, Zipkin: "http://zipkin:9411/api/v2/spans",
+			OTLP: configuration.OTLP{Endpoint: "otel:4317", Protocol: "grpc", Insecure: true, Headers: map[string]string{"a": "b=c"}, Timeout: 3 * time.Second},
+		},
+		Logging:        configuration.APILogging{Enabled: true, ObfuscateURLs: true, OmitHealthChecks: true},
+		DenyComponents: []string{"state.redis", "pubsub.kafka/v1"},
+		Features:       []string{"New", "WorkflowsRemoteActivityReminder"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestLaterDocumentsAreLaidOverEarlierOnes(t *testing.T) {
+	got := read(t,
+		"  accessControl: {defaultAction: deny, trustDomain: one}\n  tracing: {samplingRate: \"1\", stdout: true}\n  components: {deny: [a.b, c.d]}\n",
+		"  accessControl: {trustDomain: two}\n  tracing: {samplingRate: \"0\"}\n  components: {deny: [e.f]}\n")
+	if got.Access.DefaultAction != "deny" || got.Access.TrustDomain != "two" {
+		t.Errorf("got %+v", got.Access)
+	}
+	if !got.Tracing.Stdout || !got.Tracing.Sampled || got.Tracing.Rate != 0 || !slices.Equal(got.DenyComponents, []string{"e.f"}) {
+		t.Errorf("got %+v %v", got.Tracing, got.DenyComponents)
+	}
+}
+
+func TestMistakesHaveAPlace(t *testing.T) {
+	for spec, want := range map[string]string{
+		"  accessControll: {}\n": `a.yaml:5: spec.accessControll: there is no such key here`,
+		"  accessControl:\n    policies:\n    - appId: x\n      namespace: n\n":                                       `a.yaml:7: spec.accessControl.policies[0].trustDomain: is missing`,
+		"  accessControl: {defaultAction: alow}\n":                                                                    `a.yaml:5: spec.accessControl.defaultAction: "alow" is neither allow nor deny`,
+		"  api:\n    denied:\n    - {name: state, version: v1, protocol: tcp}\n":                                      `a.yaml:7: spec.api.denied[0].protocol: "tcp" is neither http nor grpc`,
+		"  tracing:\n    samplingRate: often\n":                                                                       `a.yaml:6: spec.tracing.samplingRate: "often" is no number from 0 to 1`,
+		"  tracing: {otel: {endpointAddress: x, protocol: udp}}\n":                                                    `spec.tracing.otel.protocol: "udp" is not one of them`,
+		"  tracing: {zipkin: {endpointAddress: zipkin}}\n":                                                            `spec.tracing.zipkin.endpointAddress: "zipkin" is no URL`,
+		"  secrets: {scopes: [{storeName: a}, {storeName: a}]}\n":                                                     `"a" is given twice`,
+		"  accessControl: {policies: [{appId: a, namespace: n, trustDomain: t, operations: [{name: x, action: a}]}]}": `operations[0].action: "a" is neither allow nor deny`,
+		"  features: [{name: x, enabled: perhaps}]\n":                                                                 `"perhaps" is neither true nor false`,
+	} {
+		s, findings := configuration.Read(documents(spec))
+		told := slices.ContainsFunc(findings, func(f manifest.Finding) bool {
+			return f.Severity == manifest.Error && strings.Contains(f.String(), want)
+		})
+		if s != nil || !told {
+			t.Errorf("%s\ngot  %v\nwant %s", spec, findings, want)
+		}
+	}
+}
+
+// Dapr's other keys are known, and named once.
+func TestWhatHasNoEffectIsNamedOnce(t *testing.T) {
+	s, findings := configuration.Read(documents(`  mtls: {enabled: true, workloadCertTTL: 24h, allowedClockSkew: 15m, sentryAddress: a, controlPlaneTrustDomain: b, tokenValidators: [{name: jwks, options: {a: [1]}}]}
+  httpPipeline: {handlers: [{name: a, type: middleware.http.x, version: v1, selector: {fields: [{field: a, value: b}]}}]}
+  appHttpPipeline: {handlers: []}
+  secrets: {scopes: [{storeName: a, defaultAccess: Deny, allowedSecrets: [a], deniedSecrets: [b]}]}
+  nameResolution: {component: mdns, version: v1, configuration: {any: {thing: 1}}}
+  wasm: {strictSandbox: true}
+  workflow: {maxConcurrentWorkflowInvocations: 1, maxConcurrentActivityInvocations: 2, globalMaxConcurrentWorkflowInvocations: 3, globalMaxConcurrentActivityInvocations: 4, workflowConcurrencyLimits: [{name: a, maxConcurrent: 1}], activityConcurrencyLimits: [], stateRetentionPolicy: {anyTerminal: 1h, completed: 1m, failed: 0s, terminated: 5s}}
+  metric: {enabled: true, recordErrorCodes: true, latencyDistributionBuckets: [1, 2], http: {increasedCardinality: true, pathMatching: [/a], excludeVerbs: true}, rules: [{name: a, labels: [{name: b, regex: {c: .+}}]}]}
+`))
+	if s == nil || len(findings) != 1 || findings[0].Severity != manifest.Warning {
+		t.Fatal(findings)
+	}
+	for _, name := range []string{"mtls", "httpPipeline", "appHttpPipeline", "secrets", "nameResolution", "wasm", "workflow", "metric.rules", "metric.http"} {
+		if !strings.Contains(findings[0].Message, name) {
+			t.Errorf("%s is not named: %s", name, findings[0].Message)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(head + "  tracing: {samplingRate: 1}\n"))
+	f.Add([]byte(head + "  accessControl: {policies: [{appId: a}]}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if os.ExpandEnv(string(data)) != string(data) {
+			t.Skip()
+		}
+		_, _ = configuration.Read([]manifest.Raw{{Kind: configuration.Kind, YAML: data}})
+	})
+}
