@@ -98,5 +98,6 @@ func (b *Blocks) Start(ctx context.Context, declared []appchannel.Subscription) 
 
 // StopIntake ends what brings new work: subscriptions first pull no more, then finish what they hold.
 func (b *Blocks) StopIntake(ctx context.Context) error {
+	defer b.Invocation.outside.close()
 	return b.PubSub.stop(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
@@ -19,7 +21,7 @@ import (
 	"github.com/sidecast/sidecast/telemetry"
 )
 
-// Invocation calls other apps. Each target has a lane of its own, which chooses the instance and owns timeouts, retries,
+// Invocation calls other apps, and HTTP servers outside the fabric by the name of their document or by URL. Each target has a lane of its own, which chooses the instance and owns timeouts, retries,
 // breaker and queue. A call is made at most once unless that lane's policy retries it.
 type Invocation struct {
 	self    Self
@@ -30,6 +32,7 @@ type Invocation struct {
 
 	targets sync.Map     // app id → *target; only apps that presence has shown, so callers cannot make it grow
 	unknown *actors.Lane // for all the others
+	outside *endpoints   // HTTP servers, which are no apps
 
 	mu     sync.Mutex
 	absent map[string]time.Time // targets of whose apps there is no instance, since when
@@ -39,18 +42,34 @@ type Invocation struct {
 // its counts as they were.
 const forgetAfter = 10 * time.Minute
 
-// target is an app that presence has shown.
+// target is an app that presence has shown, or an HTTP server outside the fabric.
 type target struct {
 	calls, streams *guard
 	fallback       invokeFallback
+	label          string // in metrics
+
+	outside  outside   // nil for apps
+	document *endpoint // of an HTTPEndpoint
 }
 
 func newInvocation(d Deps, rules *rulebook) *Invocation {
-	return &Invocation{
+	v := &Invocation{
 		self: d.Self, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer, rules: rules,
 		unknown: d.System.Lane("unknown-apps", unknownPolicy), absent: map[string]time.Time{},
+		outside: newEndpoints(d, rules),
 	}
+	v.outside.invoke = v.invokeOnce
+	return v
 }
+
+// SetEndpoints makes documents the HTTP servers that apps may invoke by name; they take the place of apps of those names.
+func (v *Invocation) SetEndpoints(documents []components.EndpointManifest) { v.outside.set(documents) }
+
+// Endpoints are the names of the HTTP servers that have one.
+func (v *Invocation) Endpoints() []string { return v.outside.names() }
+
+// Outside says whether an id means an HTTP server outside the fabric.
+func (v *Invocation) Outside(id string) bool { return v.outside.find(id) != nil }
 
 func (v *Invocation) start() {
 	v.fabric.OnChange(v.instancesChanged)
@@ -80,9 +99,10 @@ func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
 			}
 		}
 	}
-	t := v.target(app)
+	t := v.app(app)
 	if t == nil {
 		t = &target{
+			label: app,
 			calls: v.rules.guard("app/"+app, true, func(r *governance.Rules) governance.Target {
 				return r.App(app, targetPolicy)
 			}),
@@ -121,7 +141,14 @@ func (v *Invocation) note(app string, present bool, now time.Time) {
 	}
 }
 
-func (v *Invocation) target(app string) *target {
+func (v *Invocation) target(id string) *target {
+	if t := v.outside.find(id); t != nil {
+		return t
+	}
+	return v.app(id)
+}
+
+func (v *Invocation) app(app string) *target {
 	if t, ok := v.targets.Load(app); ok {
 		return t.(*target)
 	}
@@ -156,10 +183,10 @@ func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settl
 		}
 	}
 	reached := error(nil) // an app that answers, be it with a failure, was reached
-	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "invoke"}, began, &reached)
+	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: t.label, Name: "invoke"}, began, &reached)
 	return pass(ctx, t.calls, req.Verb, what,
 		func(ctx context.Context, grant actors.Grant) (*call.Response, error) {
-			resp, err := v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+			resp, err := t.call(ctx, v, grant, req)
 			if err != nil {
 				return nil, err
 			}
@@ -199,9 +226,9 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 			return err
 		}
 	}
-	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: req.App, Name: "stream"}, time.Now(), &err)
+	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: t.label, Name: "stream"}, time.Now(), &err)
 	err = t.streams.doAs(ctx, req.Verb, req.Method, what, func(ctx context.Context, grant actors.Grant) error {
-		stream, err := v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+		stream, err := t.stream(ctx, v, grant, req)
 		if err != nil {
 			return err
 		}
@@ -212,6 +239,14 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 		return nil
 	}
 	return err
+}
+
+func (v *Invocation) call(ctx context.Context, grant actors.Grant, req *call.Request) (*call.Response, error) {
+	return v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+}
+
+func (v *Invocation) stream(ctx context.Context, grant actors.Grant, req *call.Request) (call.ClientStream, error) {
+	return v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
 }
 
 // toldFailure is what an answer says of a call that failed. The caller has had the answer: only the lane has to know.
@@ -225,7 +260,7 @@ func (v *Invocation) admit(req *call.Request) error {
 		return fault.New("invoke", fault.BadRequest, "app_id is empty: name the app to call")
 	case req.Method == "":
 		return fault.New("invoke "+req.App, fault.BadRequest, "method is empty: name the method to call")
-	case len(req.App) > maxName || len(req.Method) > maxPath:
+	case len(req.App) > maxName && !strings.Contains(req.App, "://") || len(req.App) > maxPath || len(req.Method) > maxPath:
 		return fault.New("invoke", fault.BadRequest, "app_id may have %d bytes and method %d", maxName, maxPath)
 	}
 	req.Caller = v.self.AppID

@@ -146,6 +146,12 @@ func (r *reader) cross() {
 			stores[m.Name] = m.SecretStore
 		}
 	}
+	for _, m := range r.docs.Endpoints {
+		if _, ok := stores[m.SecretStore]; m.SecretStore != "" && !ok {
+			at(m.Source.Line, Manifest{Source: m.Source}, "auth.secretStore",
+				manifest.Unknown("there is no secret store of that name", m.SecretStore, sortedKeys(stores)))
+		}
+	}
 	for i, m := range r.docs.Components {
 		if m.SecretStore == "" {
 			continue

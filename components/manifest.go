@@ -41,8 +41,12 @@ type Entry struct {
 	Env    string
 	Line   int
 
-	valueLine int // where it differs from Line
+	valueLine int    // where it differs from Line
+	section   string // where the manifest has it; "" is spec.metadata
 }
+
+// path is where the entry stands in its manifest.
+func (e Entry) path() string { return cmp.Or(e.section, "spec.metadata") + "." + e.Key }
 
 // SecretRef names a secret, and the part of it that is meant; Key is Name for secrets with a single value.
 type SecretRef struct{ Name, Key string }
@@ -129,6 +133,8 @@ func inNamespace(wanted, own string) bool {
 type Documents struct {
 	Components    []Manifest
 	Subscriptions []SubscriptionManifest
+	// Endpoints are HTTP servers outside the fabric.
+	Endpoints []EndpointManifest
 	// Policies are the documents about resiliency, which package governance reads.
 	Policies []Raw
 	// Configurations are the documents that package configuration reads.

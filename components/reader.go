@@ -91,7 +91,7 @@ func (r *reader) document(d *manifest.Document, c manifest.Chunk, root *manifest
 	case "Subscription":
 		r.subscription(d, o, source, version)
 	case "HTTPEndpoint":
-		other(d, o)
+		r.endpoint(d, o, source)
 	case "Configuration":
 		r.docs.Configurations = append(r.docs.Configurations, Raw{Kind: kind, Source: Source{File: d.File, Line: c.Line}, YAML: c.Text})
 	default:
@@ -117,7 +117,7 @@ func (r *reader) component(d *manifest.Document, o *manifest.Object, source Sour
 	if spec.Flag("ignoreErrors") && m.Required {
 		d.Fail(spec.Line("required"), spec.At("required"), "contradicts ignoreErrors: the sidecar cannot do both")
 	}
-	m.Metadata = entries(d, spec)
+	m.Metadata = entries(d, spec, "metadata")
 	spec.Done()
 	o.Done()
 
@@ -174,23 +174,23 @@ func (r *reader) types(typ string) []string {
 	return all
 }
 
-// entries reads spec.metadata.
-func entries(d *manifest.Document, spec *manifest.Object) []Entry {
+// entries reads spec.metadata, or another list of its form.
+func entries(d *manifest.Document, spec *manifest.Object, list string) []Entry {
 	var all []Entry
 	first := make(map[string]int)
-	for i, item := range spec.List("metadata") {
-		path := fmt.Sprintf("%s[%d]", spec.At("metadata"), i)
+	for i, item := range spec.List(list) {
+		path := fmt.Sprintf("%s[%d]", spec.At(list), i)
 		if item.Kind != manifest.Mapping {
 			d.Fail(item.Line, path, "must be a mapping with name and value, not %s", item.Kind)
 			continue
 		}
 		o := d.Object(item, path)
-		e, ok := entry(o)
+		e, ok := entry(o, spec.At(list))
 		if !ok {
 			continue
 		}
 		if line, twice := first[manifest.FoldKey(e.Key)]; twice {
-			d.Fail(e.Line, spec.At("metadata")+"."+e.Key, "is given twice, first in line %d", line)
+			d.Fail(e.Line, spec.At(list)+"."+e.Key, "is given twice, first in line %d", line)
 			continue
 		}
 		first[manifest.FoldKey(e.Key)] = e.Line
@@ -199,7 +199,7 @@ func entries(d *manifest.Document, spec *manifest.Object) []Entry {
 	return all
 }
 
-func entry(o *manifest.Object) (Entry, bool) {
+func entry(o *manifest.Object, list string) (Entry, bool) {
 	e := Entry{Key: o.Need("name", "the key that this entry sets")}
 	if e.Key == "" {
 		o.Valid = append(o.Valid, "value", "secretKeyRef", "envRef")
@@ -207,7 +207,13 @@ func entry(o *manifest.Object) (Entry, bool) {
 		return Entry{}, false
 	}
 	e.Line = o.Line("name")
-	o.Path = "spec.metadata." + e.Key
+	o.Path = list + "." + e.Key
+	e.reference(o)
+	return e, true
+}
+
+// reference reads the value of an entry, or what stands for it.
+func (e *Entry) reference(o *manifest.Object) {
 	var given []string
 	for _, key := range []string{"value", "secretKeyRef", "envRef"} {
 		if p := o.Node.Get(key); p != nil {
@@ -233,5 +239,4 @@ func entry(o *manifest.Object) (Entry, bool) {
 	}
 	o.Valid = append(o.Valid, "envRef")
 	o.Done()
-	return e, true
 }

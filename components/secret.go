@@ -50,7 +50,7 @@ func (s *Set) secret(ctx context.Context, m Manifest, e Entry) (string, error) {
 	if m.SecretStore == "" {
 		return s.env(m, e, "secretKeyRef", e.Secret.Name)
 	}
-	op := fmt.Sprintf("%s:%d: spec.metadata.%s", m.Source.File, e.Line, e.Key)
+	op := fmt.Sprintf("%s:%d: %s", m.Source.File, e.Line, e.path())
 	use, err := s.Secrets(ctx, m.SecretStore)
 	if err != nil {
 		return "", fault.E(op, fault.KindOf(err), fault.ReasonOf(err), err)
@@ -71,7 +71,7 @@ func (s *Set) secret(ctx context.Context, m Manifest, e Entry) (string, error) {
 func (s *Set) env(m Manifest, e Entry, kind, name string) (string, error) {
 	text, ok := s.options.LookupEnv(name)
 	if !ok {
-		return "", fault.New(fmt.Sprintf("%s:%d: spec.metadata.%s", m.Source.File, e.Line, e.Key), fault.SecretNotFound,
+		return "", fault.New(fmt.Sprintf("%s:%d: %s", m.Source.File, e.Line, e.path()), fault.SecretNotFound,
 			"the environment variable %s that its %s names is not set", name, kind)
 	}
 	return text, nil

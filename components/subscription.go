@@ -102,9 +102,3 @@ func (m metadata) texts() map[string]string {
 	}
 	return all
 }
-
-// other checks the little that is known of documents of kinds that nobody reads.
-func other(d *manifest.Document, o *manifest.Object) {
-	o.Child("metadata").Need("name", "what it is called")
-	d.Add(Finding{Line: o.Line("kind"), Severity: Warning, Message: "kind " + o.Str("kind") + " is not applied yet"})
-}

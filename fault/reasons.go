@@ -56,6 +56,10 @@ const (
 	SidecarLost     Reason = "SIDECAR_UNREACHABLE"
 	HandlerNotFound Reason = "HANDLER_NOT_FOUND"
 
+	// HTTP servers outside the fabric.
+	EndpointUnreachable Reason = "ENDPOINT_UNREACHABLE"
+	EndpointBroke       Reason = "ENDPOINT_BROKE"
+
 	// Components.
 	ComponentNotFound Reason = "COMPONENT_NOT_FOUND"
 	ComponentDegraded Reason = "COMPONENT_DEGRADED"
@@ -158,6 +162,9 @@ var reasonTable = []Entry{
 	{AppAnswer, Internal, false, "The app answered something that is not the protocol.", "The message says what was expected and what came."},
 	{SidecarLost, Unavailable, false, "The SDK cannot reach the app's sidecar, or lost it.", "Start the app with `sidecast run`, or name the sidecar in SIDECAST_GRPC_ENDPOINT."},
 	{HandlerNotFound, NotFound, true, "The app has no handler of that name.", "Check the method; the message lists what the app registered."},
+
+	{EndpointUnreachable, Unavailable, true, "No connection to the HTTP server outside could be made.", "Check its baseUrl, and clientTLS where it speaks TLS; the message says what failed."},
+	{EndpointBroke, Unavailable, false, "The connection to the HTTP server outside broke, or what came over it is no HTTP.", "Try again if the call is idempotent; the message says what happened."},
 
 	{ComponentNotFound, Invalid, true, "No component of that name is configured for this block.", "Check the name; the message lists those that exist."},
 	{ComponentDegraded, Unavailable, true, "The component could not start; the runtime keeps trying.", "The message holds the last failure; `sidecast components` shows its state."},

@@ -1,9 +1,15 @@
 package telemetry
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -113,5 +119,82 @@ func TestOperationsAreCountedByKind(t *testing.T) {
 	}
 	if n := testutil.CollectAndCount(m.seconds); n != 3 {
 		t.Errorf("%d series, want one for each kind: ok, unavailable, internal", n)
+	}
+}
+
+func TestSpansReachZipkinAndTheLog(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	bodies := make(chan []byte, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		bodies <- body
+	}))
+	defer server.Close()
+	var log bytes.Buffer
+	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{
+		Sampled: true, Rate: 1, Zipkin: server.URL, Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	if err != nil || tracer == nil {
+		t.Fatalf("got %v, %v", tracer, err)
+	}
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	header := call.Header{{Key: "traceparent", Value: parent}}
+	_, span := tracer.Start(t.Context(), trace.SpanKindServer, &header, "invoke pricing/price")
+	failed := error(fault.New("invoke", fault.QueueFull, "full"))
+	span.Event("waited")
+	span.End(&failed)
+	if err := tracer.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var spans []zipkinSpan
+	if err := json.Unmarshal(<-bodies, &spans); err != nil || len(spans) != 1 {
+		t.Fatal(spans, err)
+	}
+	s := spans[0]
+	if s.TraceID != parent[3:35] || s.ParentID != parent[36:52] || s.Kind != "SERVER" || s.Duration < 1 || s.LocalEndpoint.ServiceName != "orders" ||
+		s.Tags["sidecast.reason"] != string(fault.QueueFull) || s.Tags["error"] == "" || len(s.Annotations) != 1 || s.Annotations[0].Value != "waited" {
+		t.Errorf("got %+v", s)
+	}
+	if !strings.Contains(log.String(), "trace="+s.TraceID) {
+		t.Errorf("the log has %s", log.String())
+	}
+}
+
+func TestTheRateDecidesWhetherThereAreSpans(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	for rate, want := range map[float64]bool{0: false, 0.5: true} {
+		tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{Sampled: true, Rate: rate})
+		if err != nil || (tracer != nil) != want {
+			t.Errorf("rate %v: %v %v", rate, tracer, err)
+		}
+		_ = tracer.Close(t.Context())
+	}
+}
+
+func TestACollectorThatADocumentNames(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1") // the document counts
+	got := make(chan http.Header, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/traces" {
+			got <- r.Header
+		}
+	}))
+	defer server.Close()
+	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{
+		Sampled: true, Rate: 1, Endpoint: strings.TrimPrefix(server.URL, "http://"), HTTP: true, Insecure: true,
+		Headers: map[string]string{"Key": "value"}, Timeout: 5 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var header call.Header
+	_, span := tracer.Start(t.Context(), trace.SpanKindClient, &header, "x")
+	var none error
+	span.End(&none)
+	if err := tracer.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if header := <-got; header.Get("Key") != "value" {
+		t.Errorf("got %v", header)
 	}
 }

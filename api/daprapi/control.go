@@ -93,6 +93,9 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 			Name: c.Name, Type: c.Type, Version: "v1", Capabilities: capabilities(c.Type),
 		})
 	}
+	for _, name := range s.o.Blocks.Invocation.Endpoints() {
+		out.HttpEndpoints = append(out.HttpEndpoints, &runtimev1.MetadataHTTPEndpoint{Name: name})
+	}
 	for _, sub := range description.Subscriptions {
 		out.Subscriptions = append(out.Subscriptions, subscriptionOf(sub))
 	}

@@ -125,6 +125,9 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	if err != nil {
 		return status.Error(codes.Unknown, err.Error())
 	}
+	if s.o.Blocks.Invocation.Outside(app) {
+		return status.Errorf(codes.InvalidArgument, "failed to proxy request: %s is an HTTP endpoint, which takes no gRPC", app)
+	}
 	req := &call.Request{App: app, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
 	end := proxied{stream: stream, most: 64 << 20}
 	err = s.o.Blocks.Invocation.Relay(ctx, req, blocks.Exchange{

@@ -120,6 +120,9 @@ func deniedStatus(err error) error {
 
 // target is the app id alone: apps of this namespace may be named with it.
 func (s *Server) target(app string) (string, error) {
+	if s.o.Blocks.Invocation.Outside(app) {
+		return app, nil
+	}
 	id, namespace, qualified := strings.Cut(app, ".")
 	switch {
 	case !qualified:
@@ -163,6 +166,9 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	}
 	req.Verb, req.Query, req.ContentType = strings.ToUpper(r.Method), r.URL.RawQuery, r.Header.Get("Content-Type")
 	req.Header = s.forwarded(r.Header, req.App)
+	if r.ContentLength > 0 && s.o.Blocks.Invocation.Outside(app) {
+		req.Header.Add("content-length", strconv.FormatInt(r.ContentLength, 10)) // a server outside may want to know
+	}
 	if r.ContentLength < 0 || r.ContentLength > wholeBody || strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		return s.invokeStream(w, r, app, req)
 	}
@@ -183,14 +189,14 @@ func (s *Server) forwarded(header http.Header, app string) call.Header {
 	all := make(call.Header, 0, len(header)+3)
 	for key, values := range header {
 		switch key {
-		case "Content-Type", "Content-Length", "Dapr-Api-Token":
+		case "Content-Type", "Content-Length", "Dapr-Api-Token", "Dapr-App-Id":
 			continue
 		}
 		for _, value := range values {
 			all.Add(lower(key), value)
 		}
 	}
-	if app != s.o.AppID {
+	if app != s.o.AppID && !s.o.Blocks.Invocation.Outside(app) {
 		all.Add("x-forwarded-for", s.host.address)
 		if s.host.name != "" {
 			all.Add("x-forwarded-host", s.host.name)

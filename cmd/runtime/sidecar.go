@@ -170,8 +170,20 @@ func reload(ctx context.Context, c *config, b *blocks.Blocks, set *components.Se
 	}
 	set.Reload(docs)
 	b.SetRules(rules)
+	b.Invocation.SetEndpoints(endpointsOf(docs, c))
 	b.PubSub.Declare(ctx, declared(docs, c))
 	log.Info("component, subscription and policy files were read again")
+}
+
+// endpointsOf are the HTTP servers outside that manifests let this app invoke.
+func endpointsOf(docs *components.Documents, c *config) []components.EndpointManifest {
+	var all []components.EndpointManifest
+	for _, m := range docs.Endpoints {
+		if m.For(c.Namespace, c.AppID) {
+			all = append(all, m)
+		}
+	}
+	return all
 }
 
 // declared are the subscriptions that manifests declare for this app.

@@ -364,8 +364,11 @@ func serveAdmin(lc fx.Lifecycle, c *config, l *listeners, server *admin.Server, 
 
 func startBlocks(lc fx.Lifecycle, c *config, b *blocks.Blocks, docs *components.Documents, app appchannel.Channel) {
 	lc.Append(fx.Hook{
-		OnStart: func(ctx context.Context) error { return b.Start(ctx, declared(docs, c)) },
-		OnStop:  c.by(.85, app.Close),
+		OnStart: func(ctx context.Context) error {
+			b.Invocation.SetEndpoints(endpointsOf(docs, c))
+			return b.Start(ctx, declared(docs, c))
+		},
+		OnStop: c.by(.85, app.Close),
 	})
 }
 
