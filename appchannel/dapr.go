@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,8 @@ const (
 	GRPCStatus  = "grpc-status"         // the code, a number
 	GRPCMessage = "grpc-message"        // the message
 	GRPCDetails = "grpc-status-details" // google.rpc.Status in binary and base64, when there are details
+	GRPCHeader  = "grpc-header"         // header and trailer fields as a query string, when there are some
+	GRPCTrailer = "grpc-trailer"
 )
 
 // TypeURL is the header field with the type of a body that is a google.protobuf.Any; only Dapr's protocol has such bodies.
@@ -108,7 +111,7 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 // reserved are the keys that gRPC writes itself, or that must not reach the app.
 func reserved(key string) bool {
 	switch key {
-	case "content-type", "content-length", "te", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding":
+	case "content-type", "content-length", "te", "trailer", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding":
 		return true
 	}
 	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin"
@@ -151,10 +154,11 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 		HttpExtension: &commonv1.HTTPExtension{Verb: verbOf(req.Verb), Querystring: req.Query},
 	}, grpc.Peer(&from), grpc.Header(&head), grpc.Trailer(&trail))
 	if err != nil {
-		return nil, d.answered(ctx, op, &from, len(head)+len(trail) > 0, err)
+		return nil, withFields(d.answered(ctx, op, &from, len(head)+len(trail) > 0, err), head, trail)
 	}
-	resp := &call.Response{ContentType: answer.GetContentType(), Body: answer.GetData().GetValue(), Header: headerOf(head)}
-	resp.Header = append(resp.Header, headerOf(trail)...)
+	resp := &call.Response{
+		ContentType: answer.GetContentType(), Body: answer.GetData().GetValue(), Header: headerOf(head), Trailer: headerOf(trail),
+	}
 	if kind := answer.GetData().GetTypeUrl(); kind != "" {
 		resp.Header.Set(TypeURL, kind)
 		resp.ContentType = "application/x-protobuf"
@@ -186,6 +190,27 @@ func (d *Dapr) answered(ctx context.Context, op string, from *peer.Peer, heard b
 	}
 	return e
 }
+
+// withFields keeps in the fault of a handler what came with its status.
+func withFields(err error, head, trail metadata.MD) error {
+	var e *fault.Error
+	if !errors.As(err, &e) || e.Meta[GRPCStatus] == "" {
+		return err
+	}
+	for key, md := range map[string]metadata.MD{GRPCHeader: head, GRPCTrailer: trail} {
+		fields := url.Values{}
+		for _, f := range headerOf(md) {
+			fields.Add(f.Key, f.Value)
+		}
+		if text := fields.Encode(); text != "" && len(text) <= maxFacts {
+			e = e.With(key, text)
+		}
+	}
+	return e
+}
+
+// maxFacts bounds the header and the trailer of a failed call, in bytes each: faults are no place for more.
+const maxFacts = 4 << 10
 
 // headerOf takes metadata over that the app answered with.
 func headerOf(md metadata.MD) call.Header {

@@ -116,23 +116,29 @@ func (e *Endpoint) Invoke(ctx context.Context, req *call.Request) (*call.Respons
 	if len(req.Body) > 0 {
 		body = bytes.NewReader(req.Body) // net/http can read it again: redirects and stale connections
 	}
-	response, err := e.send(ctx, op, req, body)
+	response, err := e.send(ctx, op, req, body, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer response.Body.Close()
 	answer := headOf(response)
-	answer.Body, err = e.readBody(ctx, op, response)
-	return answer, err
+	if answer.Body, err = e.readBody(ctx, op, response); err != nil {
+		return nil, err
+	}
+	answer.Trailer = trailerOf(response.Trailer)
+	return answer, nil
 }
 
-// send makes the request and waits for the head of its answer.
-func (e *Endpoint) send(ctx context.Context, op string, req *call.Request, body io.Reader) (*http.Response, error) {
+// send makes the request and waits for the head of its answer. Made is told of the request before it is sent; nil is not.
+func (e *Endpoint) send(ctx context.Context, op string, req *call.Request, body io.Reader, made func(*http.Request)) (*http.Response, error) {
 	var connected atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	r, err := e.request(traced, op, req, body)
 	if err != nil {
 		return nil, err
+	}
+	if made != nil {
+		made(r)
 	}
 	response, err := e.client.Do(r)
 	switch {
@@ -175,6 +181,7 @@ func (e *Endpoint) request(ctx context.Context, op string, req *call.Request, bo
 			r.ContentLength = -1
 		}
 	}
+	announceTrailer(r, req)
 	if req.ContentType != "" {
 		r.Header.Set("Content-Type", req.ContentType)
 	}

@@ -36,7 +36,10 @@ type endpointStream struct {
 	response *http.Response
 	err      error
 
-	chunk []byte // belongs to the receiver
+	trailer call.Header // of the request; belongs to the sender until it closes the body
+
+	chunk       []byte      // belongs to the receiver
+	peerTrailer call.Header // likewise
 }
 
 var _ call.ClientStream = (*endpointStream)(nil)
@@ -48,17 +51,44 @@ func (s *endpointStream) begin(withBody bool) {
 		var from io.Reader
 		if withBody {
 			reader, writer := io.Pipe()
-			from, s.body = reader, writer
+			from, s.body = &trailed{PipeReader: reader, s: s}, writer
 		}
 		go func() {
 			defer close(s.answered)
-			s.response, s.err = s.e.send(s.ctx, s.op, s.req, from)
+			s.response, s.err = s.e.send(s.ctx, s.op, s.req, from, func(r *http.Request) {
+				if t, ok := from.(*trailed); ok {
+					t.announced = r.Trailer
+				}
+			})
 			if s.err != nil && s.body != nil {
 				_ = s.body.CloseWithError(s.err) // whoever sends hears of it
 			}
 		}()
 	})
 }
+
+// trailed is the body of a request. At its end the fields that follow it get their values.
+type trailed struct {
+	*io.PipeReader
+	s         *endpointStream
+	announced http.Header
+}
+
+func (t *trailed) Read(p []byte) (int, error) {
+	n, err := t.PipeReader.Read(p)
+	if errors.Is(err, io.EOF) {
+		fillTrailer(t.announced, t.s.trailer)
+	}
+	return n, err
+}
+
+var _ call.Trailed = (*endpointStream)(nil)
+
+// Trailer is what followed the answer.
+func (s *endpointStream) Trailer() call.Header { return s.peerTrailer }
+
+// SetTrailer has fields follow the request, those that its header announces.
+func (s *endpointStream) SetTrailer(fields call.Header) { s.trailer = fields }
 
 // Send passes a chunk of the request on.
 func (s *endpointStream) Send(ctx context.Context, chunk []byte) error {
@@ -113,6 +143,7 @@ func (s *endpointStream) Recv(ctx context.Context) ([]byte, error) {
 		case n > 0:
 			return append([]byte(nil), s.chunk[:n]...), nil
 		case errors.Is(err, io.EOF):
+			s.peerTrailer = trailerOf(s.response.Trailer)
 			return nil, io.EOF
 		case s.ctx.Err() != nil && ctx.Err() == nil:
 			return nil, fault.New(s.op, fault.EndpointBroke, "%s said nothing for %s", s.e.base.Host, endpointQuiet)

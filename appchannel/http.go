@@ -6,10 +6,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -102,6 +104,7 @@ func (h *HTTP) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	if answer.Body, err = h.readBody(ctx, op, response); err != nil {
 		return nil, err
 	}
+	answer.Trailer = trailerOf(response.Trailer)
 	return answer, nil
 }
 
@@ -115,6 +118,7 @@ func (h *HTTP) Stream(ctx context.Context, req *call.Request, peer call.ServerSt
 	if err != nil {
 		return err
 	}
+	upload.trailer = r.Trailer
 	response, done, err := h.send(ctx, op, r)
 	if err != nil {
 		stop()
@@ -149,6 +153,7 @@ func (h *HTTP) download(ctx context.Context, op string, response *http.Response,
 			}
 		}
 		if errors.Is(err, io.EOF) {
+			call.SetTrailer(peer, trailerOf(response.Trailer))
 			return nil
 		}
 		if err != nil {
@@ -159,12 +164,13 @@ func (h *HTTP) download(ctx context.Context, op string, response *http.Response,
 
 // upload is the request body of a stream. The transport reads it in a goroutine of its own and closes it at the end.
 type upload struct {
-	ctx    context.Context
-	peer   call.ServerStream
-	rest   []byte
-	err    error // of the peer; read it after closed
-	once   sync.Once
-	closed chan struct{}
+	ctx     context.Context
+	peer    call.ServerStream
+	rest    []byte
+	trailer http.Header // of the request: the fields that were announced
+	err     error       // of the peer; read it after closed
+	once    sync.Once
+	closed  chan struct{}
 }
 
 func (u *upload) Read(p []byte) (int, error) {
@@ -173,6 +179,9 @@ func (u *upload) Read(p []byte) (int, error) {
 		if err != nil {
 			if !errors.Is(err, io.EOF) && u.ctx.Err() == nil {
 				u.err = err
+			}
+			if errors.Is(err, io.EOF) {
+				fillTrailer(u.trailer, call.TrailerOf(u.peer))
 			}
 			return 0, err
 		}
@@ -214,6 +223,7 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 	if err := addFields(op, r.Header, req.Header); err != nil {
 		return nil, err
 	}
+	announceTrailer(r, req)
 	if req.ContentType != "" {
 		r.Header["Content-Type"] = []string{req.ContentType}
 	}
@@ -337,6 +347,9 @@ func (h *HTTP) readBody(ctx context.Context, op string, response *http.Response)
 func headOf(response *http.Response) *call.Response {
 	head := &call.Response{Status: response.StatusCode, ContentType: response.Header.Get("Content-Type")}
 	head.Header = make(call.Header, 0, len(response.Header))
+	if names := slices.Sorted(maps.Keys(response.Trailer)); len(names) > 0 {
+		head.Header.Add("trailer", strings.Join(names, ", "))
+	}
 	for key, values := range response.Header {
 		if key == "Content-Type" || hopByHop[key] {
 			continue

@@ -2,7 +2,9 @@ package appchannel
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/sidecast/sidecast/call"
@@ -30,6 +32,49 @@ func addFields(op string, fields http.Header, header call.Header) error {
 		fields[key] = append(fields[key], f.Value)
 	}
 	return nil
+}
+
+// announceTrailer has r carry the fields that follow req's body: those of a whole call, or those that its header announces, whose
+// values come with the body's end. A request without a body has none.
+func announceTrailer(r *http.Request, req *call.Request) {
+	names := strings.Split(req.Header.Get("trailer"), ",")
+	for _, f := range req.Trailer {
+		names = append(names, f.Key)
+	}
+	for _, name := range names {
+		key := http.CanonicalHeaderKey(strings.TrimSpace(name))
+		if r.Body == nil || hopByHop[key] || !isToken(key) {
+			continue
+		}
+		if r.Trailer == nil {
+			r.Trailer = make(http.Header)
+		}
+		r.Trailer[key] = nil
+	}
+	if r.Trailer != nil {
+		r.ContentLength = -1 // only a body in chunks can be followed by fields
+		fillTrailer(r.Trailer, req.Trailer)
+	}
+}
+
+// fillTrailer gives the announced fields their values.
+func fillTrailer(announced http.Header, fields call.Header) {
+	for _, f := range fields {
+		key := http.CanonicalHeaderKey(f.Key)
+		if _, ok := announced[key]; ok && !strings.ContainsFunc(f.Value, forbidden) {
+			announced[key] = append(announced[key], f.Value)
+		}
+	}
+}
+
+// trailerOf is what followed a body.
+func trailerOf(fields http.Header) (trailer call.Header) {
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		for _, value := range fields[key] {
+			trailer.Add(strings.ToLower(key), value)
+		}
+	}
+	return trailer
 }
 
 // lists tells whether a comma-separated list names key.

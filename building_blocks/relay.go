@@ -15,9 +15,13 @@ type Exchange struct {
 	// Next returns the next chunk of the request, which nobody changes after, or io.EOF at its end. One goroutine calls it. It
 	// must return when the front door's handler has.
 	Next func() ([]byte, error)
+	// Trailer is what follows the request, asked once Next has returned io.EOF; it may be nil where nothing does.
+	Trailer func() call.Header
 	// Header takes the head of the answer, once; Chunk each piece of its body after that.
 	Header func(*call.Response) error
 	Chunk  func([]byte) error
+	// End takes what follows a whole answer; it may be nil.
+	End func(call.Header)
 	// Failure is what a whole answer says of the call in its body, such as a gRPC status: nil for a success. It may be nil
 	// where the head says it all.
 	Failure func() error
@@ -28,7 +32,7 @@ type Exchange struct {
 func (v *Invocation) Relay(ctx context.Context, req *call.Request, x Exchange) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	up := &upload{next: x.Next, frames: make(chan uploaded), over: ctx.Done()}
+	up := &upload{next: x.Next, trailer: x.Trailer, frames: make(chan uploaded), over: ctx.Done()}
 	go up.read() // ends when the front door's handler has
 	return v.Stream(ctx, req, func(ctx context.Context, to call.ClientStream) error { return up.attempt(ctx, to, x) })
 }
@@ -59,9 +63,10 @@ const maxReplay = 64 << 10
 // upload is the caller's side of a stream: one goroutine reads it, whatever attempts the lane makes. What an attempt took
 // is kept for the next, up to a bound; beyond it, or once the answer has begun, there is no next.
 type upload struct {
-	next   func() ([]byte, error)
-	frames chan uploaded
-	over   <-chan struct{}
+	next    func() ([]byte, error)
+	trailer func() call.Header
+	frames  chan uploaded
+	over    <-chan struct{}
 
 	begun atomic.Bool // an answer was passed on
 
@@ -73,15 +78,20 @@ type upload struct {
 
 // uploaded is a chunk of the request, or err, its end: io.EOF when it is complete.
 type uploaded struct {
-	data []byte
-	err  error
+	data    []byte
+	err     error
+	trailer call.Header // with io.EOF
 }
 
 func (u *upload) read() {
 	for {
 		data, err := u.next()
+		frame := uploaded{data: data, err: err}
+		if errors.Is(err, io.EOF) && u.trailer != nil {
+			frame.trailer = u.trailer()
+		}
 		select {
-		case u.frames <- uploaded{data, err}:
+		case u.frames <- frame:
 		case <-u.over:
 			return
 		}
@@ -123,6 +133,7 @@ func (u *upload) keep(frame uploaded) {
 func (f uploaded) send(ctx context.Context, to call.ClientStream) (done bool, err error) {
 	switch {
 	case errors.Is(f.err, io.EOF):
+		call.SetTrailer(to, f.trailer)
 		return true, to.CloseSend(ctx)
 	case f.err != nil:
 		return true, f.err
@@ -156,6 +167,9 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 	for {
 		chunk, err := from.Recv(ctx)
 		if errors.Is(err, io.EOF) {
+			if trailer := call.TrailerOf(from); x.End != nil && len(trailer) > 0 {
+				x.End(trailer)
+			}
 			return x.told(header)
 		}
 		if err != nil {

@@ -21,8 +21,9 @@ type Request struct {
 	ContentType string
 	// Header holds metadata, traceparent and baggage among it. Keys are lower case.
 	Header Header
-	// Body is the whole body of a unary call.
-	Body []byte
+	// Body is the whole body of a unary call, Trailer the fields that follow it. What follows a stream is Trailed's.
+	Body    []byte
+	Trailer Header
 	// Idempotent says that a policy may try the call again after it was sent.
 	Idempotent bool
 }
@@ -34,6 +35,8 @@ type Response struct {
 	ContentType string
 	Header      Header
 	Body        []byte
+	// Trailer holds the fields that follow the body of a unary answer. What follows a stream is Trailed's.
+	Trailer Header
 }
 
 // Stream is bytes both ways after a Request. One goroutine may send while another receives. Both methods fail with a
@@ -61,6 +64,30 @@ type ClientStream interface {
 	CloseSend(ctx context.Context) error
 	// Close lets go of the stream; a stream that has not ended is reset. Always call it.
 	Close()
+}
+
+// Trailed is a Stream whose ends carry fields, as HTTP's trailers are. The field `trailer` of the header before it names those
+// that its sender means to send.
+type Trailed interface {
+	// Trailer is what came with the peer's end. Ask when Recv has returned io.EOF.
+	Trailer() Header
+	// SetTrailer has fields go with this side's own end. Call it before CloseSend, or before the handler returns.
+	SetTrailer(fields Header)
+}
+
+// TrailerOf is what came with the end of a stream; nil when it carries none.
+func TrailerOf(s Stream) Header {
+	if t, ok := s.(Trailed); ok {
+		return t.Trailer()
+	}
+	return nil
+}
+
+// SetTrailer has fields go with this side's end of a stream that carries some.
+func SetTrailer(s Stream, fields Header) {
+	if t, ok := s.(Trailed); ok && len(fields) > 0 {
+		t.SetTrailer(fields)
+	}
 }
 
 // Field is one header field.

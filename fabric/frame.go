@@ -51,6 +51,7 @@ type frame struct {
 	idempotent          bool
 	status              int
 	header              call.Header
+	trailer             call.Header // call, ok, head of a whole answer, end
 
 	failure failure // failed, reset
 }
@@ -141,7 +142,7 @@ func appendRequest(b []byte, req *call.Request, left time.Duration, hasLeft bool
 	if req.Idempotent {
 		b = append(b, "&i=1"...)
 	}
-	return appendHeader(b, req.Header)
+	return appendTrailer(appendHeader(b, req.Header), req.Trailer)
 }
 
 func appendResponse(b []byte, resp *call.Response) []byte {
@@ -149,7 +150,14 @@ func appendResponse(b []byte, resp *call.Response) []byte {
 		b = appendNumber(b, "st", int64(resp.Status))
 	}
 	b = appendText(b, "ct", resp.ContentType)
-	return appendHeader(b, resp.Header)
+	return appendTrailer(appendHeader(b, resp.Header), resp.Trailer)
+}
+
+func appendTrailer(b []byte, trailer call.Header) []byte {
+	for i := range trailer {
+		b = appendPair(b, "x.", trailer[i].Key, trailer[i].Value)
+	}
+	return b
 }
 
 func appendHeader(b []byte, header call.Header) []byte {
@@ -303,7 +311,12 @@ func (f *frame) set(key, text string) (err error) {
 func (f *frame) setPair(key, text string) error {
 	name, isHeader := strings.CutPrefix(key, "h.")
 	fact, isFact := strings.CutPrefix(key, "f.")
+	last, isTrailer := strings.CutPrefix(key, "x.")
 	switch {
+	case isTrailer:
+		last, err := unescape(last)
+		f.trailer = append(f.trailer, call.Field{Key: last, Value: text})
+		return err
 	case isHeader:
 		name, err := unescape(name)
 		f.header = append(f.header, call.Field{Key: name, Value: text})
@@ -338,10 +351,10 @@ func parseMicroseconds(text string) (time.Duration, error) {
 func (f *frame) request(app, caller string, body []byte) *call.Request {
 	return &call.Request{
 		App: app, Caller: caller, Method: f.method, Verb: f.verb, Query: f.query,
-		ContentType: f.contentType, Header: f.header, Idempotent: f.idempotent, Body: body,
+		ContentType: f.contentType, Header: f.header, Idempotent: f.idempotent, Body: body, Trailer: f.trailer,
 	}
 }
 
 func (f *frame) response(body []byte) *call.Response {
-	return &call.Response{Status: f.status, ContentType: f.contentType, Header: f.header, Body: body}
+	return &call.Response{Status: f.status, ContentType: f.contentType, Header: f.header, Body: body, Trailer: f.trailer}
 }

@@ -44,7 +44,7 @@ func anyHeader(t *rapid.T) call.Header {
 func TestRequestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		req := &call.Request{App: "app", Caller: "caller", Method: anyText(t, "method"), Verb: anyText(t, "verb"), Query: anyText(t, "query"),
-			ContentType: anyText(t, "type"), Header: anyHeader(t), Idempotent: rapid.Bool().Draw(t, "idempotent"), Body: []byte("body")}
+			ContentType: anyText(t, "type"), Header: anyHeader(t), Idempotent: rapid.Bool().Draw(t, "idempotent"), Body: []byte("body"), Trailer: anyHeader(t)}
 		left := time.Duration(rapid.Int64Range(0, longest.Microseconds()).Draw(t, "left")) * time.Microsecond
 		bounded := rapid.Bool().Draw(t, "bounded")
 		fr, err := parseFrame(carried(t, appendRequest(begin(nil, kindCall), req, left, bounded)))
@@ -62,7 +62,7 @@ func TestRequestRoundTrip(t *testing.T) {
 
 func TestResponseRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		resp := &call.Response{Status: rapid.IntRange(0, 999).Draw(t, "status"), ContentType: anyText(t, "type"), Header: anyHeader(t)}
+		resp := &call.Response{Status: rapid.IntRange(0, 999).Draw(t, "status"), ContentType: anyText(t, "type"), Header: anyHeader(t), Trailer: anyHeader(t)}
 		fr, err := parseFrame(carried(t, appendResponse(begin(nil, kindOK), resp)))
 		if err != nil {
 			t.Fatal(err)

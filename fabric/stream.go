@@ -55,6 +55,8 @@ type stream struct {
 	answered bool
 	err      error
 
+	trailer, peerTrailer call.Header // what goes with this side's end, and what came with the peer's
+
 	readable, writable chan struct{} // hold one wake-up
 	headed, broken     chan struct{} // closed once
 }
@@ -210,7 +212,42 @@ func (s *stream) CloseSend(context.Context) error {
 	if ended || err != nil {
 		return err
 	}
-	return s.number(kindEnd, nil, nil)
+	return s.sendEnd()
+}
+
+// sendEnd says that this side has sent all.
+func (s *stream) sendEnd() error {
+	s.mu.Lock()
+	trailer := s.trailer
+	s.mu.Unlock()
+	if len(trailer) == 0 {
+		return s.number(kindEnd, nil, nil)
+	}
+	if value := appendTrailer(nil, trailer); len(trailer) > maxTrailer || !s.f.link.fits(len(value)+maxNumbers, 0) {
+		err := fault.New(s.op, fault.BodyTooLarge, "the trailer of a stream has %d fields and %d bytes", len(trailer), len(value))
+		s.reset(err)
+		return err
+	}
+	return s.number(kindEnd, nil, func(b []byte) []byte { return appendTrailer(b, trailer) })
+}
+
+// maxTrailer is how many fields may go with the end of a stream.
+const maxTrailer = maxFields / 2
+
+var _ call.Trailed = (*stream)(nil)
+
+// Trailer is what came with the peer's end.
+func (s *stream) Trailer() call.Header {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peerTrailer
+}
+
+// SetTrailer has fields go with this side's end.
+func (s *stream) SetTrailer(fields call.Header) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trailer = fields
 }
 
 // Header waits for the header of the answer.
@@ -306,7 +343,7 @@ func (s *stream) finish(err error) {
 		return
 	}
 	if s.answerOnce(nil, 0) == nil {
-		_ = s.number(kindEnd, nil, nil) // it breaks the stream when it fails; the caller finds out by its probe
+		_ = s.sendEnd() // it breaks the stream when it fails; the caller finds out by its probe
 	}
 }
 

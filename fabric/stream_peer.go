@@ -108,7 +108,7 @@ func (s *stream) takeNumbered(fr frame, body []byte) error {
 		s.in = append(s.in, body)
 		wake(s.readable)
 	case kindEnd:
-		s.inEnd = true
+		s.inEnd, s.peerTrailer = true, fr.trailer
 		wake(s.readable)
 		wake(s.writable)
 	}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -166,6 +168,9 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	}
 	req.Verb, req.Query, req.ContentType = strings.ToUpper(r.Method), r.URL.RawQuery, r.Header.Get("Content-Type")
 	req.Header = s.forwarded(r.Header, req.App)
+	if names := slices.Sorted(maps.Keys(r.Trailer)); len(names) > 0 { // net/http takes the field itself out
+		req.Header.Set("trailer", strings.Join(names, ", "))
+	}
 	if r.ContentLength > 0 && s.o.Blocks.Invocation.Outside(app) {
 		req.Header.Add("content-length", strconv.FormatInt(r.ContentLength, 10)) // a server outside may want to know
 	}
@@ -175,18 +180,49 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	if req.Body, err = s.whole(r); err != nil {
 		return direct(app, err)
 	}
+	req.Trailer = trailerOf(r)
 	resp, err := s.o.Blocks.Invocation.Invoke(r.Context(), req)
 	if err != nil {
 		return s.failed(w, app, err)
 	}
+	announce(w, resp)
 	writeHead(w, resp)
 	_, _ = w.Write(resp.Body)
+	writeTrailer(w, resp.Trailer)
 	return nil
+}
+
+// trailerOf is what followed the body of a request, once it is read.
+func trailerOf(r *http.Request) (trailer call.Header) {
+	for key, values := range r.Trailer {
+		for _, value := range values {
+			trailer.Add(strings.ToLower(key), value)
+		}
+	}
+	return trailer
+}
+
+// announce names the fields that follow a whole answer, so that it is sent in chunks, which alone can be followed.
+func announce(w http.ResponseWriter, resp *call.Response) {
+	for _, f := range resp.Trailer {
+		if resp.Header.Get("trailer") == "" && !strings.HasSuffix(f.Key, "-bin") {
+			w.Header().Add("Trailer", f.Key)
+		}
+	}
+}
+
+// writeTrailer has fields follow the body. net/http leaves out those that may not.
+func writeTrailer(w http.ResponseWriter, trailer call.Header) {
+	for _, f := range trailer {
+		if !strings.HasPrefix(f.Key, "sidecast-") && !strings.HasSuffix(f.Key, "-bin") {
+			w.Header().Add(http.TrailerPrefix+f.Key, f.Value)
+		}
+	}
 }
 
 // forwarded takes the header of a request over, and adds who forwards it.
 func (s *Server) forwarded(header http.Header, app string) call.Header {
-	all := make(call.Header, 0, len(header)+3)
+	all := make(call.Header, 0, len(header)+4)
 	for key, values := range header {
 		switch key {
 		case "Content-Type", "Content-Length", "Dapr-Api-Token", "Dapr-App-Id":
@@ -322,6 +358,8 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 			}
 			return control.Flush()
 		},
+		Trailer: func() call.Header { return trailerOf(r) },
+		End:     func(trailer call.Header) { writeTrailer(w, trailer) },
 	})
 	switch {
 	case err == nil:
@@ -352,22 +390,14 @@ func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequ
 	resp, err := s.o.Blocks.Invocation.Invoke(ctx, req)
 	if err != nil {
 		if given := appStatus(err); given != nil {
+			head, trailer := appFields(err)
+			_ = grpc.SetHeader(ctx, metadataOf(head, grpcKey))
+			_ = grpc.SetTrailer(ctx, metadataOf(trailer, plainKey))
 			return nil, status.ErrorProto(given)
 		}
 		return nil, direct(in.GetId(), err)
 	}
-	head := metadata.MD{}
-	for _, f := range resp.Header {
-		switch {
-		case f.Key == appchannel.TypeURL:
-		case strings.HasSuffix(f.Key, "-bin"):
-			if plain, err := base64.StdEncoding.DecodeString(f.Value); err == nil {
-				head.Append(f.Key, string(plain))
-			}
-		default:
-			head.Append(grpcKey(f.Key), f.Value)
-		}
-	}
+	head := metadataOf(resp.Header, grpcKey)
 	if resp.Status != 0 {
 		head.Set("dapr-http-status", strconv.Itoa(resp.Status))
 		if resp.ContentType != "" {
@@ -375,6 +405,7 @@ func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequ
 		}
 	}
 	_ = grpc.SetHeader(ctx, head)
+	_ = grpc.SetTrailer(ctx, metadataOf(resp.Trailer, plainKey))
 	if resp.Status != 0 {
 		if err := fromHTTPStatus(resp.Status, string(resp.Body)); err != nil {
 			return nil, err
@@ -384,6 +415,43 @@ func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequ
 		ContentType: resp.ContentType, Data: &anypb.Any{TypeUrl: resp.Header.Get(appchannel.TypeURL), Value: resp.Body},
 	}, nil
 }
+
+// appFields is what came with the status that a gRPC app answered with.
+func appFields(err error) (head, trailer call.Header) {
+	var e *fault.Error
+	if !errors.As(err, &e) {
+		return nil, nil
+	}
+	fields := func(text string) (all call.Header) {
+		values, _ := url.ParseQuery(text) // what can be read of it
+		for key, list := range values {
+			for _, value := range list {
+				all.Add(key, value)
+			}
+		}
+		return all
+	}
+	return fields(e.Meta[appchannel.GRPCHeader]), fields(e.Meta[appchannel.GRPCTrailer])
+}
+
+// metadataOf is what an answer brought beside its body, as metadata under names that key gives.
+func metadataOf(fields call.Header, key func(string) string) metadata.MD {
+	md := metadata.MD{}
+	for _, f := range fields {
+		switch {
+		case f.Key == appchannel.TypeURL, f.Key == "trailer":
+		case strings.HasSuffix(f.Key, "-bin"):
+			if plain, err := base64.StdEncoding.DecodeString(f.Value); err == nil {
+				md.Append(f.Key, string(plain))
+			}
+		default:
+			md.Append(key(f.Key), f.Value)
+		}
+	}
+	return md
+}
+
+func plainKey(key string) string { return key }
 
 // grpcKey is a header field's name in metadata: HTTP's own get a prefix, because gRPC has its own.
 func grpcKey(key string) string {

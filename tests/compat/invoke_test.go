@@ -175,6 +175,7 @@ func (callback) OnInvoke(ctx context.Context, in *commonv1.InvokeRequest) (*comm
 	md, _ := metadata.FromIncomingContext(ctx)
 	get := func(key string) string { return strings.Join(md[key], ",") }
 	_ = grpc.SetHeader(ctx, metadata.Pairs("x-app", "here", "x-callers", get("dapr-caller-app-id")+">"+get("dapr-callee-app-id"), "x-custom", get("custom")))
+	_ = grpc.SetTrailer(ctx, metadata.Pairs("x-tail", "end", "x-raw-bin", "\x00\xff"))
 	if in.GetMethod() == "away" {
 		return nil, status.Error(codes.Unavailable, "back soon")
 	}
