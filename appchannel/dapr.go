@@ -1,6 +1,7 @@
 package appchannel
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -133,8 +134,8 @@ func (d *Dapr) caller(req *call.Request) []call.Field {
 	}
 	fields := make([]call.Field, 0, 4)
 	fields = append(fields, call.Field{Key: "dapr-caller-app-id", Value: req.Caller}, call.Field{Key: "dapr-callee-app-id", Value: req.App})
-	if d.port.Namespace != "" {
-		fields = append(fields, call.Field{Key: "dapr-caller-namespace", Value: d.port.Namespace})
+	if namespace := cmp.Or(req.CallerNamespace, d.port.Namespace); namespace != "" {
+		fields = append(fields, call.Field{Key: "dapr-caller-namespace", Value: namespace})
 	}
 	return fields
 }

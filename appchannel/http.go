@@ -2,6 +2,7 @@ package appchannel
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -231,8 +232,8 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 		r.Header["Sidecast-Caller"] = []string{req.Caller}
 		r.Header["Dapr-Caller-App-Id"] = []string{req.Caller}
 		r.Header["Dapr-Callee-App-Id"] = []string{req.App}
-		if h.port.Namespace != "" {
-			r.Header["Dapr-Caller-Namespace"] = []string{h.port.Namespace}
+		if namespace := cmp.Or(req.CallerNamespace, h.port.Namespace); namespace != "" {
+			r.Header["Dapr-Caller-Namespace"] = []string{namespace}
 		}
 	}
 	h.sign(r.Header)

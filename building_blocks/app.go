@@ -25,6 +25,7 @@ type App struct {
 	fabric  *fabric.Fabric
 	lane    *guard
 	access  *access.List
+	open    bool // to other namespaces
 	metrics *telemetry.Metrics
 	tracer  *telemetry.Tracer
 
@@ -42,6 +43,7 @@ func newApp(d Deps, rules *rulebook) *App {
 			return r.Local(appPolicy(d.AppMaxConcurrency))
 		}),
 		access:  d.Access,
+		open:    d.JoinNamespace != nil,
 		metrics: d.Metrics,
 		tracer:  d.Tracer,
 	}
@@ -50,10 +52,17 @@ func newApp(d Deps, rules *rulebook) *App {
 // TrustDomainTag is the tag of an instance that tells its trust domain, where that is not access.PublicDomain.
 const TrustDomainTag = "trust-domain"
 
-// admit refuses callers that may not do that. An app is never kept from itself.
+// admit refuses callers that may not do that, and takes the caller's name apart. An app is never kept from itself. Who calls
+// from another namespace counts as of the public trust domain.
 func (a *App) admit(req *call.Request) error {
-	if a.access == nil || req.Caller == a.self.AppID {
+	req.Caller, req.CallerNamespace = splitCaller(req.Caller)
+	switch {
+	case req.CallerNamespace != "" && !a.open:
+		return fault.New("invoke "+req.Method, fault.AccessDenied, "the app takes no calls from other namespaces, and this one comes from %s", req.CallerNamespace)
+	case a.access == nil || req.Caller == a.self.AppID && req.CallerNamespace == "":
 		return nil
+	case req.CallerNamespace != "":
+		return a.access.Check(access.Caller{App: req.Caller, Namespace: req.CallerNamespace, TrustDomain: access.PublicDomain}, req.Method, req.Verb)
 	}
 	caller := access.Caller{App: req.Caller, Namespace: a.self.Namespace, TrustDomain: access.PublicDomain}
 	for _, instance := range a.fabric.Instances(req.Caller) {
@@ -84,10 +93,11 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
+	caller := req.Caller
 	if err := a.admit(req); err != nil {
 		return nil, err
 	}
-	resp, err = pass(ctx, a.lane, req.Verb, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
+	resp, err = pass(ctx, a.lane, req.Verb, resiliency.Call{Op: req.Method, Caller: caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) (*call.Response, error) {
 			if err := a.channel.Ready(); err != nil {
 				return nil, err
@@ -109,10 +119,11 @@ func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.Se
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "stream"}, time.Now(), &err)
 	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
+	caller := req.Caller
 	if err := a.admit(req); err != nil {
 		return err
 	}
-	return a.lane.doAs(ctx, req.Verb, req.Method, resiliency.Call{Op: req.Method, Caller: req.Caller, Header: &req.Header},
+	return a.lane.doAs(ctx, req.Verb, req.Method, resiliency.Call{Op: req.Method, Caller: caller, Header: &req.Header},
 		func(ctx context.Context, _ actors.Grant) error {
 			if err := a.channel.Ready(); err != nil {
 				return err

@@ -39,6 +39,9 @@ type Deps struct {
 	AppMaxConcurrency int
 	// Rules are what documents say about resiliency; nil says nothing. SetRules replaces them.
 	Rules *governance.Rules
+	// JoinNamespace makes the sidecar a member of another namespace of its fabric, under CallerName; nil keeps it and its app to
+	// their own: no calls go out of it and none from others are taken.
+	JoinNamespace func(ctx context.Context, namespace string) (*fabric.Fabric, error)
 	// Access decides who may call the app; nil lets all.
 	Access *access.List
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
@@ -95,6 +98,9 @@ func (b *Blocks) Start(ctx context.Context, declared []appchannel.Subscription) 
 	b.PubSub.start(declared)
 	return b.App.start()
 }
+
+// Close leaves the other namespaces that calls went to.
+func (b *Blocks) Close(ctx context.Context) error { return b.Invocation.neighbors.close(ctx) }
 
 // StopIntake ends what brings new work: subscriptions first pull no more, then finish what they hold.
 func (b *Blocks) StopIntake(ctx context.Context) error {

@@ -126,7 +126,7 @@ type key [sha256.Size]byte
 
 // requestKey is the same for requests that ask the same as the same user: all but their traces is in it.
 func requestKey(req *call.Request) key {
-	parts := []string{req.App, req.Method, req.Caller, req.Verb, req.Query, req.ContentType, string(req.Body)}
+	parts := []string{req.App, req.Namespace, req.Method, req.Caller, req.CallerNamespace, req.Verb, req.Query, req.ContentType, string(req.Body)}
 	for _, field := range req.Header {
 		switch field.Key {
 		case "traceparent", "tracestate", "baggage", "x-request-id":

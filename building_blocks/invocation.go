@@ -21,8 +21,9 @@ import (
 	"github.com/sidecast/sidecast/telemetry"
 )
 
-// Invocation calls other apps, and HTTP servers outside the fabric by the name of their document or by URL. Each target has a lane of its own, which chooses the instance and owns timeouts, retries,
-// breaker and queue. A call is made at most once unless that lane's policy retries it.
+// Invocation calls other apps, and HTTP servers outside the fabric by the name of their document or by URL. Each target has
+// a lane of its own, which chooses the instance and owns timeouts, retries, breaker and queue. A call is made at most once
+// unless that lane's policy retries it.
 type Invocation struct {
 	self    Self
 	rules   *rulebook
@@ -33,6 +34,9 @@ type Invocation struct {
 	targets sync.Map     // app id → *target; only apps that presence has shown, so callers cannot make it grow
 	unknown *actors.Lane // for all the others
 	outside *endpoints   // HTTP servers, which are no apps
+
+	namespace string     // of the apps; "" is the sidecar's own
+	neighbors *neighbors // other namespaces
 
 	mu     sync.Mutex
 	absent map[string]time.Time // targets of whose apps there is no instance, since when
@@ -53,13 +57,36 @@ type target struct {
 }
 
 func newInvocation(d Deps, rules *rulebook) *Invocation {
+	v := newInvocationIn("", d, rules)
+	v.neighbors.join = d.JoinNamespace
+	v.neighbors.enter = func(namespace string, f *fabric.Fabric) *Invocation {
+		d := d
+		d.Fabric, d.Self.Namespace = f, namespace
+		return newInvocationIn(namespace, d, rules)
+	}
+	return v
+}
+
+func newInvocationIn(namespace string, d Deps, rules *rulebook) *Invocation {
+	lane := "unknown-apps"
+	if namespace != "" {
+		lane += "/" + namespace
+	}
 	v := &Invocation{
-		self: d.Self, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer, rules: rules,
-		unknown: d.System.Lane("unknown-apps", unknownPolicy), absent: map[string]time.Time{},
-		outside: newEndpoints(d, rules),
+		self: d.Self, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer, rules: rules, namespace: namespace,
+		unknown: d.System.Lane(lane, unknownPolicy), absent: map[string]time.Time{},
+		outside: newEndpoints(d, rules), neighbors: &neighbors{all: map[string]*neighbor{}},
 	}
 	v.outside.invoke = v.invokeOnce
 	return v
+}
+
+// name is an app's for lanes and for rules: with its namespace where that is not the sidecar's own.
+func (v *Invocation) name(app string) (lane, rules string) {
+	if v.namespace == "" {
+		return "app/" + app, app
+	}
+	return "app/" + v.namespace + "/" + app, app + "." + v.namespace
 }
 
 // SetEndpoints makes documents the HTTP servers that apps may invoke by name; they take the place of apps of those names.
@@ -101,13 +128,14 @@ func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
 	}
 	t := v.app(app)
 	if t == nil {
+		lane, id := v.name(app)
 		t = &target{
-			label: app,
-			calls: v.rules.guard("app/"+app, true, func(r *governance.Rules) governance.Target {
-				return r.App(app, targetPolicy)
+			label: id,
+			calls: v.rules.guard(lane, true, func(r *governance.Rules) governance.Target {
+				return r.App(id, targetPolicy)
 			}),
-			streams: v.rules.guard("app/"+app+"/streams", true, func(r *governance.Rules) governance.Target {
-				return r.AppStreams(app, streamPolicy)
+			streams: v.rules.guard(lane+"/streams", true, func(r *governance.Rules) governance.Target {
+				return r.AppStreams(id, streamPolicy)
 			}),
 		}
 		t.fallback.invoke = v.invokeOnce
@@ -171,6 +199,12 @@ func (v *Invocation) invokeOnce(ctx context.Context, req *call.Request) (*call.R
 // invoke passes req through the lane of its target; settle says what its fallback makes of the outcome. Of an HTTP answer
 // that counts as a failure both resp and err are set.
 func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settlement) (resp *call.Response, err error) {
+	if other, err := v.elsewhere(ctx, req); err != nil || other != nil {
+		if err != nil {
+			return nil, err
+		}
+		return other.invoke(ctx, req, settle)
+	}
 	if err := v.admit(req); err != nil {
 		return nil, err
 	}
@@ -214,6 +248,12 @@ func answered(resp *call.Response, err error) (*call.Response, error) {
 // Stream opens a stream to an instance of req's app and hands it to use, which owns it until it returns. The stream's lane
 // counts it as in flight until then. An error of use that is a toldFailure is for the lane alone.
 func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(context.Context, call.ClientStream) error) (err error) {
+	if other, err := v.elsewhere(ctx, req); err != nil || other != nil {
+		if err != nil {
+			return err
+		}
+		return other.Stream(ctx, req, use)
+	}
 	if err := v.admit(req); err != nil {
 		return err
 	}

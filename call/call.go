@@ -13,8 +13,12 @@ import (
 type Request struct {
 	// App is the id of the target, Method the method; for HTTP apps the path without a leading slash.
 	App, Method string
+	// Namespace is the target's; "" is the caller's own.
+	Namespace string
 	// Caller is the app id of the caller, set by the runtime and vouched for by the fabric's subjects.
 	Caller string
+	// CallerNamespace is the caller's, vouched for likewise; "" is the target's own.
+	CallerNamespace string
 	// Verb and Query are for apps reached over HTTP; an empty Verb means POST.
 	Verb, Query string
 	// ContentType is the media type of Body; empty means application/octet-stream.

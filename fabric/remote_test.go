@@ -293,3 +293,35 @@ func TestRemoteSmallPayload(t *testing.T) {
 		}
 	}
 }
+
+// Who calls into another namespace is a member of it under a name that tells where it comes from. Permissions hold it to that
+// name there; beyond it they need only let it ask who is there.
+func TestRemotePermissionsInAnotherNamespace(t *testing.T) {
+	s := natsServer(t, server.Options{Users: []*server.User{{Username: "a", Password: "a", Permissions: &server.Permissions{
+		Publish:   &server.SubjectPermission{Allow: []string{"sc.other.call.b.*.a=40test", "sc.other.presence.ask"}},
+		Subscribe: &server.SubjectPermission{Allow: []string{"sc.other.presence.>", "_INBOX.>"}},
+	}}, {Username: "b", Password: "b"}}})
+	in := func(app, user string) *fabric.Fabric {
+		c := remote(s, app, app+"1")
+		c.Namespace, c.URL = "other", "nats://"+user+":"+user+"@"+s.Addr().String()
+		return open(t, c)
+	}
+	b := in("b", "b")
+	serve(t, b, handler{call: func(_ context.Context, req *call.Request) (*call.Response, error) {
+		return &call.Response{Body: []byte(req.Caller)}, nil
+	}})
+	b.Announce(fabric.Instance{Version: "1"})
+	a := in("a@test", "a")
+	eventually(t, "b is seen", func() bool { return len(a.Instances("b")) == 1 })
+	if resp, err := a.Call(within(t), b1, &call.Request{Method: "m"}); err != nil || string(resp.Body) != "a@test" {
+		t.Errorf("in its own name: %v %v", resp, err)
+	}
+	for _, name := range []string{"a", "c@test", "a@other"} {
+		if _, err := in(name, "a").Call(within(t), b1, &call.Request{Method: "m"}); fault.KindOf(err) != fault.Denied {
+			t.Errorf("as %s: %v", name, err)
+		}
+	}
+	if len(b.Instances("")) != 1 {
+		t.Errorf("b sees %v", b.Instances(""))
+	}
+}

@@ -50,7 +50,7 @@ func BenchmarkHeads(b *testing.B) {
 	answer := &call.Response{ContentType: "text/plain", Header: call.Header{{Key: "date", Value: "now"}, {Key: "content-length", Value: "1024"}, {Key: "x-request-id", Value: "1"}}}
 	b.ReportAllocs()
 	for b.Loop() {
-		s.forwarded(r.Header, "app")
+		s.forwarded(r.Header, "app", "")
 		writeHead(nowhere{http.Header{}}, answer)
 	}
 }

@@ -121,14 +121,14 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	if len(target) == 0 {
 		return status.Errorf(codes.Unknown, "failed to proxy request: required metadata %s or %s not found", "dapr-callee-app-id", appIDHeader)
 	}
-	app, err := s.target(target[0])
+	app, namespace, err := s.target(target[0])
 	if err != nil {
 		return status.Error(codes.Unknown, err.Error())
 	}
 	if s.o.Blocks.Invocation.Outside(app) {
 		return status.Errorf(codes.InvalidArgument, "failed to proxy request: %s is an HTTP endpoint, which takes no gRPC", app)
 	}
-	req := &call.Request{App: app, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
+	req := &call.Request{App: app, Namespace: namespace, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
 	end := proxied{stream: stream, most: 64 << 20}
 	err = s.o.Blocks.Invocation.Relay(ctx, req, blocks.Exchange{
 		Next: func() ([]byte, error) {

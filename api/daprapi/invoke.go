@@ -120,26 +120,24 @@ func deniedStatus(err error) error {
 	return status.Error(codes.PermissionDenied, e.Meta[access.DeniedText])
 }
 
-// target is the app id alone: apps of this namespace may be named with it.
-func (s *Server) target(app string) (string, error) {
+// target is an app id and a namespace, "" for that of this sidecar.
+func (s *Server) target(app string) (id, namespace string, err error) {
 	if s.o.Blocks.Invocation.Outside(app) {
-		return app, nil
+		return app, "", nil
 	}
-	id, namespace, qualified := strings.Cut(app, ".")
+	id, namespace, _ = strings.Cut(app, ".")
 	switch {
-	case !qualified:
-		return app, nil
 	case strings.Contains(namespace, "."):
-		return "", fmt.Errorf("invalid app id %s", app)
-	case namespace != s.o.Namespace:
-		return "", fmt.Errorf("app %s is in namespace %s: this sidecar reaches only apps of its own, %s", id, namespace, s.o.Namespace)
+		return "", "", fmt.Errorf("invalid app id %s", app)
+	case namespace == s.o.Namespace:
+		namespace = ""
 	}
-	return id, nil
+	return id, namespace, nil
 }
 
 // request makes the call to an app, of a method that is not yet clean.
 func (s *Server) request(app, method string) (*call.Request, error) {
-	id, err := s.target(app)
+	id, namespace, err := s.target(app)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +147,7 @@ func (s *Server) request(app, method string) (*call.Request, error) {
 	if method == "" {
 		method = "/"
 	}
-	return &call.Request{App: id, Method: method}, nil
+	return &call.Request{App: id, Namespace: namespace, Method: method}, nil
 }
 
 // invoke is every HTTP request that no other route takes.
@@ -167,7 +165,7 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 		return direct(app, err)
 	}
 	req.Verb, req.Query, req.ContentType = strings.ToUpper(r.Method), r.URL.RawQuery, r.Header.Get("Content-Type")
-	req.Header = s.forwarded(r.Header, req.App)
+	req.Header = s.forwarded(r.Header, req.App, req.Namespace)
 	if names := slices.Sorted(maps.Keys(r.Trailer)); len(names) > 0 { // net/http takes the field itself out
 		req.Header.Set("trailer", strings.Join(names, ", "))
 	}
@@ -221,7 +219,7 @@ func writeTrailer(w http.ResponseWriter, trailer call.Header) {
 }
 
 // forwarded takes the header of a request over, and adds who forwards it.
-func (s *Server) forwarded(header http.Header, app string) call.Header {
+func (s *Server) forwarded(header http.Header, app, namespace string) call.Header {
 	all := make(call.Header, 0, len(header)+4)
 	for key, values := range header {
 		switch key {
@@ -232,7 +230,7 @@ func (s *Server) forwarded(header http.Header, app string) call.Header {
 			all.Add(lower(key), value)
 		}
 	}
-	if app != s.o.AppID && !s.o.Blocks.Invocation.Outside(app) {
+	if (app != s.o.AppID || namespace != "") && !s.o.Blocks.Invocation.Outside(app) {
 		all.Add("x-forwarded-for", s.host.address)
 		if s.host.name != "" {
 			all.Add("x-forwarded-host", s.host.name)

@@ -8,9 +8,11 @@ import (
 	"strings"
 
 	"github.com/sidecast/sidecast/api/daprapi"
+	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/configuration"
+	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/manifest"
 	"github.com/sidecast/sidecast/telemetry"
 )
@@ -90,4 +92,17 @@ func (c *config) apiLogging(from configuration.APILogging) daprapi.Logging {
 // httpApp says whether the app speaks HTTP.
 func (c *config) httpApp() bool {
 	return !strings.HasPrefix(c.AppProtocol, "grpc") && (c.AppPort != 0 || c.dapr != nil)
+}
+
+// joinNamespace is how a sidecar that was started as daprd calls into other namespaces; nil for others, whose apps see only
+// apps of their own.
+func (c *config) joinNamespace(log *slog.Logger) func(context.Context, string) (*fabric.Fabric, error) {
+	if c.dapr == nil {
+		return nil
+	}
+	return func(ctx context.Context, namespace string) (*fabric.Fabric, error) {
+		other := c.fabricConfig(log)
+		other.Namespace, other.AppID, other.GuestOnly = namespace, blocks.CallerName(c.AppID, c.Namespace), true
+		return fabric.Open(ctx, other)
+	}
 }

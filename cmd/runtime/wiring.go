@@ -234,18 +234,21 @@ func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Chann
 	return channel, nil, err
 }
 
-func newBlocks(self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
+func newBlocks(lc fx.Lifecycle, self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
 	rules *governance.Rules, settings *configuration.Settings, app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
 	deliveries := 0
 	if c.dapr != nil {
 		deliveries = 1 // of an event with a dead-letter topic: Dapr tries again only where a policy says so
 	}
-	return blocks.New(blocks.Deps{
+	b := blocks.New(blocks.Deps{
 		MaxDeliveries: deliveries,
 		Self:          self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: m, Tracer: t,
 		AppMaxConcurrency: c.AppMaxConcurrency, Rules: rules, Shutdown: shutdown,
-		Access: access.NewList(settings.Access, c.httpApp()),
+		Access:        access.NewList(settings.Access, c.httpApp()),
+		JoinNamespace: c.joinNamespace(log),
 	})
+	lc.Append(fx.Hook{OnStop: b.Close})
+	return b
 }
 
 // newBodies is what the front doors share: memory is bounded in sum, whichever door the bodies come through.
