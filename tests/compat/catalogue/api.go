@@ -48,11 +48,12 @@ func invocation() Area {
 		works("ANY /{path} with the header dapr-app-id", "compat.TestInvocationFromHTTPToHTTP"),
 		works("ANY /{path} with Basic authorization dapr-app-id:{app}", "compat.TestInvocationFromHTTPToHTTP"),
 		works("ANY /v1.0/invoke/{app}.{namespace}/method/{path}", "compat.TestNamespaceAndHost", "For apps of the sidecar's own namespace."),
-		notYet("ANY /v1.0/invoke/{app}.{another namespace}/method/{path}", "Answers ERR_DIRECT_INVOKE. Run both apps in one namespace."),
-		notYet("ANY /v1.0/invoke/http://{host}/method/{path}, the name of an HTTPEndpoint in the place of an app", "Call the host directly."),
+		works("ANY /v1.0/invoke/{app}.{another namespace}/method/{path}", "compat.TestAppsOfOtherNamespaces", "Of up to 16 namespaces of the same fabric."),
+		differs("ANY /v1.0/invoke/http://{host}/method/{path}, the name of an HTTPEndpoint in the place of an app", "compat.TestHTTPEndpoints",
+			"The app's API token is not sent there, and redirects are followed within the host only. Name the final host."),
 		works("server-sent events and bodies of unknown length", "compat.TestServerSentEventsComeAsTheyAreWritten, compat.TestBodies", "Passed on as they come."),
 		works("forwarded, x-forwarded-for, x-forwarded-host, dapr-caller-app-id, dapr-callee-app-id", "compat.TestInvocationFromHTTPToHTTP, compat.TestNamespaceAndHost"),
-		notYet("HTTP trailers", "Left out; header fields and gRPC trailers pass."),
+		works("HTTP trailers", "compat.TestTrailersOfHTTP, compat.TestTrailersOfGRPC", "Those that are announced, both ways."),
 	}}
 }
 

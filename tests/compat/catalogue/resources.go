@@ -107,25 +107,26 @@ func resiliency() Area {
 }
 
 func configuration() Area {
-	const warned = "A warning names the file."
-	return Area{ID: "configuration", Title: "Configuration resources", What: "Key", Intro: "Files of `--config`. Nothing of a Configuration is applied yet.", Rows: []Row{
-		notYet("spec.accessControl", warned, "Do not rely on it to keep callers away."),
-		notYet("spec.api", warned),
-		notYet("spec.tracing", warned, "Set OTEL_EXPORTER_OTLP_ENDPOINT instead."),
-		notYet("spec.metric, spec.metrics", warned),
-		notYet("spec.logging", warned, "Use `--enable-api-logging`."),
+	const warned = "Read and checked; a warning names the file."
+	return Area{ID: "configuration", Title: "Configuration resources", What: "Key", Intro: "Files of `--config`; several are laid over each other. A change takes a restart.", Rows: []Row{
+		differs("spec.accessControl", "compat.TestAccessControlOfAnHTTPApp, compat.TestAccessControlOfAGRPCApp",
+			"Holds without mTLS: the fabric says who calls. Callers of another namespace are of the trust domain `public`."),
+		works("spec.api", "compat.TestOnlyTheAllowedPartsOfTheAPI"),
+		works("spec.tracing", "compat.TestTracing"),
+		works("spec.metric, spec.metrics", "compat.TestComponentsFeaturesAndMetricsOfAConfiguration", "`enabled`; the rest is read and named in a warning."),
+		works("spec.logging", "compat.TestLoggingOfTheAPI"),
+		works("spec.components, spec.features", "compat.TestComponentsFeaturesAndMetricsOfAConfiguration"),
 		notYet("spec.httpPipeline, spec.appHttpPipeline", warned),
 		notYet("spec.nameResolution", warned, "None is needed."),
 		notYet("spec.mtls", warned),
 		notYet("spec.secrets", warned),
-		notYet("spec.components", warned),
-		notYet("spec.features", warned),
 		notYet("spec.wasm, spec.workflow", warned),
 	}}
 }
 
 func httpEndpoint() Area {
 	return Area{ID: "httpendpoint", Title: "HTTPEndpoint resources", What: "Key", Rows: []Row{
-		notYet("spec.baseUrl, spec.headers, spec.clientTLS, auth.secretStore, scopes", "A warning names the file. Call the host directly."),
+		works("spec.baseUrl, spec.headers, auth.secretStore, scopes", "compat.TestHTTPEndpoints, compat.TestStreamsThroughHTTPEndpoints"),
+		works("spec.clientTLS", "compat.TestHTTPEndpointsWithTLS"),
 	}}
 }
