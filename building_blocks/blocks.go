@@ -71,11 +71,13 @@ func New(d Deps) *Blocks {
 	events := newPubSub(d, app, rules)
 	invocation := newInvocation(d, rules)
 	app.fallback.invoke = invocation.invokeOnce
+	store := newState(d, rules)
+	store.outbox = newOutbox(d, store, events)
 	return &Blocks{
 		App:        app,
 		Invocation: invocation,
 		PubSub:     events,
-		State:      newState(d, rules),
+		State:      store,
 		Lock:       newLock(d, rules),
 		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
 		rules:      rules,
@@ -92,10 +94,14 @@ func (b *Blocks) Under(ctx context.Context, get func(key string) string) context
 // nothing.
 func (b *Blocks) SetRules(rules *governance.Rules) { b.rules.set(rules) }
 
+// Reloaded takes components into account that were changed.
+func (b *Blocks) Reloaded() { b.State.outbox.follow() }
+
 // Start takes calls from the fabric and subscribes to what the app and the manifests ask for.
 func (b *Blocks) Start(ctx context.Context, declared []appchannel.Subscription) error {
 	b.Invocation.start()
 	b.PubSub.start(declared)
+	b.State.outbox.follow()
 	return b.App.start()
 }
 

@@ -80,10 +80,15 @@ func (a *testApp) Close(context.Context) error { return nil }
 // sidecar builds one by hand, as wiring.go does.
 func sidecar(t *testing.T, dir, appID string, app *testApp, maxConcurrency int) *Blocks {
 	t.Helper()
+	return sidecarAs(t, dir, appID, appID+"-1", app, maxConcurrency, nil)
+}
+
+func sidecarAs(t *testing.T, dir, appID, instance string, app *testApp, maxConcurrency int, docs *components.Documents) *Blocks {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	self := Self{AppID: appID, Instance: appID + "-1", Namespace: "test", Version: "test"}
+	self := Self{AppID: appID, Instance: instance, Namespace: "test", Version: "test"}
 	f, err := fabric.Open(ctx, fabric.Config{
 		Namespace: self.Namespace, AppID: appID, Instance: self.Instance, Dir: dir + "/fabric", MaxBody: 8 << 20, Log: log,
 	})
@@ -96,7 +101,7 @@ func sidecar(t *testing.T, dir, appID string, app *testApp, maxConcurrency int) 
 			Log: log, AppID: appID, Namespace: self.Namespace, Instance: self.Instance, DataDir: dir, Local: true,
 			NATS: func(context.Context) (*nats.Conn, error) { return f.Conn(), nil },
 		},
-		Known: standard.All(), BuiltIn: standard.Defaults(),
+		Known: standard.All(), BuiltIn: standard.Defaults(), Documents: docs,
 	})
 	b := New(Deps{
 		Self: self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: telemetry.NewMetrics(),

@@ -133,14 +133,14 @@ func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []
 	defer record.end(&err)
 
 	results = make([]Published, len(drafts))
-	batch := outbox{results: results, messages: make([]pubsub.Message, 0, len(drafts)), index: make([]int, 0, len(drafts))}
+	out := batch{results: results, messages: make([]pubsub.Message, 0, len(drafts)), index: make([]int, 0, len(drafts))}
 	for i := range drafts {
-		p.draft(ctx, &batch, i, use.Name, topic, &drafts[i])
+		p.draft(ctx, &out, i, use.Name, topic, &drafts[i])
 	}
 	err = p.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op}, func(ctx context.Context, _ actors.Grant) error {
-		return batch.send(ctx, use.Backend, topic)
+		return out.send(ctx, use.Backend, topic)
 	})
-	if err != nil && batch.stored == 0 && len(batch.messages) > 0 {
+	if err != nil && out.stored == 0 && len(out.messages) > 0 {
 		return nil, err
 	}
 	if len(drafts) == 1 {
@@ -149,26 +149,26 @@ func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []
 	return results, err
 }
 
-// draft validates and wraps one draft, and puts it in the outbox or its error in the results.
-func (p *PubSub) draft(ctx context.Context, batch *outbox, i int, component, topic string, draft *Draft) {
+// draft validates and wraps one draft, and puts it in the batch or its error in the results.
+func (p *PubSub) draft(ctx context.Context, out *batch, i int, component, topic string, draft *Draft) {
 	if draft.Delay < 0 || draft.Delay > maxDelay {
-		batch.results[i].Err = fault.New("publish "+topic, fault.DelayInvalid, "the delay is %s; it must be positive and at most %s", draft.Delay, maxDelay)
+		out.results[i].Err = fault.New("publish "+topic, fault.DelayInvalid, "the delay is %s; it must be positive and at most %s", draft.Delay, maxDelay)
 		return
 	}
 	_, span := p.tracer.Start(ctx, trace.SpanKindProducer, &draft.Header, "publish ", topic)
-	defer span.End(&batch.results[i].Err)
+	defer span.End(&out.results[i].Err)
 	message, err := wrap(p.self, component, topic, draft)
 	if err != nil {
-		batch.results[i].Err = err
+		out.results[i].Err = err
 		return
 	}
-	batch.results[i].ID = message.ID
-	batch.messages = append(batch.messages, message)
-	batch.index = append(batch.index, i)
+	out.results[i].ID = message.ID
+	out.messages = append(out.messages, message)
+	out.index = append(out.index, i)
 }
 
-// outbox is a batch on its way to a broker.
-type outbox struct {
+// batch is a batch on its way to a broker.
+type batch struct {
 	results  []Published
 	messages []pubsub.Message
 	index    []int // of each message's result
@@ -176,7 +176,7 @@ type outbox struct {
 }
 
 // send publishes what is not stored yet: a retry after a failure in the middle repeats nothing that was acknowledged.
-func (o *outbox) send(ctx context.Context, broker pubsub.Broker, topic string) error {
+func (o *batch) send(ctx context.Context, broker pubsub.Broker, topic string) error {
 	var first error
 	var messages []pubsub.Message
 	var index []int

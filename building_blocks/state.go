@@ -1,14 +1,17 @@
 package blocks
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
@@ -32,6 +35,7 @@ type State struct {
 	components *components.Set
 	lanes      *componentLanes
 	last       lastGood[[]state.Item]
+	outbox     *outbox
 }
 
 func newState(d Deps, rules *rulebook) *State {
@@ -114,26 +118,107 @@ func sizeOf(items []state.Item) int {
 	return size
 }
 
-// Apply does all ops or none and returns the new ETag for each Set.
+// Apply does all ops or none and returns the new ETag for each Set. It publishes nothing, whatever the component's outbox.
 func (s *State) Apply(ctx context.Context, component string, ops []state.Op) (etags []string, err error) {
 	if err := checkOps(ops); err != nil {
 		return nil, err
 	}
+	return s.apply(ctx, component, ops, nil)
+}
+
+// apply does ops, and beside them records of the outbox, whose keys are whole.
+func (s *State) apply(ctx context.Context, component string, ops, records []state.Op) (etags []string, err error) {
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	own := make([]state.Op, len(ops))
+	own := make([]state.Op, len(ops), len(ops)+len(records))
 	err = s.do(ctx, component, "apply", false, func(ctx context.Context, use components.Use[state.Store]) error {
+		if _, ok := use.Backend.(state.Scanner); !ok && len(records) > 0 {
+			return unsupported("keep an outbox", use.Name, use.Type)
+		}
 		prefix := keyPrefix(use.KeyPrefix)
 		for i, op := range ops {
 			op.Key = prefix + op.Key
 			own[i] = op
 		}
 		var err error
-		etags, err = use.Backend.Apply(ctx, own)
+		etags, err = use.Backend.Apply(ctx, append(own, records...))
 		return ownKey(err, prefix)
 	})
-	return etags, err
+	return etags[:min(len(etags), len(ops))], err
+}
+
+// HasOutbox says whether the transactions of the component publish what they write.
+func (s *State) HasOutbox(component string) bool { return s.box(component).On() }
+
+func (s *State) box(component string) components.Outbox {
+	return s.components.Outbox(cmp.Or(component, "statestore"))
+}
+
+// Transact is Apply, and publishes what it writes where the component has an outbox: each event at least once if ops are
+// done, and never if they are not. It does not wait until they are published. Tell makes the events; nil makes one of each
+// Set, with the value as its data and the key as its subject.
+func (s *State) Transact(ctx context.Context, component string, ops []state.Op, tell func(components.Outbox) ([]Draft, error)) ([]string, error) {
+	if err := checkOps(ops); err != nil {
+		return nil, err
+	}
+	box := s.box(component)
+	if !box.On() {
+		return s.apply(ctx, component, ops, nil)
+	}
+	name := cmp.Or(component, "statestore")
+	if err := s.outbox.check(name, box); err != nil {
+		return nil, err
+	}
+	drafts := written(ops)
+	if tell != nil {
+		var err error
+		if drafts, err = tell(box); err != nil {
+			return nil, err
+		}
+	}
+	records, err := s.outbox.records(ctx, name, box, drafts)
+	if err != nil {
+		return nil, err
+	}
+	committed := false
+	defer func() {
+		if !committed { // a panic as well
+			s.outbox.release(records)
+		}
+	}()
+	more, err := s.outbox.ops(records)
+	if err != nil {
+		return nil, err
+	}
+	if n := len(ops) + len(more); n > MaxStateKeys {
+		return nil, fault.New("state: transact", fault.TransactionBig, "%d operations and %d records of their events; at most %d are allowed together", len(ops), len(more), MaxStateKeys)
+	}
+	etags, err := s.apply(ctx, component, ops, more)
+	if err != nil {
+		return nil, err
+	}
+	committed = true
+	s.outbox.hold(records)
+	return etags, nil
+}
+
+// written are the events that tell of ops.
+func written(ops []state.Op) []Draft {
+	var drafts []Draft
+	for _, op := range ops {
+		if op.Kind != state.Set {
+			continue
+		}
+		contentType := binaryType
+		if json.Valid(op.Value) {
+			contentType = "application/json"
+		}
+		drafts = append(drafts, Draft{
+			Data: op.Value, ContentType: contentType, Header: call.Header{{Key: attributePart + "subject", Value: op.Key}},
+		})
+	}
+	return drafts
 }
 
 // List returns a page of items whose keys start with prefix, and the token of the next page, "" at the end.
@@ -173,6 +258,7 @@ func (s *State) List(ctx context.Context, component, prefix string, size int, to
 	if len(items) == size {
 		next = base64.RawURLEncoding.EncodeToString([]byte(items[size-1].Key))
 	}
+	items = slices.DeleteFunc(items, func(item state.Item) bool { return strings.HasPrefix(item.Key, recordMark) })
 	return items, next, err
 }
 
@@ -192,6 +278,9 @@ func (s *State) Watch(ctx context.Context, component, prefix string, onlyChanges
 	defer cancel()
 	own := keyPrefix(use.KeyPrefix)
 	err = watcher.Watch(ctx, own+prefix, onlyChanges, func(e state.Event) error {
+		if strings.HasPrefix(e.Item.Key, recordMark) { // of a store whose keys have no prefix
+			return nil
+		}
 		e.Item.Key = strings.TrimPrefix(e.Item.Key, own)
 		return fn(e)
 	})

@@ -29,7 +29,7 @@ var lockPrefixField = Field{
 }
 
 // commonFields are the keys that a block reads itself, for all its components.
-var commonFields = map[Block][]Field{StateBlock: {keyPrefixField, actorField}, PubSubBlock: topicFields, LockBlock: {lockPrefixField}}
+var commonFields = map[Block][]Field{StateBlock: append([]Field{keyPrefixField, actorField}, outboxFields...), PubSubBlock: topicFields, LockBlock: {lockPrefixField}}
 
 // keyPrefix is what the keys of a state store start with, without the separator; "" means nothing.
 func keyPrefix(m Manifest, md metadata, host Host) (string, error) {

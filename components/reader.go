@@ -153,6 +153,9 @@ func (r *reader) check(d *manifest.Document, c Component, m Manifest) {
 	if v, ok := md.values[manifest.FoldKey(keyPrefixField.Key)]; ok && (c.block == StateBlock || c.block == LockBlock) && strings.Contains(v.text, keySeparator) {
 		d.Fail(v.valueAt.Line, "spec.metadata."+v.key, "must not hold %q", keySeparator)
 	}
+	if c.block == StateBlock {
+		checkOutbox(d, m)
+	}
 }
 
 // types lists the types that typ may have been meant to be: those of its block, or all.

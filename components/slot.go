@@ -34,6 +34,7 @@ var errRetired = errors.New("the component was replaced")
 // backend successfully at most; a changed manifest gets a new slot.
 type slot struct {
 	topics    Topics // of a broker
+	outbox    Outbox // of a state store
 	set       *Set
 	manifest  Manifest
 	component Component
@@ -67,7 +68,7 @@ type slot struct {
 func (s *Set) newSlot(m Manifest, old *slot) *slot {
 	component, ok, _ := choose(s.options.Known, m)
 	n := &slot{
-		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host), denied: !admits(m.Scopes, s.options.Host.AppID),
+		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host), outbox: outboxOf(m), denied: !admits(m.Scopes, s.options.Host.AppID),
 		gone: make(chan struct{}), unused: make(chan struct{}),
 	}
 	if !ok { // Load refuses such a manifest; one made by hand is refused here

@@ -78,3 +78,11 @@ func scope(text, app string) (topics []string, named bool) {
 	}
 	return topics, named
 }
+
+// Topics says which topics of the broker of that name the app may use, and whether there is one. It opens nothing.
+func (s *Set) Topics(name string) (Topics, bool) {
+	if slot := s.current.Load().slots[name]; slot != nil && slot.component.block == PubSubBlock && !slot.denied {
+		return slot.topics, true
+	}
+	return Topics{}, false
+}

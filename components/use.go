@@ -20,6 +20,8 @@ type Use[T any] struct {
 	KeyPrefix string
 	// Topics says which topics of a broker the app may use.
 	Topics Topics
+	// Outbox is where the transactions of a state store publish what they write.
+	Outbox Outbox
 
 	slot *slot
 }
@@ -53,7 +55,7 @@ func enter[T Backend](ctx context.Context, s *Set, block Block, name string) (Us
 		if err == nil {
 			return Use[T]{
 				Backend: slot.backend.(T), Name: name, Type: slot.manifest.Type, KeyPrefix: slot.keyPrefix,
-				Topics: slot.topics, slot: slot,
+				Topics: slot.topics, Outbox: slot.outbox, slot: slot,
 			}, nil
 		}
 		if !errors.Is(err, errRetired) {

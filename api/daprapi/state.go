@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 
 	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/state"
@@ -28,6 +29,8 @@ type stateItem struct {
 	etag                     *string
 	metadata                 map[string]string
 	concurrency, consistency string
+	contentType              string
+	fromJSON                 bool // the value is JSON, whatever it means
 }
 
 // checkStore says whether there is a state store of that name.
@@ -158,8 +161,16 @@ func (s *Server) applyEach(ctx context.Context, store string, items []stateItem)
 }
 
 // transact does all items or none. A key that occurs more than once ends as its last operation says.
-func (s *Server) transact(ctx context.Context, store string, items []stateItem) (err error) {
+func (s *Server) transact(ctx context.Context, store string, items []stateItem, trace call.Header) (err error) {
 	defer s.foldMalformed(store, &err)
+	var tell func(components.Outbox) ([]blocks.Draft, error)
+	if s.o.Blocks.State.HasOutbox(store) {
+		stored, published, err := projections(items)
+		if err != nil {
+			return err
+		}
+		items, tell = stored, s.told(stored, published, trace)
+	}
 	ops := make([]state.Op, 0, len(items))
 	at := map[string]int{}
 	for i := range items {
@@ -182,7 +193,10 @@ func (s *Server) transact(ctx context.Context, store string, items []stateItem) 
 			ops[before] = op
 		}
 	}
-	_, err = s.o.Blocks.State.Apply(ctx, store, ops)
+	_, err = s.o.Blocks.State.Transact(ctx, store, ops, tell)
+	if fault.ReasonOf(err) == fault.OutboxUnusable {
+		return s.outboxProblem(err)
+	}
 	return err
 }
 

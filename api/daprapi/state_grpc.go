@@ -161,7 +161,7 @@ func (a *api) ExecuteStateTransaction(ctx context.Context, in *runtimev1.Execute
 		items[i] = stateItemOf(o.GetRequest())
 		items[i].remove = o.GetOperationType() == "delete"
 	}
-	if err := a.s.transact(ctx, store, items); err != nil {
+	if err := a.s.transact(ctx, store, items, grpcTrace(ctx)); err != nil {
 		return nil, transactionProblem(store, len(items), err)
 	}
 	return &emptypb.Empty{}, nil

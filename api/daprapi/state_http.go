@@ -16,7 +16,9 @@ type stateBody struct {
 	Value    json.RawMessage   `json:"value"`
 	ETag     *string           `json:"etag"`
 	Metadata map[string]string `json:"metadata"`
-	Options  struct {
+	// ContentType is that of the event that an outbox makes of the item.
+	ContentType string `json:"contentType"`
+	Options     struct {
 		Concurrency string `json:"concurrency"`
 		Consistency string `json:"consistency"`
 	} `json:"options"`
@@ -26,6 +28,7 @@ type stateBody struct {
 func (b *stateBody) item(query map[string]string) stateItem {
 	i := stateItem{
 		key: b.Key, etag: b.ETag, metadata: b.Metadata, concurrency: b.Options.Concurrency, consistency: b.Options.Consistency,
+		contentType: b.ContentType, fromJSON: true,
 	}
 	if i.metadata == nil {
 		i.metadata = query
@@ -188,7 +191,7 @@ func (s *Server) transactState(w http.ResponseWriter, r *http.Request, p params)
 		items[i] = request.item(query)
 		items[i].remove = o.Operation == "delete"
 	}
-	if err := s.transact(r.Context(), store, items); err != nil {
+	if err := s.transact(r.Context(), store, items, traceOf(r.Header.Get)); err != nil {
 		return transactionProblem(store, len(items), err)
 	}
 	answerEmpty(w)

@@ -57,7 +57,7 @@ func (s *stateServer) Transact(ctx context.Context, in *sidecastv1.TransactReque
 		}
 		ops[i] = op
 	}
-	etags, err := s.state.Apply(ctx, in.GetStoreName(), ops)
+	etags, err := s.state.Transact(ctx, in.GetStoreName(), ops, nil)
 	return &sidecastv1.TransactResponse{Etags: etags}, err
 }
 

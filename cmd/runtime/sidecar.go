@@ -169,6 +169,7 @@ func reload(ctx context.Context, c *config, b *blocks.Blocks, set *components.Se
 		return
 	}
 	set.Reload(docs)
+	b.Reloaded()
 	b.SetRules(rules)
 	b.Invocation.SetEndpoints(endpointsOf(docs, c))
 	b.PubSub.Declare(ctx, declared(docs, c))
