@@ -71,6 +71,9 @@ type Outcome struct {
 	Reason string
 }
 
+// NoRoute is why an event was dropped whose path an app over HTTP does not have.
+const NoRoute = "the app has no such route (404)"
+
 // Subscription is an event the app wants.
 type Subscription struct {
 	// PubSub is the component, Topic the topic, Group the consumer group ("" means the app id), Route the path or handler.

@@ -202,7 +202,7 @@ func (h *HTTP) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	}
 	switch status := response.StatusCode; {
 	case status == http.StatusNotFound:
-		return all(len(events), Outcome{Verdict: Drop, Reason: "the app has no such route (404)"}), nil
+		return all(len(events), Outcome{Verdict: Drop, Reason: NoRoute}), nil
 	case status < 200 || status > 299:
 		delay := call.RetryAfter(response.Header.Get("Retry-After"), time.Now())
 		return all(len(events), Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}), nil

@@ -73,7 +73,7 @@ func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome 
 	delay := call.RetryAfter(response.Header.Get("Retry-After"), time.Now())
 	switch status := response.StatusCode; {
 	case status == http.StatusNotFound:
-		return Outcome{Verdict: Drop, Reason: "the app has no such route (404)"}
+		return Outcome{Verdict: Drop, Reason: NoRoute}
 	case status < 200 || status > 299:
 		return Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}
 	case len(bytes.TrimSpace(body)) == 0:

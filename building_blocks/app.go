@@ -91,6 +91,9 @@ func (a *App) Room() int {
 // ServeCall gives the app a call that came over the fabric.
 func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "invoke"}, time.Now(), &err)
+	if dapr := a.metrics.Dapr(); dapr != nil && req.Caller != a.self.AppID {
+		defer func() { dapr.Served(req.Caller, statusOf(resp, err)) }()
+	}
 	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
 	caller := req.Caller
@@ -117,6 +120,9 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 // ServeStream gives the app a stream that came over the fabric.
 func (a *App) ServeStream(ctx context.Context, req *call.Request, stream call.ServerStream) (err error) {
 	defer a.metrics.Observe(telemetry.Op{Block: "app", Target: a.self.AppID, Name: "stream"}, time.Now(), &err)
+	if dapr := a.metrics.Dapr(); dapr != nil && req.Caller != a.self.AppID {
+		defer func() { dapr.Served(req.Caller, statusOf(nil, err)) }()
+	}
 	ctx, span := a.tracer.Start(ctx, trace.SpanKindServer, &req.Header, "serve ", req.Method)
 	defer span.End(&err)
 	caller := req.Caller

@@ -94,6 +94,9 @@ func (b *Blocks) Under(ctx context.Context, get func(key string) string) context
 // nothing.
 func (b *Blocks) SetRules(rules *governance.Rules) { b.rules.set(rules) }
 
+// Rules are those in force; nil says nothing.
+func (b *Blocks) Rules() *governance.Rules { return b.rules.current() }
+
 // Reloaded takes components into account that were changed.
 func (b *Blocks) Reloaded() { b.State.outbox.follow() }
 

@@ -37,6 +37,12 @@ func (b *rulebook) set(rules *governance.Rules) {
 	}
 }
 
+func (b *rulebook) current() *governance.Rules {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rules
+}
+
 // guard makes the guard of a target, whose lane has that name. Target is what rules say of it.
 func (b *rulebook) guard(name string, balanced bool, target func(*governance.Rules) governance.Target) *guard {
 	b.mu.Lock()

@@ -218,6 +218,9 @@ func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settl
 	}
 	reached := error(nil) // an app that answers, be it with a failure, was reached
 	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: t.label, Name: "invoke"}, began, &reached)
+	if dapr := v.metrics.Dapr(); dapr != nil && req.App != v.self.AppID {
+		defer func() { dapr.Invoked(t.label, false, statusOf(resp, err), began) }()
+	}
 	return pass(ctx, t.calls, req.Verb, what,
 		func(ctx context.Context, grant actors.Grant) (*call.Response, error) {
 			resp, err := t.call(ctx, v, grant, req)
@@ -230,6 +233,17 @@ func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settl
 			_, reached = answered(resp, err)
 			return settle(&t.fallback, ctx, lane, req, resp, err)
 		})
+}
+
+// statusOf is what an app answered: the status of HTTP, or the code of gRPC, which is also that of a call without an answer.
+func statusOf(resp *call.Response, err error) int {
+	switch {
+	case resp != nil:
+		return resp.Status
+	case err != nil:
+		return int(fault.KindOf(err).GRPC())
+	}
+	return 0
 }
 
 // answered takes back the failure that only the lane had to know: an HTTP app's answer is the caller's, whatever its
@@ -267,6 +281,9 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 		}
 	}
 	defer v.metrics.Observe(telemetry.Op{Block: "invocation", Target: t.label, Name: "stream"}, time.Now(), &err)
+	if dapr := v.metrics.Dapr(); dapr != nil && req.App != v.self.AppID {
+		defer func(began time.Time) { dapr.Invoked(t.label, true, statusOf(nil, err), began) }(time.Now())
+	}
 	err = t.streams.doAs(ctx, req.Verb, req.Method, what, func(ctx context.Context, grant actors.Grant) error {
 		stream, err := t.stream(ctx, v, grant, req)
 		if err != nil {

@@ -174,12 +174,14 @@ func ending(ctx context.Context, err error) error {
 func (c *consumer) deliver(ctx, working context.Context, d pubsub.Delivery) {
 	defer c.contain(d)
 	stopExtending := c.extendWhileRunning(working, d)
+	began := time.Now()
 	event, outcome, failure := c.handOver(working, d)
 	stopExtending()
 	over := ctx.Err() != nil || working.Err() != nil
 	if over && fault.KindOf(failure) == fault.Canceled && !c.overdue(d) {
 		return
 	}
+	c.count(outcome, failure, time.Since(began))
 	settling, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if err := c.settle(settling, d, event, outcome, failure); err != nil {
@@ -187,6 +189,31 @@ func (c *consumer) deliver(ctx, working context.Context, d pubsub.Delivery) {
 		c.log.Warn("an event could not be settled and will be delivered again", "event", event.ID, "error", err)
 	}
 }
+
+// count tells Dapr's metrics what became of an event, in Dapr's words.
+func (c *consumer) count(outcome appchannel.Outcome, failure error, took time.Duration) {
+	dapr := c.block.metrics.Dapr()
+	if dapr == nil {
+		return
+	}
+	became, said := "success", ""
+	switch reason := fault.ReasonOf(failure); {
+	case reason == fault.RouteNotFound:
+		became, said, took = "drop", "success", 0
+	case reason == fault.HandlerNotFound, outcome.Verdict == appchannel.Drop && outcome.Reason == appchannel.NoRoute:
+		became = "drop"
+	case failure != nil || outcome.Verdict == appchannel.Retry:
+		became = "retry"
+	case outcome.Verdict == appchannel.Drop && outcome.Reason == expiredReason:
+		became, took = "drop", 0
+	case outcome.Verdict == appchannel.Drop:
+		became, said = "drop", "success"
+	}
+	dapr.Delivered(c.sub.PubSub, c.sub.Topic, became, said, c.sub.Bulk != nil, took)
+}
+
+// expiredReason is why an event was dropped that nobody has seen.
+const expiredReason = "the event has expired"
 
 // contain keeps the panic of a backend, or of what reads its bytes, to the delivery it concerns.
 func (c *consumer) contain(d pubsub.Delivery) {
@@ -207,7 +234,7 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appc
 	event = unwrap(c.sub.PubSub, c.sub.Topic, c.sub.Route, c.sub.Raw, d)
 	event.Bulk = c.sub.Bulk
 	if expired(event) {
-		return event, appchannel.Outcome{Verdict: appchannel.Drop, Reason: "the event has expired"}, nil
+		return event, appchannel.Outcome{Verdict: appchannel.Drop, Reason: expiredReason}, nil
 	}
 	defer c.block.metrics.Observe(telemetry.Op{Block: "pubsub", Target: c.sub.PubSub, Name: "deliver"}, time.Now(), &err)
 	ctx, span := c.block.tracer.Start(ctx, trace.SpanKindConsumer, &event.Header, "deliver ", c.sub.Topic)

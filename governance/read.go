@@ -102,9 +102,10 @@ func (r *reader) sees(namespace string) bool {
 
 // resolve makes rules of the documents that the sidecar sees.
 func (r *reader) resolve() *Rules {
-	rules := &Rules{apps: make(map[string]*target), components: make(map[string]componentRules), book: r.book}
+	rules := &Rules{apps: make(map[string]*target), components: make(map[string]componentRules), book: r.book, documents: make(map[string]int)}
 	for i := range r.docs {
 		doc := &r.docs[i]
+		rules.documents[doc.name]++
 		t := &doc.spec.Targets
 		for _, id := range sorted(t.Apps) {
 			set := t.Apps[id]

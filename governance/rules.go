@@ -16,6 +16,15 @@ type Rules struct {
 	local      *target
 	sergo      []operation // at the local app
 	book       *book
+	documents  map[string]int // of kind Resiliency, by name
+}
+
+// Documents are the names of the Resiliency documents, and how many there are of each.
+func (r *Rules) Documents() map[string]int {
+	if r == nil {
+		return nil
+	}
+	return r.documents
 }
 
 type componentRules struct{ outbound, inbound *target }

@@ -209,6 +209,10 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 	m.release(t)
 	if effectOf(err) != good {
 		m.counts.Failed++
+		switch fault.ReasonOf(err) {
+		case fault.AttemptTimeout, fault.DeadlineExceeded:
+			m.counts.TimedOut++
+		}
 	}
 	if err != nil && !t.hedge {
 		m.retry(now, t, err)

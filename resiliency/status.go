@@ -11,6 +11,8 @@ import (
 type Counts struct {
 	// Admitted calls, Refused ones, attempts that Failed, attempts beyond the first, and Hedged ones beside another.
 	Admitted, Refused, Failed, Retried, Hedged uint64
+	// TimedOut is those of Failed whose time was up.
+	TimedOut uint64
 	// RefusedFor is Refused by reason.
 	RefusedFor map[fault.Reason]uint64
 	// Waited is how long turns were in the queue, whatever became of them. Those that found a free slot are not in it.
@@ -42,8 +44,9 @@ type Status struct {
 	Refused  uint64 `json:"refused"`
 	Failed   uint64 `json:"failed"`
 	Retried  uint64 `json:"retried"`
-	// Hedged is attempts that were started beside another.
-	Hedged uint64 `json:"hedged,omitempty"`
+	// Hedged is attempts that were started beside another, TimedOut failed ones whose time was up.
+	Hedged   uint64 `json:"hedged,omitempty"`
+	TimedOut uint64 `json:"timedOut,omitempty"`
 	// Fallbacks is calls that a fallback answered.
 	Fallbacks uint64 `json:"fallbacks,omitempty"`
 	// AttemptTimeout is what bounds the next attempt; 0 = only the call's deadline.
@@ -85,6 +88,7 @@ func (m *Machine) Status(now time.Time) Status {
 		Failed:         m.counts.Failed,
 		Retried:        m.counts.Retried,
 		Hedged:         m.counts.Hedged,
+		TimedOut:       m.counts.TimedOut,
 		AttemptTimeout: m.stopwatch.timeout(now, m.policy.AttemptTimeout),
 		Waited:         m.counts.Waited,
 		Shedding:       m.shield.share,

@@ -36,6 +36,7 @@ type Metrics struct {
 	registry *prometheus.Registry
 	seconds  *prometheus.HistogramVec
 	series   sync.Map // seriesKey → prometheus.Observer: With on a vector hashes and locks, this does not
+	dapr     *Dapr    // nil unless enabled
 }
 
 type seriesKey struct {

@@ -28,6 +28,7 @@ import (
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 // Version is the version of Dapr's API that is served; clients read it as the version of the runtime.
@@ -60,7 +61,9 @@ type Options struct {
 	// Ready is nil once the sidecar and its app are up, or says what is not; Usable is Ready without the app. They answer
 	// health checks and may be called at any time.
 	Ready, Usable func() error
-	Log           *slog.Logger
+	// Metrics are those with Dapr's names; nil feeds none.
+	Metrics *telemetry.Dapr
+	Log     *slog.Logger
 }
 
 // Logging is a line for each call of the API.

@@ -66,8 +66,39 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if !s.o.APIs.GRPC(info.FullMethod) {
 		return fromHTTPStatus(http.StatusNotImplemented, "requested endpoint is not available")
 	}
+	if s.o.Metrics != nil {
+		sized := &sizedStream{ServerStream: stream, in: -1}
+		if !info.IsClientStream && !info.IsServerStream {
+			sized.in = 0
+		}
+		stream = sized
+		defer func(began time.Time) {
+			s.o.Metrics.RPCServed(info.FullMethod, status.Code(err).String(), sized.in, sized.out, time.Since(began))
+		}(time.Now())
+	}
 	defer s.containRPC(info.FullMethod, &err)
 	return grpcError(handle(srv, stream))
+}
+
+// sizedStream measures the messages of a unary call; of others in stays -1.
+type sizedStream struct {
+	grpc.ServerStream
+	in, out int
+}
+
+func (s *sizedStream) RecvMsg(m any) error {
+	err := s.ServerStream.RecvMsg(m)
+	if message, ok := m.(proto.Message); ok && s.in >= 0 && err == nil {
+		s.in += proto.Size(message)
+	}
+	return err
+}
+
+func (s *sizedStream) SendMsg(m any) error {
+	if message, ok := m.(proto.Message); ok && s.in >= 0 {
+		s.out += proto.Size(message)
+	}
+	return s.ServerStream.SendMsg(m)
 }
 
 // grpcError is err with a status: that of a problem, or of a fault; an error that is neither is UNKNOWN, as daprd's are.

@@ -101,13 +101,13 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		t.otherwise = s.invoke
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer s.contain(w, r)
-		var logged *loggedCall
-		if s.o.Logging.Calls && api {
-			logged = &loggedCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path}
-			defer s.logCall(time.Now(), r.UserAgent(), logged)
-			w = logged
+		var heard *heardCall
+		if s.o.Logging.Calls && api || s.o.Metrics != nil {
+			heard = &heardCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path}
+			defer s.tell(r, r.URL.Path, time.Now(), heard, api)
+			w = heard
 		}
+		defer s.contain(w, r)
 		if s.cors(w, r) {
 			return
 		}
@@ -121,7 +121,7 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
-		err := t.dispatch(w, r, logged)
+		err := t.dispatch(w, r, heard)
 		if err != nil {
 			problemOf(err).write(w)
 		}
@@ -144,7 +144,7 @@ type entry struct {
 	handle         func(w http.ResponseWriter, r *http.Request, p params) error
 }
 
-func (t *table) dispatch(w http.ResponseWriter, r *http.Request, logged *loggedCall) error {
+func (t *table) dispatch(w http.ResponseWriter, r *http.Request, heard *heardCall) error {
 	whole := r.URL.EscapedPath()
 	if !strings.HasPrefix(whole, "/") {
 		whole = "/" + whole
@@ -170,13 +170,13 @@ func (t *table) dispatch(w http.ResponseWriter, r *http.Request, logged *loggedC
 			return nil
 		}
 		if ok {
-			logged.route(e.name)
+			heard.route(e.name)
 			return e.handle(w, r, p)
 		}
 	}
 	switch {
 	case t.otherwise != nil:
-		logged.route("InvokeService")
+		heard.route("InvokeService")
 		return t.otherwise(w, r)
 	case other:
 		w.WriteHeader(http.StatusMethodNotAllowed)
@@ -282,42 +282,45 @@ func (s *Server) contain(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// loggedCall remembers of a call what is logged. The nil loggedCall remembers nothing.
-type loggedCall struct {
+// heardCall remembers of a call what is heard and measured. The nil heardCall remembers nothing.
+type heardCall struct {
 	http.ResponseWriter
 	status, size int
 	method, name string
 }
 
-func (c *loggedCall) route(name string) {
+func (c *heardCall) route(name string) {
 	if c != nil {
 		c.name = name
 	}
 }
 
-func (c *loggedCall) WriteHeader(status int) {
+func (c *heardCall) WriteHeader(status int) {
 	c.status = status
 	c.ResponseWriter.WriteHeader(status)
 }
 
-func (c *loggedCall) Write(p []byte) (int, error) {
+func (c *heardCall) Write(p []byte) (int, error) {
 	n, err := c.ResponseWriter.Write(p)
 	c.size += n
 	return n, err
 }
 
 // Unwrap lets http.ResponseController flush.
-func (c *loggedCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+func (c *heardCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-func (s *Server) logCall(began time.Time, agent string, c *loggedCall) {
-	if s.o.Logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
+// tell has a call that has ended measured and, if it came through the API, heard.
+func (s *Server) tell(r *http.Request, path string, began time.Time, c *heardCall, api bool) {
+	took := time.Since(began)
+	s.o.Metrics.HTTPServed(r.Method, path, c.status, r.ContentLength, int64(c.size), took)
+	if !api || !s.o.Logging.Calls || s.o.Logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
 		return
 	}
 	method := c.method
 	if s.o.Logging.HideURLs {
 		method = c.name
 	}
-	s.o.Log.Info("HTTP API Called", "method", method, "useragent", agent, "code", c.status, "size", c.size, "duration", time.Since(began).Milliseconds())
+	s.o.Log.Info("HTTP API Called", "method", method, "useragent", r.UserAgent(), "code", c.status, "size", c.size, "duration", took.Milliseconds())
 }
 
 // whole reads a body that is needed in one piece.

@@ -153,8 +153,8 @@ func (s *Server) request(app, method string) (*call.Request, error) {
 // invoke is every HTTP request that no other route takes.
 func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	app, method := targetOf(r)
-	if logged, ok := w.(*loggedCall); ok && app != "" {
-		logged.name += "/" + app
+	if heard, ok := w.(*heardCall); ok && app != "" {
+		heard.name += "/" + app
 	}
 	if app == "" {
 		return plain(http.StatusNotFound, codes.NotFound, "ERR_DIRECT_INVOKE",

@@ -214,6 +214,13 @@ func traceOf(get func(string) string) call.Header {
 	return header
 }
 
+func (s *Server) publishOne(ctx context.Context, pubsub, topic string, draft blocks.Draft) error {
+	began := time.Now()
+	_, err := s.o.Blocks.PubSub.Publish(ctx, pubsub, topic, draft)
+	s.o.Metrics.Published(pubsub, topic, false, began, err)
+	return err
+}
+
 func (s *Server) publish(w http.ResponseWriter, r *http.Request, p params) error {
 	pubsub, topic, md := p["pubsubname"], p["*"], queryMetadata(r)
 	raw, err := s.checkTopic(pubsub, topic, md)
@@ -225,7 +232,7 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request, p params) error
 		return s.publishProblem(pubsub, topic, err)
 	}
 	draft := s.draft(pubsub, topic, r.Header.Get("Content-Type"), data, md, traceOf(r.Header.Get), raw)
-	if _, err := s.o.Blocks.PubSub.Publish(r.Context(), pubsub, topic, draft); err != nil {
+	if err := s.publishOne(r.Context(), pubsub, topic, draft); err != nil {
 		return s.publishProblem(pubsub, topic, err)
 	}
 	answerEmpty(w)
@@ -239,7 +246,7 @@ func (a *api) PublishEvent(ctx context.Context, in *runtimev1.PublishEventReques
 		return nil, err
 	}
 	draft := a.s.draft(pubsub, topic, in.GetDataContentType(), in.GetData(), in.GetMetadata(), grpcTrace(ctx), raw)
-	if _, err := a.s.o.Blocks.PubSub.Publish(ctx, pubsub, topic, draft); err != nil {
+	if err := a.s.publishOne(ctx, pubsub, topic, draft); err != nil {
 		return nil, a.s.publishProblem(pubsub, topic, err)
 	}
 	return &emptypb.Empty{}, nil
@@ -287,6 +294,7 @@ func (s *Server) publishAll(ctx context.Context, pubsub, topic string, entries [
 	}
 	var failed []failedEntry
 	var first error
+	defer func(began time.Time) { s.o.Metrics.Published(pubsub, topic, true, began, first) }(time.Now())
 	for at := 0; at < len(drafts); at += blocks.MaxBatch {
 		some := drafts[at:min(at+blocks.MaxBatch, len(drafts))]
 		results, err := s.o.Blocks.PubSub.PublishBatch(ctx, pubsub, topic, some)

@@ -120,9 +120,10 @@ func stateTTL(metadata map[string]string) (time.Duration, error) {
 }
 
 // applyEach does one batch of independent writes: each is done or fails for itself. What has no condition goes in few batches,
-// the rest one by one.
-func (s *Server) applyEach(ctx context.Context, store string, items []stateItem) (err error) {
+// the rest one by one. It is measured as what, Dapr's name of it.
+func (s *Server) applyEach(ctx context.Context, what, store string, items []stateItem) (err error) {
 	defer s.foldMalformed(store, &err)
+	defer func(began time.Time) { s.o.Metrics.StateDone(store, what, began, err) }(time.Now())
 	var batch []state.Op
 	at := map[string]int{} // in batch, by key: the last write of a key is the one that counts
 	flush := func() error {
@@ -193,7 +194,9 @@ func (s *Server) transact(ctx context.Context, store string, items []stateItem, 
 			ops[before] = op
 		}
 	}
+	began := time.Now()
 	_, err = s.o.Blocks.State.Transact(ctx, store, ops, tell)
+	s.o.Metrics.StateDone(store, "transaction", began, err)
 	if fault.ReasonOf(err) == fault.OutboxUnusable {
 		return s.outboxProblem(err)
 	}

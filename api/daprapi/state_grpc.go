@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -53,7 +54,9 @@ func (a *api) GetState(ctx context.Context, in *runtimev1.GetStateRequest) (*run
 	if err := checkStateKey(in.GetStoreName(), in.GetKey()); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	found, err := a.s.read(ctx, in.GetStoreName(), []string{in.GetKey()})
+	a.s.o.Metrics.StateDone(in.GetStoreName(), "get", began, err)
 	if err != nil {
 		return nil, stateProblem(err, "ERR_STATE_GET", "fail to get %s from state store %s: %s", in.GetKey(), in.GetStoreName())
 	}
@@ -70,7 +73,9 @@ func (a *api) GetBulkState(ctx context.Context, in *runtimev1.GetBulkStateReques
 			return nil, err
 		}
 	}
+	began := time.Now()
 	found, err := a.s.read(ctx, in.GetStoreName(), in.GetKeys())
+	a.s.o.Metrics.StateDone(in.GetStoreName(), "bulk_get", began, err)
 	if err != nil {
 		return nil, stateProblem(err, "ERR_STATE_BULK_GET", "%s")
 	}
@@ -104,7 +109,7 @@ func (a *api) SaveState(ctx context.Context, in *runtimev1.SaveStateRequest) (*e
 			items[i].value = compact(given.GetValue())
 		}
 	}
-	if err := a.s.applyEach(ctx, store, items); err != nil {
+	if err := a.s.applyEach(ctx, "set", store, items); err != nil {
 		return nil, stateProblem(err, "ERR_STATE_SAVE", "failed saving state in state store %s: %s", store)
 	}
 	return &emptypb.Empty{}, nil
@@ -120,7 +125,7 @@ func (a *api) DeleteState(ctx context.Context, in *runtimev1.DeleteStateRequest)
 	}
 	item := stateItem{remove: true, key: in.GetKey(), metadata: in.GetMetadata()}
 	item.options(in.GetEtag(), in.GetOptions())
-	if err := a.s.applyEach(ctx, store, []stateItem{item}); err != nil {
+	if err := a.s.applyEach(ctx, "delete", store, []stateItem{item}); err != nil {
 		return nil, stateProblem(err, "ERR_STATE_DELETE", "failed deleting state with key %s: %s", in.GetKey())
 	}
 	return &emptypb.Empty{}, nil
@@ -139,7 +144,7 @@ func (a *api) DeleteBulkState(ctx context.Context, in *runtimev1.DeleteBulkState
 		items[i] = stateItemOf(given)
 		items[i].remove = true
 	}
-	if err := a.s.applyEach(ctx, store, items); err != nil {
+	if err := a.s.applyEach(ctx, "bulk_delete", store, items); err != nil {
 		return nil, stateProblem(err, "ERR_STATE_BULK_DELETE", "failed deleting state in state store %s: %s", store)
 	}
 	return &emptypb.Empty{}, nil

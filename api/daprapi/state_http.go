@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"time"
 
 	"google.golang.org/grpc/codes"
 )
@@ -47,7 +48,9 @@ func (s *Server) getState(w http.ResponseWriter, r *http.Request, p params) erro
 	if err := checkStateKey(store, key); err != nil {
 		return err
 	}
+	began := time.Now()
 	found, err := s.read(r.Context(), store, []string{key})
+	s.o.Metrics.StateDone(store, "get", began, err)
 	if err != nil {
 		return stateProblem(err, "ERR_STATE_GET", "fail to get %s from state store %s: %s", key, store)
 	}
@@ -84,7 +87,7 @@ func (s *Server) saveState(w http.ResponseWriter, r *http.Request, p params) err
 		}
 		items[i] = bodies[i].item(query)
 	}
-	if err := s.applyEach(r.Context(), store, items); err != nil {
+	if err := s.applyEach(r.Context(), "set", store, items); err != nil {
 		return stateProblem(err, "ERR_STATE_SAVE", "failed saving state in state store %s: %s", store)
 	}
 	answerEmpty(w)
@@ -107,7 +110,7 @@ func (s *Server) deleteState(w http.ResponseWriter, r *http.Request, p params) e
 	if values := r.Header.Values("If-Match"); len(values) > 0 {
 		item.etag = &values[0]
 	}
-	if err := s.applyEach(r.Context(), store, []stateItem{item}); err != nil {
+	if err := s.applyEach(r.Context(), "delete", store, []stateItem{item}); err != nil {
 		return stateProblem(err, "ERR_STATE_DELETE", "failed deleting state with key %s: %s", key)
 	}
 	answerEmpty(w)
@@ -139,7 +142,9 @@ func (s *Server) bulkGetState(w http.ResponseWriter, r *http.Request, p params) 
 			return err
 		}
 	}
+	began := time.Now()
 	found, err := s.read(r.Context(), store, body.Keys)
+	s.o.Metrics.StateDone(store, "bulk_get", began, err)
 	if err != nil {
 		return stateProblem(err, "ERR_STATE_BULK_GET", "%s")
 	}

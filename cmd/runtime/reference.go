@@ -16,11 +16,13 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/sidecast/sidecast/api/admin"
+	"github.com/sidecast/sidecast/api/daprapi"
 	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 // newReference is the hidden command behind `make gen`: it writes the reference pages from the code.
@@ -90,6 +92,26 @@ known last. The first 200 lanes have a `+"`lane`"+` label of their own; those be
 `)
 	for _, m := range admin.LaneMetrics() {
 		fmt.Fprintf(w, "| `%s` | %s | `lane`", m.Name, m.Type)
+		for _, label := range m.Labels {
+			fmt.Fprintf(w, ", `%s`", label)
+		}
+		fmt.Fprintf(w, " | %s |\n", m.Help)
+	}
+	fmt.Fprint(w, `
+## Dapr's names
+
+A sidecar that was started as `+"`sidecast daprd`"+` has these beside its own, with the names, labels and units of daprd v1.18. Latencies are
+in milliseconds. What is measured through the native API is in the metrics above alone, but for deliveries, invocations, components
+and policies, which are the same for every door. Each metric has `+"`app_id`"+`, and at most 500 series of its own: what comes later
+shares the value `+"`_other`"+` in labels whose words apps make up (path, topic, method, app ids), where daprd's grow without bound. Policies are counted where
+a Resiliency document names the target: `+"`dapr_resiliency_activations_total`"+` counts each retry, not each call that was retried, and of
+a breaker the calls it let pass under status closed and those it kept away under open.
+
+| Metric | Type | Labels | Meaning |
+|---|---|---|---|
+`)
+	for _, m := range append(telemetry.DaprMetrics(), daprapi.ScrapedMetrics()...) {
+		fmt.Fprintf(w, "| `%s` | %s | `app_id`", m.Name, m.Type)
 		for _, label := range m.Labels {
 			fmt.Fprintf(w, ", `%s`", label)
 		}

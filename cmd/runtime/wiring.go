@@ -46,7 +46,7 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }),
 		fx.StopTimeout(c.GracePeriod+5*time.Second),
 		fx.Supply(c, log, shutdownFunc(shutdown)),
-		fx.Provide(newSelf, newDocuments, newListeners, newTracer, telemetry.NewMetrics, newFabric, newSystem, newComponents,
+		fx.Provide(newSelf, newDocuments, newListeners, newTracer, newMetrics, newFabric, newSystem, newComponents,
 			newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
 		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register, arrive),
 	)
@@ -183,6 +183,15 @@ func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fab
 // fabricTimeout bounds how long a sidecar looks for its fabric at the start.
 const fabricTimeout = 15 * time.Second
 
+// newMetrics are the metrics of this process; those with Dapr's names only where somebody may ask for them.
+func newMetrics(c *config, self blocks.Self) *telemetry.Metrics {
+	m := telemetry.NewMetrics()
+	if c.dapr != nil && !c.dapr.NoMetrics {
+		m.EnableDapr(self.AppID, self.Namespace)
+	}
+	return m
+}
+
 // newSystem makes the actors and has their lanes share global rate limits from the first call on.
 func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *actors.System {
 	options := actors.Options{Log: log, Pressure: pressure.New().Read}
@@ -272,7 +281,7 @@ func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Bu
 }
 
 // newDapr is Dapr's front door; nil unless started as daprd.
-func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget *bodies.Budget, settings *configuration.Settings, log *slog.Logger) *daprapi.Server {
+func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget *bodies.Budget, settings *configuration.Settings, m *telemetry.Metrics, log *slog.Logger) *daprapi.Server {
 	if c.dapr == nil {
 		return nil
 	}
@@ -282,10 +291,13 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget 
 	if c.AppHealth {
 		app.HealthInterval, app.HealthTimeout, app.HealthThreshold = c.AppHealthInterval, c.AppHealthTimeout, c.AppHealthThreshold
 	}
+	if m.Dapr() != nil {
+		m.Registry().MustRegister(daprapi.NewCollector(b, self.AppID, self.Namespace))
+	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
 		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Logging: c.apiLogging(settings.Logging),
-		APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Bodies: budget, Ready: p.ready, Usable: p.usable, Log: log,
+		APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Bodies: budget, Ready: p.ready, Usable: p.usable, Metrics: m.Dapr(), Log: log,
 	})
 }
 

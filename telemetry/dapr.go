@@ -1,0 +1,289 @@
+package telemetry
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// millis are Dapr's buckets of latencies, in milliseconds; sizes those of bodies, in bytes.
+var (
+	millis = []float64{
+		1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 650, 800,
+		1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000,
+	}
+	sizes = []float64{1 << 10, 2 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20, 1 << 30, 4 << 30}
+)
+
+const (
+	// maxSeries is how many series a metric of Dapr's has at most. What comes after has OtherLabel where apps choose the words.
+	maxSeries  = 500
+	OtherLabel = "_other"
+)
+
+// DaprMetric describes one of the metrics that have Dapr's names.
+type DaprMetric struct {
+	// Name is the whole name, Type `counter`, `gauge` or `histogram`.
+	Name, Type, Help string
+	// Labels beside app_id.
+	Labels []string
+
+	free    string // the labels, separated by spaces, whose values apps make up
+	buckets []float64
+}
+
+// The metrics of daprd v1.18, pkg/diagnostics, as far as there is something here to measure. Dapr's names are of OpenCensus
+// views, in which its exporter replaces what Prometheus does not allow.
+var (
+	httpServerRequests  = DaprMetric{Name: "dapr_http_server_request_count", Type: "counter", Help: "Count of HTTP requests processed by the server.", Labels: []string{"method", "path", "status"}, free: "path"}
+	httpServerResponses = DaprMetric{Name: "dapr_http_server_response_count", Type: "counter", Help: "The number of HTTP responses.", Labels: []string{"method", "path", "status"}, free: "path"}
+	httpServerLatency   = DaprMetric{Name: "dapr_http_server_latency", Type: "histogram", Help: "HTTP request end-to-end latency in server, in milliseconds.", Labels: []string{"method", "path", "status"}, free: "path", buckets: millis}
+	httpServerIn        = DaprMetric{Name: "dapr_http_server_request_bytes", Type: "histogram", Help: "HTTP request body size if set as ContentLength (uncompressed) in server.", buckets: sizes}
+	httpServerOut       = DaprMetric{Name: "dapr_http_server_response_bytes", Type: "histogram", Help: "HTTP response body size (uncompressed) in server.", buckets: sizes}
+
+	grpcServerCompleted = DaprMetric{Name: "dapr_grpc_io_server_completed_rpcs", Type: "counter", Help: "Count of RPCs by method and status.", Labels: []string{"grpc_server_method", "grpc_server_status"}, free: "grpc_server_method"}
+	grpcServerLatency   = DaprMetric{Name: "dapr_grpc_io_server_server_latency", Type: "histogram", Help: "Time between first byte of request received to last byte of response sent, or terminal error, in milliseconds.", Labels: []string{"grpc_server_method", "grpc_server_status"}, free: "grpc_server_method", buckets: millis}
+	grpcServerIn        = DaprMetric{Name: "dapr_grpc_io_server_received_bytes_per_rpc", Type: "histogram", Help: "Total bytes received across all messages per RPC.", Labels: []string{"grpc_server_method"}, free: "grpc_server_method", buckets: sizes}
+	grpcServerOut       = DaprMetric{Name: "dapr_grpc_io_server_sent_bytes_per_rpc", Type: "histogram", Help: "Total bytes sent in across all response messages per RPC.", Labels: []string{"grpc_server_method"}, free: "grpc_server_method", buckets: sizes}
+
+	stateCount   = DaprMetric{Name: "dapr_component_state_count", Type: "counter", Help: "The number of operations performed on the state component.", Labels: []string{"component", "namespace", "operation", "success"}}
+	stateLatency = DaprMetric{Name: "dapr_component_state_latencies", Type: "histogram", Help: "The latency of the response from the state component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, buckets: millis}
+
+	egressCount       = DaprMetric{Name: "dapr_component_pubsub_egress_count", Type: "counter", Help: "The number of outgoing messages published to the pub/sub component.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic"}
+	egressLatency     = DaprMetric{Name: "dapr_component_pubsub_egress_latencies", Type: "histogram", Help: "The latency of the response from the pub/sub component, in milliseconds.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic", buckets: millis}
+	bulkEgressCount   = DaprMetric{Name: "dapr_component_pubsub_egress_bulk_count", Type: "counter", Help: "The number of bulk publish calls to the pub/sub component.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic"}
+	bulkEgressLatency = DaprMetric{Name: "dapr_component_pubsub_egress_bulk_latencies", Type: "histogram", Help: "The latency of the response for the bulk publish call from the pub/sub component, in milliseconds.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic", buckets: millis}
+	ingressCount      = DaprMetric{Name: "dapr_component_pubsub_ingress_count", Type: "counter", Help: "The number of incoming messages arriving from the pub/sub component.", Labels: []string{"component", "namespace", "process_status", "status", "topic"}, free: "topic"}
+	ingressLatency    = DaprMetric{Name: "dapr_component_pubsub_ingress_latencies", Type: "histogram", Help: "The consuming app event processing latency, in milliseconds.", Labels: []string{"component", "namespace", "process_status", "status", "topic"}, free: "topic", buckets: millis}
+	bulkIngressEvents = DaprMetric{Name: "dapr_component_pubsub_ingress_bulk_event_count", Type: "counter", Help: "Total number of incoming messages arriving from the bulk pub/sub component via Bulk Subscribe.", Labels: []string{"component", "namespace", "process_status", "topic"}, free: "topic"}
+
+	invocationSent     = DaprMetric{Name: "dapr_runtime_service_invocation_req_sent_total", Type: "counter", Help: "The number of requests sent via service invocation.", Labels: []string{"dst_app_id", "type"}, free: "dst_app_id"}
+	invocationReceived = DaprMetric{Name: "dapr_runtime_service_invocation_req_recv_total", Type: "counter", Help: "The number of requests received via service invocation.", Labels: []string{"src_app_id"}, free: "src_app_id"}
+	invocationReplied  = DaprMetric{Name: "dapr_runtime_service_invocation_res_sent_total", Type: "counter", Help: "The number of responses sent via service invocation.", Labels: []string{"dst_app_id", "status"}, free: "dst_app_id"}
+	invocationAnswered = DaprMetric{Name: "dapr_runtime_service_invocation_res_recv_total", Type: "counter", Help: "The number of responses received via service invocation.", Labels: []string{"src_app_id", "status", "type"}, free: "src_app_id"}
+	invocationLatency  = DaprMetric{Name: "dapr_runtime_service_invocation_res_recv_latency_ms", Type: "histogram", Help: "The latency of service invocation response, in milliseconds.", Labels: []string{"src_app_id", "status"}, free: "src_app_id", buckets: millis}
+)
+
+// DaprMetrics are all metrics that a Dapr feeds.
+func DaprMetrics() []DaprMetric {
+	return []DaprMetric{
+		httpServerRequests, httpServerResponses, httpServerLatency, httpServerIn, httpServerOut,
+		grpcServerCompleted, grpcServerLatency, grpcServerIn, grpcServerOut,
+		stateCount, stateLatency,
+		egressCount, egressLatency, bulkEgressCount, bulkEgressLatency, ingressCount, ingressLatency, bulkIngressEvents,
+		invocationSent, invocationReceived, invocationReplied, invocationAnswered, invocationLatency,
+	}
+}
+
+// Dapr feeds metrics with the names, labels and units of daprd's. A nil Dapr feeds nothing and costs nothing. All methods may
+// be called concurrently.
+type Dapr struct {
+	namespace string
+	families  map[string]*family
+}
+
+// EnableDapr adds Dapr's metrics. It is called before anything is measured.
+func (m *Metrics) EnableDapr(appID, namespace string) {
+	d := &Dapr{namespace: namespace, families: map[string]*family{}}
+	for _, metric := range DaprMetrics() {
+		f := newFamily(metric, appID)
+		d.families[metric.Name] = f
+		m.registry.MustRegister(f.collector())
+	}
+	m.dapr = d
+}
+
+// Dapr is where Dapr's metrics are fed; nil unless they were enabled.
+func (m *Metrics) Dapr() *Dapr {
+	if m == nil {
+		return nil
+	}
+	return m.dapr
+}
+
+// family is a metric with its series, of which it bounds the number.
+type family struct {
+	metric    DaprMetric
+	free      []bool // which labels apps make up
+	counters  *prometheus.CounterVec
+	histogram *prometheus.HistogramVec
+	series    sync.Map // of joined values → prometheus.Counter or prometheus.Observer
+	count     atomic.Int64
+}
+
+func newFamily(m DaprMetric, appID string) *family {
+	f := &family{metric: m, free: make([]bool, len(m.Labels))}
+	for i, label := range m.Labels {
+		for _, free := range strings.Fields(m.free) {
+			f.free[i] = f.free[i] || free == label
+		}
+	}
+	fixed := prometheus.Labels{"app_id": appID}
+	if m.Type == "histogram" {
+		f.histogram = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: m.buckets, ConstLabels: fixed}, m.Labels)
+	} else {
+		f.counters = prometheus.NewCounterVec(prometheus.CounterOpts{Name: m.Name, Help: m.Help, ConstLabels: fixed}, m.Labels)
+	}
+	return f
+}
+
+func (f *family) collector() prometheus.Collector {
+	if f.histogram != nil {
+		return f.histogram
+	}
+	return f.counters
+}
+
+// add counts n, or observes it.
+func (f *family) add(n float64, values ...string) {
+	key := strings.Join(values, "\xff")
+	one, ok := f.series.Load(key)
+	if !ok {
+		one = f.make(key, values)
+	}
+	switch s := one.(type) {
+	case prometheus.Counter:
+		s.Add(n)
+	case prometheus.Observer:
+		s.Observe(n)
+	}
+}
+
+// make finds the series of values. Beyond the bound nothing is remembered: the series of all others is looked up each time.
+func (f *family) make(key string, values []string) any {
+	full := f.count.Add(1) > maxSeries
+	own := make([]string, len(values))
+	for i, value := range values {
+		own[i] = strings.ToValidUTF8(value, "�")
+		if full && f.free[i] {
+			own[i] = OtherLabel
+		}
+	}
+	var one any
+	if f.histogram != nil {
+		one = f.histogram.WithLabelValues(own...)
+	} else {
+		one = f.counters.WithLabelValues(own...)
+	}
+	if !full {
+		one, _ = f.series.LoadOrStore(key, one)
+	}
+	return one
+}
+
+func inMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func (d *Dapr) add(m *DaprMetric, n float64, values ...string) { d.families[m.Name].add(n, values...) }
+
+// HTTPServed records a request to the HTTP API. In is its declared size, -1 when it has none.
+func (d *Dapr) HTTPServed(method, path string, status int, in, out int64, took time.Duration) {
+	if d == nil {
+		return
+	}
+	switch method {
+	case "GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT", "TRACE":
+	default:
+		method = "UNKNOWN"
+	}
+	path, code := pathLabel(path), strconv.Itoa(status)
+	d.add(&httpServerRequests, 1, method, path, code)
+	d.add(&httpServerResponses, 1, method, path, code)
+	d.add(&httpServerLatency, inMillis(took), method, path, code)
+	d.add(&httpServerIn, float64(max(in, 0)))
+	d.add(&httpServerOut, float64(out))
+}
+
+// pathLabel leaves the keys of state out of a path, as Dapr does.
+func pathLabel(path string) string {
+	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 4)
+	if len(parts) > 3 && (parts[1] == "state" || parts[1] == "secrets") {
+		return "/" + strings.Join(parts[:3], "/")
+	}
+	return path
+}
+
+// RPCServed records an RPC; sizes of streams are -1, and not recorded.
+func (d *Dapr) RPCServed(method, status string, in, out int, took time.Duration) {
+	if d == nil {
+		return
+	}
+	d.add(&grpcServerCompleted, 1, method, status)
+	d.add(&grpcServerLatency, inMillis(took), method, status)
+	if in >= 0 {
+		d.add(&grpcServerIn, float64(in), method)
+		d.add(&grpcServerOut, float64(out), method)
+	}
+}
+
+// StateDone records an operation on a state store, by Dapr's name of it.
+func (d *Dapr) StateDone(component, operation string, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(&stateCount, 1, component, d.namespace, operation, success)
+	d.add(&stateLatency, inMillis(time.Since(began)), component, d.namespace, operation, success)
+}
+
+// Published records the publication of an event, or of a bulk of them.
+func (d *Dapr) Published(component, topic string, bulk bool, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	count, latency := &egressCount, &egressLatency
+	if bulk {
+		count, latency = &bulkEgressCount, &bulkEgressLatency
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(count, 1, component, d.namespace, success, topic)
+	d.add(latency, inMillis(time.Since(began)), component, d.namespace, success, topic)
+}
+
+// Delivered records what became of the delivery of an event: `success`, `retry` or `drop`, and what the app said; "" for
+// the same. An event that the app has not seen took no time.
+func (d *Dapr) Delivered(component, topic, became, said string, bulk bool, took time.Duration) {
+	if d == nil {
+		return
+	}
+	if bulk {
+		d.add(&bulkIngressEvents, 1, component, d.namespace, became, topic)
+		return
+	}
+	if said == "" {
+		said = became
+	}
+	d.add(&ingressCount, 1, component, d.namespace, became, said, topic)
+	if took > 0 {
+		d.add(&ingressLatency, inMillis(took), component, d.namespace, became, said, topic)
+	}
+}
+
+// Invoked records a call to another app and its answer: a status of HTTP, or a code of gRPC.
+func (d *Dapr) Invoked(app string, streaming bool, status int, began time.Time) {
+	if d == nil {
+		return
+	}
+	kind := "unary"
+	if streaming {
+		kind = "streaming"
+	}
+	code := strconv.Itoa(status)
+	d.add(&invocationSent, 1, app, kind)
+	d.add(&invocationAnswered, 1, app, code, kind)
+	if !streaming {
+		d.add(&invocationLatency, inMillis(time.Since(began)), app, code)
+	}
+}
+
+// Served records a call of another app to the local one, and the answer it got.
+func (d *Dapr) Served(app string, status int) {
+	if d == nil {
+		return
+	}
+	d.add(&invocationReceived, 1, app)
+	d.add(&invocationReplied, 1, app, strconv.Itoa(status))
+}
