@@ -2,8 +2,9 @@ package daprapi
 
 import (
 	"context"
+	"maps"
 	"net/http"
-	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (a *api) Shutdown(ctx context.Context, _ *runtimev1.ShutdownRequest) (*empt
 func (s *Server) end(force bool) {
 	if force {
 		s.o.Log.Warn("a shutdown without a drain was asked for")
-		time.AfterFunc(forceDelay, func() { os.Exit(1) })
+		time.AfterFunc(forceDelay, s.o.Abort)
 		return
 	}
 	s.o.Log.Info("shutdown requested via API")
@@ -96,13 +97,17 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	for _, name := range s.o.Blocks.Invocation.Endpoints() {
 		out.HttpEndpoints = append(out.HttpEndpoints, &runtimev1.MetadataHTTPEndpoint{Name: name})
 	}
+	for _, name := range slices.Sorted(maps.Keys(s.o.Blocks.Rules().Documents())) {
+		out.Resiliencies = append(out.Resiliencies, &runtimev1.MetadataResiliency{Name: name})
+	}
 	for _, sub := range description.Subscriptions {
 		out.Subscriptions = append(out.Subscriptions, subscriptionOf(sub))
 	}
 	return out, nil
 }
 
-// capabilities are what a component of that type can do, in Dapr's words.
+// capabilities are what a component of that type can do, in Dapr's words. Locks have none with daprd; brokers would have
+// wildcards in topics, expiry of their own or bulks of their own, which none of ours has.
 func capabilities(kind string) []string {
 	switch {
 	case kind == "state.memory" || kind == "state.in-memory" || kind == "state.badger" || kind == "state.jetstream":
@@ -112,17 +117,38 @@ func capabilities(kind string) []string {
 }
 
 func (a *api) SetMetadata(_ context.Context, in *runtimev1.SetMetadataRequest) (*emptypb.Empty, error) {
-	a.s.setMetadata(in.GetKey(), in.GetValue())
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, a.s.setMetadata(in.GetKey(), in.GetValue())
 }
 
-func (s *Server) setMetadata(key, value string) {
+// Bounds of the metadata that the app sets: an answer with all of it must fit what clients of gRPC take, 4 MiB.
+const (
+	maxExtended      = 256     // entries
+	maxExtendedBytes = 1 << 20 // of keys and values
+)
+
+// setMetadata keeps what the app wants to be read with the sidecar's own metadata. No key is no entry, as with daprd.
+func (s *Server) setMetadata(key, value string) error {
 	if key == "" {
-		return
+		return nil
 	}
+	key, value = toValidUTF8(key), toValidUTF8(value)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.extended[key] = value
+	old, known := s.extended[key]
+	size := s.extendedBytes + len(value) - len(old)
+	if !known {
+		size += len(key)
+	}
+	switch {
+	case !known && len(s.extended) >= maxExtended:
+		return plain(http.StatusRequestEntityTooLarge, codes.ResourceExhausted, "ERR_METADATA_SET",
+			"the sidecar keeps %d entries of metadata already; set one of them again, or none", maxExtended)
+	case size > maxExtendedBytes && len(value) >= len(old):
+		return plain(http.StatusRequestEntityTooLarge, codes.ResourceExhausted, "ERR_METADATA_SET",
+			"with this value of %d bytes the metadata would have %d bytes; at most %d are kept", len(value), size, maxExtendedBytes)
+	}
+	s.extended[key], s.extendedBytes = value, size
+	return nil
 }
 
 func (s *Server) putMetadata(w http.ResponseWriter, r *http.Request, p params) error {
@@ -130,7 +156,9 @@ func (s *Server) putMetadata(w http.ResponseWriter, r *http.Request, p params) e
 	if err != nil {
 		return unreadable(err)
 	}
-	s.setMetadata(p["key"], string(body))
+	if err := s.setMetadata(p["key"], string(body)); err != nil {
+		return err
+	}
 	answerEmpty(w)
 	return nil
 }

@@ -61,6 +61,8 @@ type Options struct {
 	// Ready is nil once the sidecar and its app are up, or says what is not; Usable is Ready without the app. They answer
 	// health checks and may be called at any time.
 	Ready, Usable func() error
+	// Abort ends the process at once, without a drain. It is called when a client asks for that.
+	Abort func()
 	// Metrics are those with Dapr's names; nil feeds none.
 	Metrics *telemetry.Dapr
 	Log     *slog.Logger
@@ -92,8 +94,9 @@ type Server struct {
 	draining context.CancelFunc
 	drained  context.Context
 
-	mu       sync.Mutex
-	extended map[string]string // metadata that the app has set
+	mu            sync.Mutex
+	extended      map[string]string // metadata that the app has set
+	extendedBytes int               // of its keys and values
 }
 
 // New builds the door. It listens nowhere yet.

@@ -24,6 +24,7 @@ import (
 	"github.com/sidecast/sidecast/api/grpcapi"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/cmd/runtime/rundir"
 	"github.com/sidecast/sidecast/cmd/runtime/supervisor"
 	"github.com/sidecast/sidecast/components"
@@ -297,7 +298,9 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget 
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
 		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Logging: c.apiLogging(settings.Logging),
-		APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Bodies: budget, Ready: p.ready, Usable: p.usable, Metrics: m.Dapr(), Log: log,
+		APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Bodies: budget,
+		Ready: p.ready, Usable: p.usable, Metrics: m.Dapr(), Log: log,
+		Abort: func() { os.Exit(commands.ExitFailed) },
 	})
 }
 

@@ -51,11 +51,17 @@ func TestMetadata(t *testing.T) {
 		"--app-health-check-path", "well", "--app-health-probe-interval", "3", "--app-health-probe-timeout", "200", "--app-health-threshold", "2",
 		"--dapr-public-port", public, "--dapr-public-listen-address", "127.0.0.1")
 	d.expect(204, "", "PUT", "/v1.0/metadata/colour", "blue and green")
+	d.expect(413, `{"errorCode":"ERR_METADATA_SET","message":"with this value of 1048576 bytes…`, "PUT", "/v1.0/metadata/large", strings.Repeat("x", 1<<20))
+	_, err := d.client().SetMetadata(t.Context(), &runtimev1.SetMetadataRequest{Key: "large", Value: strings.Repeat("x", 1<<20)})
+	fails(t, err, codes.ResourceExhausted, "", "with this value of 1048576 bytes")
 	for _, address := range []string{d.http, "127.0.0.1:" + public} {
 		at := &daprd{t: t, http: address}
 		var got struct {
-			ID, RuntimeVersion      string
-			Components              []struct{ Name, Type, Version string }
+			ID, RuntimeVersion string
+			Components         []struct {
+				Name, Type, Version string
+				Capabilities        []string
+			}
 			Extended                map[string]string
 			AppConnectionProperties struct {
 				Port                     int
@@ -69,6 +75,11 @@ func TestMetadata(t *testing.T) {
 		}
 		if err := json.Unmarshal([]byte(at.do("GET", "/v1.0/metadata", "").body), &got); err != nil {
 			t.Fatal(err)
+		}
+		for _, c := range got.Components { // of locks and brokers there are none to tell of
+			if want := map[bool]int{true: 3}[c.Type == "state.in-memory"]; len(c.Capabilities) != want {
+				t.Errorf("%s has the capabilities %q", c.Type, c.Capabilities)
+			}
 		}
 		health := got.AppConnectionProperties.Health
 		if got.ID != "app" || got.RuntimeVersion != "1.18.3" || len(got.Components) != 3 || got.Components[0].Version != "v1" || got.Extended["colour"] != "blue and green" ||

@@ -226,6 +226,9 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 			return nil
 		})
 	}
+	if body := d.do("GET", "/v1.0/metadata", "").body; !strings.Contains(strings.ReplaceAll(body, " ", ""), `"resiliencies":[{"name":"shield"}]`) {
+		t.Errorf("metadata does not name the resiliency resource: %s", body)
+	}
 	served := scrape(t, otherMetrics)
 	if got := value(served, "dapr_runtime_service_invocation_req_recv_total", "src_app_id=app"); got != 4 {
 		t.Errorf("the other has had %v calls of the app", got)
