@@ -69,6 +69,13 @@ type Outcome struct {
 	Delay time.Duration
 	// Reason is why, for the log and the dead letter.
 	Reason string
+	// Undeliverable says that the app has not seen the event, because it cannot be said in the app's protocol; the verdict is
+	// Retry. A dead-letter topic gets it at once.
+	Undeliverable bool
+}
+
+func unsayable(err error) Outcome {
+	return Outcome{Verdict: Retry, Reason: "the event cannot be said in the app's protocol: " + err.Error(), Undeliverable: true}
 }
 
 // NoRoute is why an event was dropped whose path an app over HTTP does not have.

@@ -165,16 +165,22 @@ func (h *HTTP) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	first := events[0]
 	op := "deliver " + needOf(first).name
 	ids := entryIDs(len(events))
-	entries := make([]entry, len(events))
+	entries := make([]entry, 0, len(events))
+	failed := map[int]error{}
 	for i, event := range events {
-		entries[i] = entry{EntryID: ids[i], Metadata: daprMetadata(event), ContentType: entryType(event), Event: event.Data}
+		one := entry{EntryID: ids[i], Metadata: daprMetadata(event), ContentType: entryType(event), Event: event.Data}
 		if !event.Raw { // raw payloads go in base64, as encoding/json writes bytes
 			envelope, err := daprEnvelope(event)
 			if err != nil {
-				return nil, fault.E(op, fault.Internal, fault.Defect, err)
+				failed[i] = err
+				continue
 			}
-			entries[i].Event = json.RawMessage(envelope)
+			one.Event = json.RawMessage(envelope)
 		}
+		entries = append(entries, one)
+	}
+	if len(entries) == 0 {
+		return withFailed(verdicts(ids, nil), failed), nil
 	}
 	body, err := json.Marshal(map[string]any{
 		"id": uuid.NewString(), "type": bulkType, "topic": first.Topic, "pubsubname": first.PubSub,
@@ -202,22 +208,30 @@ func (h *HTTP) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	}
 	switch status := response.StatusCode; {
 	case status == http.StatusNotFound:
-		return all(len(events), Outcome{Verdict: Drop, Reason: NoRoute}), nil
+		return withFailed(all(len(events), Outcome{Verdict: Drop, Reason: NoRoute}), failed), nil
 	case status < 200 || status > 299:
 		delay := call.RetryAfter(response.Header.Get("Retry-After"), time.Now())
-		return all(len(events), Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}), nil
+		return withFailed(all(len(events), Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}), failed), nil
 	}
 	var given struct {
 		Statuses []struct{ EntryID, Status string }
 	}
 	if err := json.Unmarshal(answer, &given); err != nil {
-		return all(len(events), Outcome{Verdict: Retry, Reason: "the app's answer to several events is no list of statuses"}), nil
+		return withFailed(all(len(events), Outcome{Verdict: Retry, Reason: "the app's answer to several events is no list of statuses"}), failed), nil
 	}
 	said := make(map[string]string, len(given.Statuses))
 	for _, s := range given.Statuses {
 		said[s.EntryID] = s.Status
 	}
-	return verdicts(ids, said), nil
+	return withFailed(verdicts(ids, said), failed), nil
+}
+
+// withFailed are the outcomes of events of which the app has not seen those that failed.
+func withFailed(outcomes []Outcome, failed map[int]error) []Outcome {
+	for i, err := range failed {
+		outcomes[i] = unsayable(err)
+	}
+	return outcomes
 }
 
 // bulkRequest is several events as a gRPC app gets them. An event that cannot be said in the protocol is told in failed.

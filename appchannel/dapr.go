@@ -238,7 +238,7 @@ func (d *Dapr) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	}
 	message, err := DaprTopicEvent(event)
 	if err != nil {
-		return Outcome{Verdict: Retry, Reason: "the event cannot be said in the app's protocol: " + err.Error()}, nil
+		return unsayable(err), nil
 	}
 	if err := d.port.begin(ctx, op); err != nil {
 		return Outcome{}, err
@@ -272,6 +272,9 @@ func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	defer d.port.end()
 	ids := entryIDs(len(events))
 	request, failed := bulkRequest(events, ids)
+	if len(request.GetEntries()) == 0 {
+		return withFailed(verdicts(ids, nil), failed), nil
+	}
 	var from peer.Peer
 	ctx = d.outgoing(ctx, nil)
 	answer, err := d.app.OnBulkTopicEvent(ctx, request, grpc.Peer(&from))
@@ -281,7 +284,7 @@ func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	}
 	switch {
 	case status.Code(err) == codes.Unimplemented:
-		return all(len(events), Outcome{Verdict: Drop, Reason: "the app does not implement OnBulkTopicEvent"}), nil
+		return withFailed(all(len(events), Outcome{Verdict: Drop, Reason: "the app does not implement OnBulkTopicEvent"}), failed), nil
 	case err != nil:
 		return nil, d.failed(ctx, op, &from, err)
 	}
@@ -289,11 +292,7 @@ func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	for _, s := range answer.GetStatuses() {
 		said[s.GetEntryId()] = s.GetStatus().String()
 	}
-	outcomes := verdicts(ids, said)
-	for i, err := range failed {
-		outcomes[i] = Outcome{Verdict: Retry, Reason: "the event cannot be said in the app's protocol: " + err.Error()}
-	}
-	return outcomes, nil
+	return withFailed(verdicts(ids, said), failed), nil
 }
 
 // Subscriptions asks the app each time it becomes ready.

@@ -32,7 +32,7 @@ func (h *HTTP) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	case h.port.Dapr:
 		envelope, err := daprEnvelope(event)
 		if err != nil {
-			return Outcome{}, fault.E(op, fault.Internal, fault.Defect, err)
+			return unsayable(err), nil
 		}
 		req.ContentType, req.Body = "application/cloudevents+json", envelope
 		req.Header = append(traceOf(event.Header), call.Field{Key: "pubsubname", Value: event.PubSub})

@@ -34,6 +34,9 @@ const (
 // redelivery is the pace at which an event that was not handled comes back: by its delivery count, doubled each time.
 var redelivery = resiliency.Retry{Max: -1, Initial: 200 * time.Millisecond, MaxInterval: time.Minute, Multiplier: 2, Jitter: .2}
 
+// undeliverable is the pace at which an event comes back that nobody can have as it is.
+var undeliverable = resiliency.Retry{Max: -1, Initial: time.Second, MaxInterval: 10 * time.Minute, Multiplier: 2, Jitter: .2}
+
 // settleTimeout bounds the answer to a broker once the handler has spoken.
 const settleTimeout = 10 * time.Second
 
@@ -200,6 +203,8 @@ func (c *consumer) count(outcome appchannel.Outcome, failure error, took time.Du
 	switch reason := fault.ReasonOf(failure); {
 	case reason == fault.RouteNotFound:
 		became, said, took = "drop", "success", 0
+	case reason == fault.EventUndeliverable && c.sub.DeadLetterTopic != "":
+		became = "drop"
 	case reason == fault.HandlerNotFound, outcome.Verdict == appchannel.Drop && outcome.Reason == appchannel.NoRoute:
 		became = "drop"
 	case failure != nil || outcome.Verdict == appchannel.Retry:
@@ -252,6 +257,9 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appc
 		offered = true
 		var err error
 		outcome, err = c.sink.Deliver(ctx, event)
+		if err == nil && outcome.Undeliverable {
+			return fault.New("deliver "+c.sub.Topic, fault.EventUndeliverable, "%s", outcome.Reason)
+		}
 		if err == nil && outcome.Verdict == appchannel.Retry {
 			return fault.E("deliver", fault.None, fault.EventRejected, errAskedAgain)
 		}
@@ -278,7 +286,7 @@ func (c *consumer) route(event *appchannel.Event) (string, error) {
 	path, ok, err := routing.Choose(c.sub.Routes, envelope)
 	switch {
 	case err != nil:
-		return "", fault.E("route "+c.sub.Topic, fault.Invalid, fault.EventInvalid, err)
+		return "", fault.E("route "+c.sub.Topic, fault.None, fault.EventUndeliverable, err)
 	case ok:
 		return path, nil
 	case c.sub.Route != "":
@@ -335,6 +343,8 @@ func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchan
 		switch fault.ReasonOf(failure) {
 		case fault.HandlerNotFound, fault.RouteNotFound:
 			outcome.Verdict = appchannel.Drop // the app will not grow one
+		case fault.EventUndeliverable:
+			return c.settleUndeliverable(ctx, d, event, reason)
 		}
 	}
 	spent := c.sub.MaxDeliveries > 0 && d.Attempt() >= c.sub.MaxDeliveries && !fault.NotSent(failure)
@@ -346,6 +356,18 @@ func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchan
 		delay = redelivery.Pace(d.Attempt())
 	}
 	c.log.Info("an event was not handled and will be delivered again",
+		"event", event.ID, "delivery", d.Attempt(), "after", delay, "reason", reason)
+	return d.Retry(ctx, delay)
+}
+
+// settleUndeliverable does not lose an event that nobody can have as it is: it goes to the dead-letter topic at once, or waits,
+// ever longer, for the subscription or the app to be corrected.
+func (c *consumer) settleUndeliverable(ctx context.Context, d pubsub.Delivery, event *appchannel.Event, reason string) error {
+	if c.sub.DeadLetterTopic != "" || c.sub.MaxDeliveries > 0 && d.Attempt() >= c.sub.MaxDeliveries {
+		return c.bury(ctx, d, event, reason)
+	}
+	delay := undeliverable.Pace(d.Attempt())
+	c.log.Warn("an event cannot be given to the app and the subscription has no dead-letter topic: it is kept and tried again",
 		"event", event.ID, "delivery", d.Attempt(), "after", delay, "reason", reason)
 	return d.Retry(ctx, delay)
 }

@@ -218,7 +218,7 @@ func (t *topicStream) Deliver(ctx context.Context, event *appchannel.Event) (app
 	defer t.Return(1)
 	message, err := appchannel.DaprTopicEvent(event)
 	if err != nil {
-		return appchannel.Outcome{Verdict: appchannel.Retry, Reason: "the event cannot be said in Dapr's protocol: " + err.Error()}, nil
+		return appchannel.Outcome{Verdict: appchannel.Retry, Undeliverable: true, Reason: "the event cannot be said in Dapr's protocol: " + err.Error()}, nil
 	}
 	answer := make(chan appchannel.Outcome, 1)
 	t.mu.Lock()
