@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math"
 	"net/http"
 	"sync"
 	"time"
@@ -255,4 +256,11 @@ func bulkRequest(events []*Event, ids []string) (request *runtimev1.TopicEventBu
 	return request, failed
 }
 
-func millis(n int32) time.Duration { return time.Duration(n) * time.Millisecond }
+// bulkOf is what an app says of its bulks; what is below nothing, or overflows, counts as not said.
+func bulkOf(most, millis int64) *Bulk {
+	b := &Bulk{Most: int(min(max(0, most), math.MaxInt32))}
+	if millis > 0 && millis <= math.MaxInt64/int64(time.Millisecond) {
+		b.Wait = time.Duration(millis) * time.Millisecond
+	}
+	return b
+}

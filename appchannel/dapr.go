@@ -339,7 +339,7 @@ func daprSubscription(s *runtimev1.TopicSubscription) (Subscription, error) {
 		sub.Routes = append(sub.Routes, routing.Route{Rule: rule, Path: r.GetPath()})
 	}
 	if bulk := s.GetBulkSubscribe(); bulk.GetEnabled() {
-		sub.Bulk = &Bulk{int(bulk.GetMaxMessagesCount()), millis(bulk.GetMaxAwaitDurationMs())}
+		sub.Bulk = bulkOf(int64(bulk.GetMaxMessagesCount()), int64(bulk.GetMaxAwaitDurationMs()))
 	}
 	return sub, nil
 }

@@ -208,7 +208,7 @@ func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
 		}
 		BulkSubscribe struct {
 			Enabled                              bool
-			MaxMessagesCount, MaxAwaitDurationMs int
+			MaxMessagesCount, MaxAwaitDurationMs int64
 		}
 		Metadata map[string]string
 	}
@@ -238,7 +238,7 @@ func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
 			continue
 		}
 		if s.BulkSubscribe.Enabled {
-			sub.Bulk = &Bulk{s.BulkSubscribe.MaxMessagesCount, time.Duration(s.BulkSubscribe.MaxAwaitDurationMs) * time.Millisecond}
+			sub.Bulk = bulkOf(s.BulkSubscribe.MaxMessagesCount, s.BulkSubscribe.MaxAwaitDurationMs)
 		}
 		all = append(all, sub)
 	}

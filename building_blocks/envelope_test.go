@@ -3,6 +3,7 @@ package blocks
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,34 @@ func TestWhatIsNoCloudEventIsRefused(t *testing.T) {
 			t.Errorf("%+v: got %v", draft, err)
 		}
 	}
+}
+
+// FuzzWrap is a publisher that says anything: what is stored is an envelope that a subscriber can open, with what was said.
+func FuzzWrap(f *testing.F) {
+	f.Add("application/json", []byte(`{"a":1}`), "cloudevent.id", "x", "k", false)
+	f.Add("application/cloudevents+json", []byte(`{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":[1e400]},"ext":true}`), "traceparent", "00-1-2-3", "", false)
+	f.Add("application/cloudevents+json; charset=utf-8", []byte(`{"specversion":"0.3","id":"1","source":"s","type":"t","data_base64":"AA=="}`), "ext", "\x00", "", false)
+	f.Add("text/plain", []byte("\xff"), "cloudevent.source", "%zz", "", false)
+	f.Add("a/b", []byte(nil), "Ünfit", "x", "", true)
+	f.Fuzz(func(t *testing.T, contentType string, data []byte, field, value, key string, raw bool) {
+		draft := Draft{Data: data, ContentType: contentType, Header: call.Header{{Key: field, Value: value}}, Key: key, Raw: raw}
+		message, err := wrap(someone, "pubsub", "topic", &draft)
+		if err != nil {
+			if fault.ReasonOf(err) != fault.EventInvalid {
+				t.Errorf("refused with %v", err)
+			}
+			return
+		}
+		event := unwrap("pubsub", "topic", "", false, stored{message})
+		switch {
+		case message.ID == "" || event.ID != message.ID && !raw:
+			t.Errorf("%q is stored as %q and read as %q", draft.Data, message.ID, event.ID)
+		case raw && !bytes.Equal(event.Data, data):
+			t.Errorf("the payload %q became %q", data, event.Data)
+		case !raw && (!json.Valid(message.Data) || event.Source == "" || event.Type == "" || event.Envelope == nil):
+			t.Errorf("%s is read as %+v", message.Data, event)
+		}
+	})
 }
 
 func FuzzUnwrap(f *testing.F) {

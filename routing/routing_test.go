@@ -72,11 +72,21 @@ func many() string {
 func FuzzChoose(f *testing.F) {
 	f.Add(`event.type == "a"`, `{"type":"a"}`)
 	f.Add(`event.data[0] > 1 || has(event.b)`, `{"data":[2]}`)
+	f.Add(`event.data.all(a, event.data.exists(b, a == b))`, `{"data":[1,[2],{"c":null}]}`)
+	f.Add(`event.id.matches("^a+$") && size(event.id) < 9`, `{"id":"aaa"}`)
+	f.Add(`timestamp(event.time) < timestamp("2030-01-01T00:00:00Z") && duration("1h") > duration("1s")`, `{"time":"2026-01-01T00:00:00Z"}`)
+	f.Add(`{"a": event}.a.b + [1] == event.c`, `{"b":[2],"c":[2,1]}`)
+	f.Add(`[[[[event]]]] in [event.x] ? 1 : true`, `{"x":1e999}`)
 	f.Fuzz(func(t *testing.T, text, event string) {
 		rule, err := Compile(text)
 		if err != nil {
 			return
 		}
-		_, _, _ = Choose([]Route{{rule, "/a"}}, []byte(event)) // no input may panic or hang
+		// No input may panic or hang, and what a rule says does not depend on when it is asked.
+		path, ok, err := Choose([]Route{{rule, "/a"}}, []byte(event))
+		again, okAgain, errAgain := Choose([]Route{{rule, "/a"}}, []byte(event))
+		if path != again || ok != okAgain || (err == nil) != (errAgain == nil) || ok && (path != "/a" || err != nil) {
+			t.Errorf("%q over %q: %q %v %v, then %q %v %v", text, event, path, ok, err, again, okAgain, errAgain)
+		}
 	})
 }

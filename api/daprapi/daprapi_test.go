@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/components"
 )
 
 func TestTargetOf(t *testing.T) {
@@ -118,6 +119,78 @@ func FuzzEnvelope(f *testing.F) {
 		var e map[string]any
 		if json.Unmarshal(envelope, &e) != nil || e["topic"] != "topic" || e["pubsubname"] != "bus" || e["specversion"] == nil || e["source"] == nil {
 			t.Errorf("%s is no envelope (id %q)", envelope, id)
+		}
+	})
+}
+
+// FuzzInvokePaths asks for an app and a method in each form that Dapr knows: nothing but the app's own paths is reached, and
+// what is escaped comes out as it was meant.
+func FuzzInvokePaths(f *testing.F) {
+	f.Add("/v1.0/invoke/app/method/a/b", "", "")
+	f.Add("//v1.0//invoke/app.space/method/../../x", "", "")
+	f.Add("/v1.0/invoke/http%3A%2F%2Fhost%3A80/method/x%2Fy%3Fz", "", "")
+	f.Add("/v1.0/invoke/http://host/method/x", "", "")
+	f.Add("/a/../b//c", "app", "")
+	f.Add("/v1.0/invoke/other/method/x", "", "Basic ZGFwci1hcHAtaWQ6YXBw")
+	f.Add("/%2e%2e/%00", "", "Basic !")
+	all := routes(&Server{})
+	f.Fuzz(func(t *testing.T, path, header, authorization string) {
+		u, err := url.ParseRequestURI(path)
+		if err != nil {
+			return
+		}
+		r := &http.Request{Method: "POST", URL: u, Header: http.Header{}}
+		if header != "" {
+			r.Header.Set(appIDHeader, header)
+		}
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		segments := strings.Split(strings.TrimPrefix(u.EscapedPath(), "/"), "/")
+		for _, route := range all {
+			p, ok, err := match(strings.Split(route.path, "/"), segments)
+			for name, value := range p {
+				if ok && err == nil && name != "*" && value == "" && !strings.Contains(u.EscapedPath(), "//") && !strings.HasSuffix(u.EscapedPath(), "/") {
+					t.Errorf("%s of %s is empty in %q", name, route.path, path)
+				}
+			}
+		}
+		app, method := targetOf(r)
+		if header != "" && app != r.Header.Get(appIDHeader) && app != header {
+			t.Errorf("the header names %q, not %q", app, header)
+		}
+		clean, err := normal(method)
+		if err != nil || app == "" {
+			return
+		}
+		if again, err := normal(clean); err != nil || again != clean {
+			t.Errorf("%q is %q, and then %q (%v)", method, clean, again, err)
+		}
+		if clean == ".." || strings.HasPrefix(clean, "../") || strings.Contains("/"+clean+"/", "/../") || strings.ContainsFunc(clean, func(c rune) bool { return c < ' ' || c == '#' || c == '?' }) {
+			t.Errorf("%q reaches %q", path, clean)
+		}
+	})
+}
+
+// FuzzOutboxEnvelope is an item of a transaction that says anything: its event is a whole one of this store's.
+func FuzzOutboxEnvelope(f *testing.F) {
+	f.Add([]byte(`{"a":1}`), "contentType", "application/json", true)
+	f.Add([]byte(`"text"`), "cloudevent.type", "order.placed", true)
+	f.Add([]byte{0xff}, "cloudevent.id", "", false)
+	f.Add([]byte(`null`), "topic", "another", true)
+	f.Fuzz(func(t *testing.T, value []byte, key, text string, fromJSON bool) {
+		if fromJSON && !json.Valid(value) {
+			return
+		}
+		s := &Server{o: Options{AppID: "app"}}
+		item := &stateItem{key: "k", value: value, metadata: map[string]string{key: text}, fromJSON: fromJSON}
+		_, envelope, err := s.outboxEnvelope(components.Outbox{PubSub: "bus", Topic: "written"}, item, item, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var e map[string]any
+		if json.Unmarshal(envelope, &e) != nil || e["topic"] != "written" || e["pubsubname"] != "bus" || e["specversion"] == nil || e["id"] == nil {
+			t.Errorf("%s is no envelope", envelope)
 		}
 	})
 }

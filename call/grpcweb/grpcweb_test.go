@@ -62,6 +62,53 @@ func TestFramesSurviveAnyCut(t *testing.T) {
 	})
 }
 
+// FuzzCuts is a stream that is cut anywhere: its frames are the same, and what follows a frame that is none is not read.
+func FuzzCuts(f *testing.F) {
+	f.Add(append(Message([]byte("one")), Message(nil)...), uint8(1))
+	f.Add(append(Message([]byte("message")), Trailers{Code: 5, Message: "no%20such\n", Details: []byte{1}}.Frame()...), uint8(3))
+	f.Add([]byte{1, 0, 0, 0, 0}, uint8(5))
+	f.Add([]byte{0, 0, 0, 0}, uint8(2))
+	f.Fuzz(func(t *testing.T, data []byte, cut uint8) {
+		read := func(stream *pieces) (frames [][]byte, last []bool, end string) {
+			r := Reader{From: stream, Most: 1 << 12}
+			for {
+				payload, trailers, err := r.Next(t.Context())
+				if err != nil {
+					return frames, last, err.Error()
+				}
+				frames, last = append(frames, bytes.Clone(payload)), append(last, trailers)
+			}
+		}
+		whole := pieces{bytes.Clone(data)}
+		if len(data) == 0 {
+			whole = nil
+		}
+		var some pieces
+		for rest, n := bytes.Clone(data), max(int(cut), 1); len(rest) > 0; {
+			n := min(n, len(rest))
+			some, rest = append(some, rest[:n:n]), rest[n:]
+		}
+		frames, last, end := read(&whole)
+		framesCut, lastCut, endCut := read(&some)
+		if !reflect.DeepEqual(frames, framesCut) || !reflect.DeepEqual(last, lastCut) || end != endCut {
+			t.Errorf("whole: %q %v %s; cut: %q %v %s", frames, last, end, framesCut, lastCut, endCut)
+		}
+		for i, payload := range frames {
+			if !last[i] {
+				continue
+			}
+			trailers, err := ParseTrailers(payload)
+			if err != nil {
+				continue
+			}
+			again, err := ParseTrailers(trailers.Frame()[head:])
+			if err != nil || again.Code != trailers.Code || !bytes.Equal(again.Details, trailers.Details) {
+				t.Errorf("%+v is %+v when it is written and read again: %v", trailers, again, err)
+			}
+		}
+	})
+}
+
 func FuzzNext(f *testing.F) {
 	f.Add(Message([]byte("x")))
 	f.Add(Trailers{Message: "m"}.Frame())
