@@ -87,6 +87,7 @@ func FuzzWrap(f *testing.F) {
 	f.Add("application/cloudevents+json; charset=utf-8", []byte(`{"specversion":"0.3","id":"1","source":"s","type":"t","data_base64":"AA=="}`), "ext", "\x00", "", false)
 	f.Add("text/plain", []byte("\xff"), "cloudevent.source", "%zz", "", false)
 	f.Add("a/b", []byte(nil), "Ünfit", "x", "", true)
+	f.Add("application/cloudevents+json", []byte("{}"), "", "", "", true) // raw for who publishes it, an envelope for who reads it
 	f.Fuzz(func(t *testing.T, contentType string, data []byte, field, value, key string, raw bool) {
 		draft := Draft{Data: data, ContentType: contentType, Header: call.Header{{Key: field, Value: value}}, Key: key, Raw: raw}
 		message, err := wrap(someone, "pubsub", "topic", &draft)
@@ -100,7 +101,7 @@ func FuzzWrap(f *testing.F) {
 		switch {
 		case message.ID == "" || event.ID != message.ID && !raw:
 			t.Errorf("%q is stored as %q and read as %q", draft.Data, message.ID, event.ID)
-		case raw && !bytes.Equal(event.Data, data):
+		case raw && mediaType(contentType) != CloudEventJSON && !bytes.Equal(event.Data, data):
 			t.Errorf("the payload %q became %q", data, event.Data)
 		case !raw && (!json.Valid(message.Data) || event.Source == "" || event.Type == "" || event.Envelope == nil):
 			t.Errorf("%s is read as %+v", message.Data, event)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -59,20 +58,25 @@ type outbox struct {
 
 	mu     sync.Mutex
 	worker *actors.Worker
-	ours   map[string]struct{} // records whose transaction runs, or which are held
+	ours   map[recordID]struct{} // records whose transaction runs, or which are held
 	held   []outboxRecord
 	bytes  int // of held
 }
 
 // outboxRecord is what a store keeps of a transaction's events.
 type outboxRecord struct {
-	store, key string
-	size       int
+	recordID
+	etag string // known where the store is slotted
+	size int
 
-	PubSub string          `json:"pubsub"`
-	Topic  string          `json:"topic"`
-	Events []recordedEvent `json:"events"`
+	Instance string          `json:"instance"`
+	PubSub   string          `json:"pubsub"`
+	Topic    string          `json:"topic"`
+	Events   []recordedEvent `json:"events"`
 }
+
+// recordID is a record's store and its key there.
+type recordID struct{ store, key string }
 
 type recordedEvent struct {
 	ID   string          `json:"id"`
@@ -83,7 +87,7 @@ type recordedEvent struct {
 func newOutbox(d Deps, s *State, p *PubSub) *outbox {
 	return &outbox{
 		self: d.Self, log: d.Log, system: d.System, fabric: d.Fabric, state: s, pubsub: p, metrics: d.Metrics,
-		wake: make(chan struct{}, 1), ours: map[string]struct{}{},
+		wake: make(chan struct{}, 1), ours: map[recordID]struct{}{},
 	}
 }
 
@@ -123,7 +127,7 @@ func (o *outbox) records(ctx context.Context, store string, box components.Outbo
 	for _, m := range out.messages {
 		if n := len(all); n == 0 || all[n-1].size+len(m.Data) > recordSize {
 			key := fmt.Sprintf("%s%s%016x-%s", o.prefix(), o.self.Instance+keySeparator, time.Now().UnixNano(), uuid.NewString())
-			all = append(all, outboxRecord{store: store, key: key, PubSub: box.PubSub, Topic: box.Topic})
+			all = append(all, outboxRecord{recordID: recordID{store, key}, Instance: o.self.Instance, PubSub: box.PubSub, Topic: box.Topic})
 		}
 		r := &all[len(all)-1]
 		// The id that the broker knows duplicates by is one of its own: an event's id is the app's word, and may repeat.
@@ -133,7 +137,7 @@ func (o *outbox) records(ctx context.Context, store string, box components.Outbo
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i := range all {
-		o.ours[all[i].key] = struct{}{}
+		o.ours[all[i].recordID] = struct{}{}
 	}
 	return all, nil
 }
@@ -141,10 +145,9 @@ func (o *outbox) records(ctx context.Context, store string, box components.Outbo
 // prefix is that of the records of the app.
 func (o *outbox) prefix() string { return recordMark + o.self.AppID + keySeparator }
 
-// orphan says whether the record of that key is for anyone to publish: its instance is this one, or is gone.
-func (o *outbox) orphan(key string) bool {
-	instance, _, ok := strings.Cut(strings.TrimPrefix(key, o.prefix()), keySeparator)
-	if !ok || instance == o.self.Instance {
+// orphan says whether the record of that instance is for anyone to publish: it is this one, or is gone.
+func (o *outbox) orphan(instance string) bool {
+	if instance == o.self.Instance {
 		return true
 	}
 	for _, other := range o.fabric.Instances(o.self.AppID) {
@@ -174,7 +177,7 @@ func (o *outbox) hold(records []outboxRecord) {
 	o.mu.Lock()
 	for _, r := range records {
 		if len(o.held) >= maxHeld || o.bytes+r.size > maxHeldBytes {
-			delete(o.ours, r.key)
+			delete(o.ours, r.recordID)
 			continue
 		}
 		o.held = append(o.held, r)
@@ -193,7 +196,7 @@ func (o *outbox) release(records []outboxRecord) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range records {
-		delete(o.ours, r.key)
+		delete(o.ours, r.recordID)
 	}
 }
 
@@ -258,14 +261,19 @@ func (o *outbox) sweep(ctx context.Context) (clean bool) {
 // sweepStore goes on behind a record that cannot be published: it holds up no other. It tells how many events it has left
 // behind, and why the first.
 func (o *outbox) sweepStore(ctx context.Context, store string) (left int, first error) {
+	slotted := false
 	for after := ""; ; {
 		var items []state.Item
 		err := o.state.do(ctx, store, "outbox", true, func(ctx context.Context, use components.Use[state.Store]) error {
+			var err error
 			scanner, ok := use.Backend.(state.Scanner)
 			if !ok {
-				return nil // no transaction was let in
+				if after == "" {
+					slotted = true
+					items, err = use.Backend.Get(ctx, o.slotKeys())
+				}
+				return err
 			}
-			var err error
 			items, err = scanner.Scan(ctx, o.prefix(), after, sweepPage, false)
 			return err
 		})
@@ -275,12 +283,18 @@ func (o *outbox) sweepStore(ctx context.Context, store string) (left int, first 
 		after = items[len(items)-1].Key
 		var found []outboxRecord
 		for _, item := range items {
-			if !o.free(item.Key) || !o.orphan(item.Key) {
+			r := outboxRecord{recordID: recordID{store, item.Key}}
+			if !o.free(r.recordID) {
 				continue
 			}
-			r := outboxRecord{store: store, key: item.Key}
+			if slotted {
+				r.etag = item.ETag
+			}
 			if err := json.Unmarshal(item.Value, &r); err != nil {
 				first = cmp.Or(first, fmt.Errorf("record %q is not one: %w", item.Key, err))
+				continue
+			}
+			if !o.orphan(r.Instance) {
 				continue
 			}
 			found = append(found, r)
@@ -296,10 +310,10 @@ func (o *outbox) sweepStore(ctx context.Context, store string) (left int, first 
 	}
 }
 
-func (o *outbox) free(key string) bool {
+func (o *outbox) free(id recordID) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_, ours := o.ours[key]
+	_, ours := o.ours[id]
 	return !ours
 }
 
@@ -321,7 +335,11 @@ func (o *outbox) publish(ctx context.Context, store string, records []outboxReco
 			if err := cmp.Or(errs[:len(r.Events)]...); err != nil {
 				first = cmp.Or(first, err)
 			} else {
-				done = append(done, state.Op{Kind: state.Delete, Key: r.key})
+				op := state.Op{Kind: state.Delete, Key: r.key}
+				if r.etag != "" { // a slot may have another record by now
+					op.Match, op.ETag = state.Exact, r.etag
+				}
+				done = append(done, op)
 			}
 			errs = errs[len(r.Events):]
 		}
@@ -329,8 +347,14 @@ func (o *outbox) publish(ctx context.Context, store string, records []outboxReco
 	}
 	for len(done) > 0 {
 		n := min(len(done), MaxStateKeys)
+		if done[0].Match == state.Exact {
+			n = 1 // of which none is to fail another
+		}
 		err := o.state.do(ctx, store, "outbox", true, func(ctx context.Context, use components.Use[state.Store]) error {
 			_, err := use.Backend.Apply(ctx, done[:n])
+			if done[0].Match == state.Exact && fault.ReasonOf(err) == fault.ETagMismatch {
+				return nil
+			}
 			return err
 		})
 		first, done = cmp.Or(first, err), done[n:]

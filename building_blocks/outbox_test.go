@@ -144,18 +144,14 @@ func TestOutboxOfAnInstanceThatIsGoneIsPublishedByAnother(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		more, err := box.ops(records)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := one.State.apply(t.Context(), "ledger", ops, more); err != nil {
+		if _, err := one.State.apply(t.Context(), "ledger", ops, records); err != nil {
 			t.Fatal(err)
 		}
 		return records[0].key
 	}
 	others := leave("alive", "1")
 	alive.State.outbox.mu.Lock()
-	alive.State.outbox.ours[others] = struct{}{} // it is at work on it
+	alive.State.outbox.ours[recordID{"ledger", others}] = struct{}{} // it is at work on it
 	alive.State.outbox.mu.Unlock()
 	leave("gone", "2")
 	eventually(t, "the event of the one that is gone", got.has(1))
@@ -172,14 +168,17 @@ func TestOutboxKeepsWhatItsBrokerRefuses(t *testing.T) {
 	docs := outboxDocs("state.memory")
 	one := sidecarAs(t, t.TempDir(), "shop", "shop-1", got.app(), 0, docs)
 	// The topic is taken from the app between a commit and its publication, and given back later.
-	bad, err := json.Marshal(outboxRecord{PubSub: "closed", Topic: "written", Events: []recordedEvent{{ID: "1", Data: json.RawMessage(`{}`)}}})
+	box := one.State.outbox
+	bad, err := json.Marshal(outboxRecord{Instance: "shop-1", PubSub: "closed", Topic: "written", Events: []recordedEvent{{ID: "1", Data: json.RawMessage(`{}`)}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	box := one.State.outbox
-	put := state.Op{Kind: state.Set, Key: box.prefix() + "shop-1||0-bad", Value: bad}
-	junk := state.Op{Kind: state.Set, Key: box.prefix() + "shop-1||0-junk", Value: []byte("junk")}
-	if _, err := one.State.apply(t.Context(), "ledger", []state.Op{{Kind: state.Set, Key: "k"}}, []state.Op{put, junk}); err != nil {
+	if err := one.State.do(t.Context(), "ledger", "apply", false, func(ctx context.Context, use components.Use[state.Store]) error {
+		_, err := use.Backend.Apply(ctx, []state.Op{
+			{Kind: state.Set, Key: box.prefix() + "0-bad", Value: bad}, {Kind: state.Set, Key: box.prefix() + "0-junk", Value: []byte("junk")},
+		})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if left, err := box.sweepStore(t.Context(), "ledger"); err == nil || left != 1 {
@@ -200,5 +199,65 @@ func TestOutboxKeepsWhatItsBrokerRefuses(t *testing.T) {
 	}
 	if n := len(recordsOf(t, one, "ledger")); n != 1 {
 		t.Errorf("%d records are left", n)
+	}
+}
+
+func TestOutboxOfAStoreThatCannotListHasSlots(t *testing.T) {
+	got := &inbox{}
+	docs := outboxDocs("state.sqlite")
+	docs.Components[0].Metadata = append(docs.Components[0].Metadata, components.Entry{Key: "connectionString", Value: t.TempDir() + "/data.db"})
+	one := sidecarAs(t, t.TempDir(), "shop", "one", got.app(), 0, docs)
+	box := one.State.outbox
+	const n = 3 * slots // more than fit at once
+	for i := range n {
+		key := strconv.Itoa(i)
+		for {
+			etags, err := one.State.Transact(t.Context(), "ledger", []state.Op{{Kind: state.Set, Key: key, Value: []byte(key)}}, nil)
+			if fault.ReasonOf(err) == fault.OutboxFull {
+				continue
+			}
+			if err != nil || len(etags) != 1 {
+				t.Fatal(etags, err)
+			}
+			break
+		}
+	}
+	_, err := one.State.Transact(t.Context(), "ledger", []state.Op{{Kind: state.Set, Key: "0", Value: []byte("no"), Match: state.Absent}}, nil)
+	wantReason(t, err, fault.ETagMismatch)
+	eventually(t, "every event", got.has(n))
+	eventually(t, "every slot is free", func() bool {
+		box.mu.Lock()
+		defer box.mu.Unlock()
+		return len(box.ours) == 0
+	})
+
+	// Records of one that is gone take slots: they are found, published and given back; a slot that is taken is passed by.
+	gone := newOutbox(Deps{Self: Self{AppID: "shop", Instance: "gone"}}, one.State, one.PubSub)
+	one.State.outbox = gone
+	for i := range 5 {
+		ops := []state.Op{{Kind: state.Set, Key: "gone" + strconv.Itoa(i), Value: []byte("1")}}
+		records, err := gone.records(t.Context(), "ledger", components.Outbox{PubSub: "pubsub", Topic: "written"}, written(ops))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := one.State.apply(t.Context(), "ledger", ops, records); err != nil {
+			t.Fatal(err)
+		}
+		gone.release(records) // it remembers nothing
+	}
+	one.State.outbox = box
+	eventually(t, "the events of the one that is gone", got.has(n+5))
+	items, err := one.State.Get(t.Context(), "ledger", []string{"0", "gone4"})
+	if err != nil || len(items) != 2 || string(items[0].Value) != "0" {
+		t.Errorf("%v %v", items, err)
+	}
+	got.mu.Lock()
+	defer got.mu.Unlock()
+	seen := map[string]bool{}
+	for _, e := range got.events {
+		seen[e.Subject] = true
+	}
+	if len(seen) != n+5 || len(got.events) != n+5 {
+		t.Errorf("%d events of %d keys", len(got.events), len(seen))
 	}
 }

@@ -127,22 +127,26 @@ func (s *State) Apply(ctx context.Context, component string, ops []state.Op) (et
 }
 
 // apply does ops, and beside them records of the outbox, whose keys are whole.
-func (s *State) apply(ctx context.Context, component string, ops, records []state.Op) (etags []string, err error) {
+func (s *State) apply(ctx context.Context, component string, ops []state.Op, records []outboxRecord) (etags []string, err error) {
 	if len(ops) == 0 {
 		return nil, nil
 	}
-	own := make([]state.Op, len(ops), len(ops)+len(records))
+	own := make([]state.Op, len(ops))
 	err = s.do(ctx, component, "apply", false, func(ctx context.Context, use components.Use[state.Store]) error {
-		if _, ok := use.Backend.(state.Scanner); !ok && len(records) > 0 {
-			return unsupported("keep an outbox", use.Name, use.Type)
-		}
 		prefix := keyPrefix(use.KeyPrefix)
 		for i, op := range ops {
 			op.Key = prefix + op.Key
 			own[i] = op
 		}
 		var err error
-		etags, err = use.Backend.Apply(ctx, append(own, records...))
+		if _, ok := use.Backend.(state.Scanner); !ok && len(records) > 0 {
+			etags, err = s.outbox.applySlotted(ctx, use.Backend, own, records)
+			return ownKey(err, prefix)
+		}
+		more, err := s.outbox.ops(records)
+		if err == nil {
+			etags, err = use.Backend.Apply(ctx, append(own, more...))
+		}
 		return ownKey(err, prefix)
 	})
 	return etags[:min(len(etags), len(ops))], err
@@ -187,14 +191,10 @@ func (s *State) Transact(ctx context.Context, component string, ops []state.Op, 
 			s.outbox.release(records)
 		}
 	}()
-	more, err := s.outbox.ops(records)
-	if err != nil {
-		return nil, err
+	if n := len(ops) + len(records); n > MaxStateKeys {
+		return nil, fault.New("state: transact", fault.TransactionBig, "%d operations and %d records of their events; at most %d are allowed together", len(ops), len(records), MaxStateKeys)
 	}
-	if n := len(ops) + len(more); n > MaxStateKeys {
-		return nil, fault.New("state: transact", fault.TransactionBig, "%d operations and %d records of their events; at most %d are allowed together", len(ops), len(more), MaxStateKeys)
-	}
-	etags, err := s.apply(ctx, component, ops, more)
+	etags, err := s.apply(ctx, component, ops, records)
 	if err != nil {
 		return nil, err
 	}

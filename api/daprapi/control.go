@@ -107,11 +107,13 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 }
 
 // capabilities are what a component of that type can do, in Dapr's words. Locks have none with daprd; brokers would have
-// wildcards in topics, expiry of their own or bulks of their own, which none of ours has.
+// wildcards in topics or bulks of their own, which none here has; RabbitMQ knows when a message expires.
 func capabilities(kind string) []string {
 	switch {
-	case kind == "state.memory" || kind == "state.in-memory" || kind == "state.badger" || kind == "state.jetstream":
+	case strings.HasPrefix(kind, "state."): // every store that there is
 		return []string{"ETAG", "TRANSACTIONAL", "TTL"}
+	case kind == "pubsub.rabbitmq":
+		return []string{"MESSAGE_TTL"}
 	}
 	return []string{}
 }
