@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/cloudevents/sdk-go/v2/event"
 	"github.com/google/uuid"
@@ -83,7 +84,13 @@ func envelope(self Self, component, topic string, draft *Draft) (*event.Event, e
 	if draft.Key != "" {
 		e.SetExtension(keyExtension, draft.Key)
 	}
+	if !utf8.ValidString(draft.Key) {
+		return nil, fault.New(op, fault.EventInvalid, "the partition key is not valid UTF-8")
+	}
 	for _, f := range draft.Header {
+		if !utf8.ValidString(f.Key) || !utf8.ValidString(f.Value) { // or else it is stored as another
+			return nil, fault.New(op, fault.EventInvalid, "attribute %q is not valid UTF-8", f.Key)
+		}
 		if err := setAttribute(&e, f); err != nil {
 			return nil, fault.E(op, fault.Invalid, fault.EventInvalid, err)
 		}

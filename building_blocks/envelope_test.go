@@ -86,6 +86,7 @@ func FuzzWrap(f *testing.F) {
 	f.Add("application/cloudevents+json", []byte(`{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"a":[1e400]},"ext":true}`), "traceparent", "00-1-2-3", "", false)
 	f.Add("application/cloudevents+json; charset=utf-8", []byte(`{"specversion":"0.3","id":"1","source":"s","type":"t","data_base64":"AA=="}`), "ext", "\x00", "", false)
 	f.Add("text/plain", []byte("\xff"), "cloudevent.source", "%zz", "", false)
+	f.Add("", []byte("0"), "cloudevent.id", "\x80", "", false)
 	f.Add("a/b", []byte(nil), "Ünfit", "x", "", true)
 	f.Add("application/cloudevents+json", []byte("{}"), "", "", "", true) // raw for who publishes it, an envelope for who reads it
 	f.Fuzz(func(t *testing.T, contentType string, data []byte, field, value, key string, raw bool) {
