@@ -39,9 +39,11 @@ var arrows = map[string][]string{
 	"components/badgerdb": {"fault", "fabric/subject", "components"},
 	"building_blocks":     {"fault", "call", "access", "routing", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "components"},
 	"api":                 {"fault", "fault/faultgrpc", "call", "access", "actors", "appchannel", "state", "lock", "building_blocks", "components", "sdk/proto"},
-	"sdk/proto":           {},
-	"sdk/go":              {"fault", "fault/faultgrpc", "sdk/proto"},
-	"examples":            {"fault", "sdk/go"},
+	// Dapr's metrics name the policies of documents, so its door knows of them.
+	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "building_blocks", "components", "api/bodies"},
+	"sdk/proto":   {},
+	"sdk/go":      {"fault", "fault/faultgrpc", "sdk/proto"},
+	"examples":    {"fault", "sdk/go"},
 }
 
 // backends are the rooms below a contract: they may use the component model and the subjects of the fabric.
