@@ -100,7 +100,7 @@ func (z *zipkin) span(s sdktrace.ReadOnlySpan) zipkinSpan {
 		all.Kind = strings.ToUpper(kind.String())
 	}
 	for _, a := range s.Attributes() {
-		all.Tags[string(a.Key)] = a.Value.Emit()
+		all.Tags[string(a.Key)] = a.Value.String()
 	}
 	if status := s.Status(); status.Code == codes.Error {
 		all.Tags["error"] = status.Description
