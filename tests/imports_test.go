@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -40,7 +41,7 @@ var arrows = map[string][]string{
 	"building_blocks":     {"fault", "call", "access", "routing", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "components"},
 	"api":                 {"fault", "fault/faultgrpc", "call", "access", "actors", "appchannel", "state", "lock", "building_blocks", "components", "sdk/proto"},
 	// Dapr's metrics name the policies of documents, so its door knows of them.
-	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "building_blocks", "components", "api/bodies"},
+	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "building_blocks", "components", "api/bodies", "api/tracing"},
 	"sdk/proto":   {},
 	"sdk/go":      {"fault", "fault/faultgrpc", "sdk/proto"},
 	"examples":    {"fault", "sdk/go"},
@@ -161,5 +162,24 @@ func packages(t *testing.T) []listed {
 			t.Fatal(err)
 		}
 		all = append(all, pkg)
+	}
+}
+
+// TestTheMapHasEveryRoom: who looks for a line finds its room in docs/architecture.md.
+func TestTheMapHasEveryRoom(t *testing.T) {
+	page, err := os.ReadFile("../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, plan, _ := strings.Cut(string(page), "```\n")
+	plan, _, _ = strings.Cut(plan, "```")
+	for _, pkg := range packages(t) {
+		room, _, _ := strings.Cut(strings.TrimPrefix(pkg.ImportPath, module), "/")
+		if room == "api" {
+			room = strings.TrimPrefix(pkg.ImportPath, module)
+		}
+		if !strings.Contains(plan, room+"/") {
+			t.Errorf("docs/architecture.md does not name %s/", room)
+		}
 	}
 }

@@ -117,7 +117,7 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		share := s.o.Bodies.Open()
 		defer share.Close()
 		// A copy: by the body of its own request the server knows whether what is left of it is still on the connection.
-		r = r.WithContext(share.Context(r.Context()))
+		r = r.WithContext(s.o.Blocks.Under(share.Context(r.Context()), r.Header.Get))
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/sidecast/sidecast/api/bodies"
+	"github.com/sidecast/sidecast/api/tracing"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/fault"
@@ -72,7 +73,7 @@ type Server struct {
 func New(o Options) *Server {
 	drained, drain := context.WithCancel(context.Background())
 	s := &Server{health: health.NewServer(), draining: drain}
-	gate := &gate{log: o.Log, drained: drained, trace: o.Blocks.Under, maxBody: int(o.MaxBody), bodies: o.Bodies}
+	gate := &gate{log: o.Log, drained: drained, blocks: o.Blocks, maxBody: int(o.MaxBody), bodies: o.Bodies}
 	maxRead := 2*o.MaxBody + envelopeRoom // so that a body over the limit gets an answer that explains it
 	if gate.bodies == nil {
 		gate.bodies = bodies.NewBudget(maxRead)
@@ -149,18 +150,8 @@ type gate struct {
 	drained context.Context
 	maxBody int
 	bodies  *bodies.Budget
-	trace   func(ctx context.Context, get func(key string) string) context.Context
+	blocks  *blocks.Blocks
 	log     *slog.Logger
-}
-
-// under is the context of an RPC below the trace that its metadata name.
-func (g *gate) under(ctx context.Context) context.Context {
-	return g.trace(ctx, func(key string) string {
-		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
-			return values[0]
-		}
-		return ""
-	})
 }
 
 func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (resp any, err error) {
@@ -168,7 +159,7 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		return nil, faultgrpc.Err(err)
 	}
 	defer g.contain(info.FullMethod, &err)
-	resp, err = handle(g.under(ctx), req)
+	resp, err = handle(tracing.Context(g.blocks, ctx), req)
 	if err != nil {
 		return nil, faultgrpc.Err(err)
 	}
@@ -180,14 +171,12 @@ func (g *gate) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServer
 		return faultgrpc.Err(err)
 	}
 	defer g.contain(info.FullMethod, &err)
-	if ctx := g.under(stream.Context()); ctx != stream.Context() {
-		stream = &inTrace{ServerStream: stream, ctx: ctx}
-	}
+	stream = tracing.Stream(g.blocks, stream)
 	if lastsLong[info.FullMethod] {
 		ctx, cancel := context.WithCancel(stream.Context())
 		defer cancel()
 		defer context.AfterFunc(g.drained, cancel)()
-		stream = &inTrace{ServerStream: stream, ctx: ctx}
+		stream = tracing.Within(stream, ctx)
 	}
 	err = handle(srv, stream)
 	if g.drained.Err() != nil && lastsLong[info.FullMethod] {
@@ -204,14 +193,6 @@ var lastsLong = map[string]bool{
 	sidecastv1.Lock_Watch_FullMethodName:       true,
 	sidecastv1.Lock_Hold_FullMethodName:        true,
 }
-
-// inTrace is a stream with a context of its own.
-type inTrace struct {
-	grpc.ServerStream
-	ctx context.Context
-}
-
-func (w *inTrace) Context() context.Context { return w.ctx }
 
 func (g *gate) admit(ctx context.Context, method string) error {
 	if g.token == nil || strings.HasPrefix(method, "/grpc.health.v1.Health/") {

@@ -207,16 +207,24 @@ func TestTracing(t *testing.T) {
 	if got == parent || !strings.HasPrefix(got, parent[:35]) {
 		t.Errorf("the app got the trace %q", got)
 	}
+	traced.expect(204, "", "GET", "/v1.0/state/store/k", "", "traceparent: "+parent)
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "traceparent", parent)
+	if _, err := traced.client().GetState(ctx, &runtimev1.GetStateRequest{StoreName: "store", Key: "k"}); err != nil {
+		t.Fatal(err)
+	}
 	traced.Terminate()
 	traced.Wait(machine.Patience)
-	select {
-	case s := <-spans:
+	close(spans)
+	names := map[any]int{}
+	for s := range spans {
+		names[s["name"]]++
 		service, _ := s["localEndpoint"].(map[string]any)
 		if s["traceId"] != parent[3:35] || s["parentId"] != parent[36:52] || s["kind"] != "CLIENT" || service["serviceName"] != "traced" {
 			t.Errorf("the collector got %v", s)
 		}
-	default:
-		t.Error("the collector got no span before the sidecar ended")
+	}
+	if names["invoke server/traced"] != 1 || names["state get store"] != 2 {
+		t.Errorf("the collector got the spans %v before the sidecar ended", names)
 	}
 	if !strings.Contains(traced.Output(), "trace="+parent[3:35]) {
 		t.Errorf("no span is in the log: %s", traced.Output())

@@ -1,0 +1,42 @@
+// Package tracing puts the calls of gRPC front doors below the traces that their metadata name.
+package tracing
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	blocks "github.com/sidecast/sidecast/building_blocks"
+)
+
+// Context is that of an RPC, below the span that its metadata name. Without a collector it is ctx.
+func Context(b *blocks.Blocks, ctx context.Context) context.Context {
+	return b.Under(ctx, func(key string) string {
+		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
+			return values[0]
+		}
+		return ""
+	})
+}
+
+// Stream is one whose context is Context.
+func Stream(b *blocks.Blocks, stream grpc.ServerStream) grpc.ServerStream {
+	ctx := stream.Context()
+	if under := Context(b, ctx); under != ctx {
+		return Within(stream, under)
+	}
+	return stream
+}
+
+// Within is stream with ctx in the place of its own context.
+func Within(stream grpc.ServerStream, ctx context.Context) grpc.ServerStream {
+	return &within{stream, ctx}
+}
+
+type within struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (w *within) Context() context.Context { return w.ctx }
