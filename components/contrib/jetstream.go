@@ -23,6 +23,9 @@ import (
 var jetstreamPubSub = components.Foreign(components.PubSubBlock, "jetstream",
 	"Topics as subjects in streams of a NATS server that is not the fabric, and that has the streams.", jetstreamFields, openJetStream).When("natsURL")
 
+// dialling is how long the server may take to accept a connection. The driver's two seconds are short for a busy machine.
+const dialling = 10 * time.Second
+
 const jetstreamName = "pubsub.jetstream"
 
 // natsBroker reads Dapr's settings and stores what Dapr stores, an event as the data of a message, without the library's
@@ -34,6 +37,7 @@ type natsBroker struct {
 	host     components.Host
 	nc       *nats.Conn
 	js       jetstream.JetStream
+	api      string        // what the subjects of JetStream's requests begin with
 	ended    chan struct{} // closed when the connection is
 	life     *life
 
@@ -59,11 +63,16 @@ func (b *natsBroker) disconnected(*nats.Conn, error) {
 	b.cut(nats.ErrDisconnected)
 }
 
+// linkNow is a context that ends with the connection there is, or has ended.
+func (b *natsBroker) linkNow() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.link
+}
+
 // linked is a context that ends with ctx or the connection, whichever is first.
 func (b *natsBroker) linked(ctx context.Context) (calling context.Context, done func()) {
-	b.mu.Lock()
-	link := b.link
-	b.mu.Unlock()
+	link := b.linkNow()
 	calling, cut := context.WithCancelCause(ctx)
 	if link.Err() != nil {
 		cut(context.Cause(link))
@@ -87,7 +96,7 @@ func openJetStream(_ context.Context, host components.Host, s components.Setting
 	const op = jetstreamName + ": open"
 	b := &natsBroker{settings: s, host: host, ended: make(chan struct{}), life: newLife(host.Log), feeds: map[*natsFeed]bool{}}
 	options := []nats.Option{
-		nats.Name(s.Values["name"]), nats.MaxReconnects(-1), nats.ClosedHandler(func(*nats.Conn) { close(b.ended) }),
+		nats.Name(s.Values["name"]), nats.MaxReconnects(-1), nats.Timeout(dialling), nats.ClosedHandler(func(*nats.Conn) { close(b.ended) }),
 		nats.DisconnectErrHandler(b.disconnected), nats.ReconnectHandler(b.connected),
 	}
 	b.connected(nil)
@@ -118,12 +127,15 @@ func openJetStream(_ context.Context, host components.Host, s components.Setting
 		return nil, s.Invalid("natsURL", err)
 	}
 	b.nc = nc
-	switch {
-	case s.Values["domain"] != "":
-		b.js, err = jetstream.NewWithDomain(nc, s.Values["domain"])
-	case s.Values["apiPrefix"] != "":
-		b.js, err = jetstream.NewWithAPIPrefix(nc, s.Values["apiPrefix"])
+	switch domain, prefix := s.Values["domain"], s.Values["apiPrefix"]; {
+	case domain != "":
+		b.api = "$JS." + domain + ".API."
+		b.js, err = jetstream.NewWithDomain(nc, domain)
+	case prefix != "":
+		b.api = strings.TrimSuffix(prefix, ".") + "."
+		b.js, err = jetstream.NewWithAPIPrefix(nc, prefix)
 	default:
+		b.api = jetstream.DefaultAPIPrefix
 		b.js, err = jetstream.New(nc)
 	}
 	if err != nil {
@@ -165,7 +177,7 @@ func natsFailure(ctx context.Context, op string, err error) error {
 		return fault.E(op, fault.None, fault.JetStreamRefused, err)
 	case errors.Is(err, nats.ErrMaxPayload):
 		return fault.E(op, fault.None, fault.BodyTooLarge, err)
-	case errors.Is(err, jetstream.ErrMsgAlreadyAckd):
+	case errors.Is(err, nats.ErrMsgAlreadyAckd):
 		return fault.E(op, fault.None, fault.AckUnknown, err)
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders), errors.Is(err, context.DeadlineExceeded),
 		errors.Is(err, nats.ErrTimeout), errors.Is(err, nats.ErrDisconnected), errors.Is(err, nats.ErrConnectionReconnecting):
@@ -256,7 +268,14 @@ func (b *natsBroker) Subscribe(ctx context.Context, topic string, g pubsub.Group
 	if err = answeredBy(calling, err); err != nil {
 		return nil, b.failure(ctx, op, err)
 	}
-	f := &natsFeed{b: b, op: op, consumer: consumer, out: map[*natsDelivery]bool{}, bell: make(chan struct{}, 1)}
+	info := consumer.CachedInfo()
+	f := &natsFeed{
+		b: b, op: op, next: b.api + "CONSUMER.MSG.NEXT." + info.Stream + "." + info.Name,
+		out: map[*natsDelivery]bool{}, bell: make(chan struct{}, 1),
+	}
+	if err := f.open(); err != nil {
+		return nil, b.failure(ctx, op, err)
+	}
 	f.ctx, f.cancel = context.WithCancel(b.life.ctx)
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -59,13 +59,13 @@ func openBroker(t testing.TB, c components.Component, settings map[string]string
 	return b.(pubsub.Broker)
 }
 
-// redisPlace lets a test have more in flight than the suite ever has, and look for pending messages often.
+// redisBackend lets a test have more in flight than the suite ever has, and look for pending messages often.
 var redisBackend = pubsubtest.Backend{
 	Durable: true, NoDelay: true, NoOrder: true, LocalAttempts: true,
 	New: func(t testing.TB) pubsubtest.Place {
 		settings := redisSettings(t)
 		maps.Copy(settings, map[string]string{
-			"concurrency": "200", "processingTimeout": "1s", "redeliverInterval": "100ms", "readTimeout": "1s",
+			"concurrency": "200", "processingTimeout": "5s", "redeliverInterval": "100ms",
 		})
 		return placeOf(t, redisPubSub, "", settings)
 	},
@@ -95,14 +95,14 @@ func TestRabbitSaysWhatItHasAgainstATopic(t *testing.T) {
 	settings := map[string]string{"connectionString": servers.RabbitMQ(t), "exchangeKind": "direct"}
 	other := openBroker(t, rabbitPubSub, settings)
 	defer other.Close(t.Context())
-	if err := other.Publish(t.Context(), "taken", []pubsub.Message{{ID: "1"}})[0]; err != nil {
+	if err := other.Publish(patiently(t), "taken", []pubsub.Message{{ID: "1"}})[0]; err != nil {
 		t.Fatal(err)
 	}
 	settings["exchangeKind"] = "fanout"
 	b := openBroker(t, rabbitPubSub, settings)
 	defer b.Close(t.Context())
-	_, err := b.Subscribe(t.Context(), "taken", pubsub.Group{Name: "g", AckWait: time.Minute})
-	for _, err := range []error{err, b.Publish(t.Context(), "taken", []pubsub.Message{{ID: "2"}})[0]} {
+	_, err := b.Subscribe(patiently(t), "taken", pubsub.Group{Name: "g", AckWait: time.Minute})
+	for _, err := range []error{err, b.Publish(patiently(t), "taken", []pubsub.Message{{ID: "2"}})[0]} {
 		if err == nil || !strings.Contains(err.Error(), "inequivalent arg 'type' for exchange 'taken'") {
 			t.Errorf("got %v", err)
 		}
@@ -140,7 +140,7 @@ func (n *natsd) Start(t testing.TB) {
 		t.Fatal(err)
 	}
 	s.Start()
-	if n.running = s; !s.ReadyForConnections(20 * time.Second) {
+	if n.running = s; !s.ReadyForConnections(hung) {
 		t.Fatal("the NATS server does not start")
 	}
 }
@@ -155,12 +155,12 @@ func (n *natsd) url() string { return n.running.ClientURL() }
 // addStream makes a stream of one subject, both called name.
 func (n *natsd) addStream(t testing.TB, name string) {
 	t.Helper()
-	nc, err := nats.Connect(n.url())
+	nc, err := nats.Connect(n.url(), nats.Timeout(hung))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	js, err := nc.JetStream()
+	js, err := nc.JetStream(nats.MaxWait(hung))
 	if err == nil {
 		_, err = js.AddStream(&nats.StreamConfig{Name: name, Subjects: []string{name}})
 	}
@@ -169,14 +169,36 @@ func (n *natsd) addStream(t testing.TB, name string) {
 	}
 }
 
+// awaitPull returns when a consumer of stream has a pull.
+func (n *natsd) awaitPull(t testing.TB, stream string) {
+	t.Helper()
+	nc, err := nats.Connect(n.url(), nats.Timeout(hung))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := nc.JetStream(nats.MaxWait(hung))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(hung); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for consumer := range js.Consumers(stream) {
+			if consumer.NumWaiting > 0 {
+				return
+			}
+		}
+	}
+	t.Fatalf("nobody asks for messages of %s", stream)
+}
+
 func jetstreamBackend(t testing.TB) pubsubtest.Backend {
 	url := natsServer(t)
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(hung))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	js, err := nc.JetStream()
+	js, err := nc.JetStream(nats.MaxWait(hung))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,8 +226,7 @@ func BenchmarkJetStreamPubSub(b *testing.B) { pubsubtest.Benchmark(b, jetstreamB
 // drain takes and acknowledges messages until count different ones came, and says how often each did.
 func drain(t *testing.T, f pubsub.Feed, count int) map[string]int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
+	ctx := patiently(t)
 	got := map[string]int{}
 	for len(got) < count {
 		ds, err := f.Next(ctx, 10)
@@ -222,18 +243,53 @@ func drain(t *testing.T, f pubsub.Feed, count int) map[string]int {
 	return got
 }
 
+// TestJetStreamKeepsWhatComesLate lets a message be on its way for longer than its pull is kept: it is delivered when it
+// comes, not when its ack wait has passed.
+func TestJetStreamKeepsWhatComesLate(t *testing.T) {
+	t.Parallel()
+	native := ownNats(t)
+	native.addStream(t, "orders")
+	slow := relayTo(t, native.running.Addr().String())
+	far := openBroker(t, jetstreamPubSub, map[string]string{"natsURL": "nats://" + slow.address()})
+	defer far.Close(t.Context())
+	near := openBroker(t, jetstreamPubSub, map[string]string{"natsURL": native.url()})
+	defer near.Close(t.Context())
+	f, err := far.Subscribe(patiently(t), "orders", pubsub.Group{Name: "g", AckWait: time.Hour, MaxInFlight: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan pubsub.Delivery, 1)
+	go func() {
+		defer close(got)
+		if ds, err := f.Next(patiently(t), 1); err == nil {
+			got <- ds[0]
+		}
+	}()
+	native.awaitPull(t, "orders")
+	slow.hold()
+	errs := near.Publish(patiently(t), "orders", []pubsub.Message{{ID: "late"}})
+	time.Sleep(patience + 2*time.Second) // the message is on its way
+	slow.release()
+	if errs[0] != nil {
+		t.Fatal(errs[0])
+	}
+	if d := <-got; d == nil || d.Message().ID != "late" || d.Attempt() != 1 {
+		t.Errorf("got %v", d)
+	}
+}
+
 func TestJetStreamStoresAnEventInTwoTopicsOfAStream(t *testing.T) {
 	backend := jetstreamBackend(t)
 	b := backend.New(t)()
 	defer b.Close(t.Context())
 	event := pubsub.Message{ID: "e", Data: []byte(`{"specversion":"1.0","id":"e","source":"s","type":"t"}`), ContentType: cloudEvent}
 	for _, topic := range []string{"orders", "orders.dead", "orders"} { // the third is a copy of the first
-		if err := b.Publish(t.Context(), topic, []pubsub.Message{event})[0]; err != nil {
+		if err := b.Publish(patiently(t), topic, []pubsub.Message{event})[0]; err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, topic := range []string{"orders", "orders.dead"} {
-		f, err := b.Subscribe(t.Context(), topic, pubsub.Group{Name: "g", AckWait: time.Minute})
+		f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,12 +301,12 @@ func TestJetStreamStoresAnEventInTwoTopicsOfAStream(t *testing.T) {
 
 func TestJetStreamGoesOnWhereTheConsumerOfADaprWas(t *testing.T) {
 	url := natsServer(t)
-	nc, err := nats.Connect(url)
+	nc, err := nats.Connect(url, nats.Timeout(hung))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	js, err := nc.JetStream()
+	js, err := nc.JetStream(nats.MaxWait(hung))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,7 +324,7 @@ func TestJetStreamGoesOnWhereTheConsumerOfADaprWas(t *testing.T) {
 		}
 	}
 	publish("1")
-	m, err := seen.NextMsg(20 * time.Second)
+	m, err := seen.NextMsg(hung)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +338,7 @@ func TestJetStreamGoesOnWhereTheConsumerOfADaprWas(t *testing.T) {
 	publish("3")
 	for range 2 { // and the second time where the first was
 		b := openBroker(t, jetstreamPubSub, map[string]string{"natsURL": url, "durableName": "app", "queueGroupName": "app"})
-		f, err := b.Subscribe(t.Context(), "orders", pubsub.Group{Name: "g", AckWait: time.Minute})
+		f, err := b.Subscribe(patiently(t), "orders", pubsub.Group{Name: "g", AckWait: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

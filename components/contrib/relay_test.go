@@ -14,6 +14,7 @@ type relay struct {
 	listener net.Listener
 	silent   chan struct{} // closed when it is silent
 	hush     sync.Once
+	gate     sync.RWMutex // held for writing while nothing passes
 	running  sync.WaitGroup
 
 	mu     sync.Mutex
@@ -45,6 +46,10 @@ func (r *relay) address() string { return r.listener.Addr().String() }
 
 func (r *relay) silence() { r.hush.Do(func() { close(r.silent) }) }
 
+// hold keeps what is on its way, both ways, until release.
+func (r *relay) hold()    { r.gate.Lock() }
+func (r *relay) release() { r.gate.Unlock() }
+
 // pass carries bytes both ways until one end closes.
 func (r *relay) pass(from net.Conn) {
 	if !r.keep(from) {
@@ -74,6 +79,8 @@ func (r *relay) copy(to, from net.Conn) {
 			continue
 		default:
 		}
+		r.gate.RLock()
+		r.gate.RUnlock()
 		if _, err := to.Write(buffer[:n]); err != nil {
 			return
 		}

@@ -5,6 +5,7 @@ package contrib
 import (
 	"context"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 // attempt is a call with a deadline that nobody reaches whose server answers or is known to be away.
 func attempt(t *testing.T, call func(ctx context.Context) error) error {
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hung/4)
 	defer cancel()
 	return call(ctx)
 }
@@ -26,7 +27,7 @@ func attempt(t *testing.T, call func(ctx context.Context) error) error {
 // eventually tries call until it works, as a lane does.
 func eventually(t *testing.T, what string, call func(ctx context.Context) error) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(hung); ; time.Sleep(50 * time.Millisecond) {
 		err := attempt(t, call)
 		if err == nil {
 			return
@@ -94,13 +95,12 @@ func TestPostgresStateOutlivesItsServer(t *testing.T) {
 func TestRedisOutlivesItsServer(t *testing.T) {
 	t.Parallel()
 	server := servers.Own(t, servers.OfRedis)
-	settings := map[string]string{"redisHost": server.Address()}
+	settings := redisAt(server.Address(), "0")
 	t.Run("state", func(t *testing.T) { stateSurvives(t, server, redisState, settings) })
 	t.Run("lock", func(t *testing.T) { lockSurvives(t, server, settings) })
 	t.Run("pubsub", func(t *testing.T) {
-		brokerSurvives(t, server, redisPubSub, map[string]string{
-			"redisHost": server.Address(), "concurrency": "100", "processingTimeout": "1s", "redeliverInterval": "100ms", "readTimeout": "1s",
-		})
+		maps.Copy(settings, map[string]string{"concurrency": "100", "processingTimeout": "1s", "redeliverInterval": "100ms"})
+		brokerSurvives(t, server, redisPubSub, settings)
 	})
 }
 
@@ -162,7 +162,7 @@ func TestJetStreamOutlivesItsServer(t *testing.T) {
 func brokerSurvives(t *testing.T, server mortal, c components.Component, settings map[string]string) {
 	b := openBroker(t, c, settings)
 	defer b.Close(t.Context())
-	f, err := b.Subscribe(t.Context(), "orders", pubsub.Group{Name: "g", AckWait: time.Minute})
+	f, err := b.Subscribe(patiently(t), "orders", pubsub.Group{Name: "g", AckWait: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,8 +219,7 @@ func brokerSurvives(t *testing.T, server mortal, c components.Component, setting
 // receive waits for count deliveries.
 func receive(t *testing.T, f pubsub.Feed, count int) []pubsub.Delivery {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
+	ctx := patiently(t)
 	var got []pubsub.Delivery
 	for len(got) < count {
 		ds, err := f.Next(ctx, count-len(got))

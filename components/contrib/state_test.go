@@ -3,6 +3,7 @@
 package contrib
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"maps"
@@ -50,7 +51,24 @@ var host = components.Host{Log: discard, AppID: "orders", Namespace: "test", Com
 var databases atomic.Int64
 
 func redisSettings(t testing.TB) map[string]string {
-	return map[string]string{"redisHost": servers.Redis(t), "redisDB": fmt.Sprint(databases.Add(1) % 1000)}
+	return redisAt(servers.Redis(t), fmt.Sprint(databases.Add(1)%1000))
+}
+
+// redisAt are the settings of a client that waits for a busy server.
+func redisAt(host, database string) map[string]string {
+	return map[string]string{
+		"redisHost": host, "redisDB": database, "dialTimeout": hung.String(), "readTimeout": hung.String(), "writeTimeout": hung.String(),
+	}
+}
+
+// hung is how long what must happen may take. Nothing but a hang takes so long, however busy the machine is.
+const hung = 2 * time.Minute
+
+// patiently is a context that ends a hang.
+func patiently(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), hung)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // tables counts the tables of the tests.
@@ -101,6 +119,7 @@ func postgresSettings(key string) func(t testing.TB) map[string]string {
 		n := tables.Add(1)
 		return map[string]string{
 			"connectionString": servers.Postgres(t), key: fmt.Sprintf("t%d_", n), "metadataTableName": fmt.Sprintf("m%d", n), "maxConns": "8",
+			"timeout": hung.String(),
 		}
 	}
 }
@@ -121,9 +140,11 @@ func TestPostgresV2State(t *testing.T) {
 	conforms(t, postgresV2, postgresTraits(), postgresSettings("tablePrefix"))
 }
 
+// TestSQLiteState does without fsync, which is about power cuts, and has its writers wait for each other on a slow disk.
 func TestSQLiteState(t *testing.T) {
 	conforms(t, sqliteState, sqlTraits, func(t testing.TB) map[string]string {
-		return map[string]string{"connectionString": filepath.Join(t.TempDir(), "state.db")}
+		file := filepath.Join(t.TempDir(), "state.db") + "?_pragma=synchronous(OFF)"
+		return map[string]string{"connectionString": file, "busyTimeout": hung.String(), "timeout": hung.String()}
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/sidecast/sidecast/lock"
 )
@@ -14,7 +13,7 @@ import (
 // locker and, if the backend can have more, at four.
 func Benchmark(b *testing.B, backend Backend) {
 	pair := func(b *testing.B, l lock.Locker, name, owner string) {
-		lease, err := l.Acquire(context.Background(), name, owner, 30*time.Second, true)
+		lease, err := l.Acquire(context.Background(), name, owner, long, true)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -24,7 +24,7 @@ func (b *bench) contend(lockers ...lock.Locker) {
 		wg.Go(func() {
 			l := lockers[c%len(lockers)]
 			for range rounds {
-				lease, err := l.Acquire(b.ctx, name, fmt.Sprint("owner", c), 30*time.Second, true)
+				lease, err := l.Acquire(b.ctx, name, fmt.Sprint("owner", c), long, true)
 				if err != nil {
 					b.Errorf("acquire: %v", err)
 					return
@@ -49,23 +49,23 @@ func oneHolder(t *testing.T, b *bench) { b.contend(b.open()) }
 
 func heldIsRefused(t *testing.T, b *bench) {
 	l := b.open()
-	lease := b.acquire(l, name, "ann", 30*time.Second)
-	_, err := l.Acquire(b.ctx, name, "bob", 30*time.Second, false)
+	lease := b.acquire(l, name, "ann", long)
+	_, err := l.Acquire(b.ctx, name, "bob", long, false)
 	b.want(err, fault.LockHeld)
 	if fault.KindOf(err) != fault.Conflict {
 		t.Fatalf("held is of kind %v", fault.KindOf(err))
 	}
-	b.acquire(l, "another door", "bob", 30*time.Second)
+	b.acquire(l, "another door", "bob", long)
 	b.release(l, lease)
-	b.acquire(l, name, "bob", 30*time.Second)
+	b.acquire(l, name, "bob", long)
 }
 
 func sameOwnerIsRefused(t *testing.T, b *bench) {
 	l := b.open()
-	lease := b.acquire(l, name, "ann", 30*time.Second)
-	_, err := l.Acquire(b.ctx, name, "ann", 30*time.Second, false)
+	lease := b.acquire(l, name, "ann", long)
+	_, err := l.Acquire(b.ctx, name, "ann", long, false)
 	b.want(err, fault.LockHeld)
-	second := b.stand(b.ctx, l, name, "ann", 30*time.Second, 0)
+	second := b.stand(b.ctx, l, name, "ann", long, 0)
 	b.release(l, lease)
 	if next := b.get(second); next.Token <= lease.Token {
 		t.Fatalf("token %d came after %d", next.Token, lease.Token)
@@ -77,7 +77,7 @@ func failedHoldsNothing(t *testing.T, b *bench) {
 	l := b.open()
 	for range 20 {
 		ctx, cancel := context.WithCancel(b.ctx)
-		ch := b.wait(ctx, l, name, "ann", 30*time.Second)
+		ch := b.wait(ctx, l, name, "ann", long)
 		cancel() // races with the grant
 		if g := <-ch; g.err == nil {
 			b.release(l, g.lease)
@@ -91,7 +91,7 @@ func eventuallyFree(b *bench, l lock.Locker) {
 	b.Helper()
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
-	lease, err := l.Acquire(ctx, name, "next", 30*time.Second, true)
+	lease, err := l.Acquire(ctx, name, "next", long, true)
 	if err != nil {
 		b.Fatalf("a failed acquire left the lock held: %v", err)
 	}
@@ -102,7 +102,7 @@ func expiredIsFree(t *testing.T, b *bench) {
 	l := b.open()
 	first := b.acquire(l, name, "ann", lock.MinTTL)
 	b.until(l, name, "free", func(s lock.Status) bool { return s.Lease == nil })
-	second := b.acquire(l, name, "bob", 30*time.Second)
+	second := b.acquire(l, name, "bob", long)
 	if second.Token <= first.Token {
 		t.Fatalf("token %d came after %d", second.Token, first.Token)
 	}
@@ -111,7 +111,7 @@ func expiredIsFree(t *testing.T, b *bench) {
 func renewKeeps(t *testing.T, b *bench) {
 	l := b.open()
 	lease := b.acquire(l, name, "ann", 4*time.Second)
-	waiter := b.stand(b.ctx, l, name, "bob", 30*time.Second, 0)
+	waiter := b.stand(b.ctx, l, name, "bob", long, 0)
 	for began := time.Now(); time.Since(began) < 6*time.Second; time.Sleep(200 * time.Millisecond) {
 		renewed, err := l.Renew(b.ctx, lease, 4*time.Second)
 		if err != nil {
@@ -145,7 +145,7 @@ func lostIsTold(t *testing.T, b *bench) {
 	l := b.open()
 	never := lock.Lease{Name: "nobody's", Owner: "ann", Token: 7}
 	lost(b, l, never)
-	lease := b.acquire(l, name, "ann", 30*time.Second)
+	lease := b.acquire(l, name, "ann", long)
 	for _, wrong := range []lock.Lease{
 		{Name: name, Owner: "bob", Token: lease.Token},
 		{Name: name, Owner: "ann", Token: lease.Token - 1},
@@ -156,13 +156,13 @@ func lostIsTold(t *testing.T, b *bench) {
 	}
 	b.release(l, lease)
 	lost(b, l, lease)
-	b.acquire(l, name, "bob", 30*time.Second)
+	b.acquire(l, name, "bob", long)
 	lost(b, l, lease)
 }
 
 func lost(b *bench, l lock.Locker, lease lock.Lease) {
 	b.Helper()
-	_, err := l.Renew(b.ctx, lease, 30*time.Second)
+	_, err := l.Renew(b.ctx, lease, long)
 	b.want(err, fault.LockLost)
 	b.want(l.Release(b.ctx, lease), fault.LockLost)
 }
@@ -178,7 +178,7 @@ func tokensGrow(t *testing.T, b *bench) {
 	l := b.open()
 	var last uint64
 	for i := range 50 {
-		lease := b.acquire(l, name, fmt.Sprint("owner", i%3), 30*time.Second)
+		lease := b.acquire(l, name, fmt.Sprint("owner", i%3), long)
 		if lease.Token <= last {
 			t.Fatalf("token %d came after %d", lease.Token, last)
 		}
@@ -213,10 +213,10 @@ func anyName(t *testing.T, b *bench) {
 	names := []string{"a.b", "a b", "*", ">", "a/b", "$x", "=41", "A", "a", "ключ", "line\nbreak", "\x00", strings.Repeat("é", lock.MaxLength/2)}
 	leases := make([]lock.Lease, len(names))
 	for i, n := range names {
-		leases[i] = b.acquire(l, n, n, 30*time.Second)
+		leases[i] = b.acquire(l, n, n, long)
 	}
 	for i, n := range names {
-		_, err := l.Acquire(b.ctx, n, "other", 30*time.Second, false)
+		_, err := l.Acquire(b.ctx, n, "other", long, false)
 		b.want(err, fault.LockHeld)
 		b.release(l, leases[i])
 	}
@@ -228,7 +228,7 @@ func nothingIsLeft(t *testing.T, b *bench) {
 	}
 	l := b.open()
 	for i := range 100 {
-		b.release(l, b.acquire(l, fmt.Sprint("door ", i), "ann", 30*time.Second))
+		b.release(l, b.acquire(l, fmt.Sprint("door ", i), "ann", long))
 	}
 	deadline := time.Now().Add(patience)
 	for b.store.Left(b) > 0 && time.Now().Before(deadline) {
@@ -241,35 +241,35 @@ func nothingIsLeft(t *testing.T, b *bench) {
 
 func restartKeeps(t *testing.T, b *bench) {
 	l := b.store.Open(b)
-	free := b.acquire(l, "free", "ann", 30*time.Second)
+	free := b.acquire(l, "free", "ann", long)
 	b.release(l, free)
-	held := b.acquire(l, name, "ann", 30*time.Second)
+	held := b.acquire(l, name, "ann", long)
 	short := b.acquire(l, "short", "ann", lock.MinTTL)
 	b.close(l)
 
 	l = b.open()
-	if next := b.acquire(l, "free", "bob", 30*time.Second); next.Token <= free.Token {
+	if next := b.acquire(l, "free", "bob", long); next.Token <= free.Token {
 		t.Fatalf("token %d came after %d", next.Token, free.Token)
 	}
 	if !b.Durable {
-		if next := b.acquire(l, name, "bob", 30*time.Second); next.Token <= held.Token {
+		if next := b.acquire(l, name, "bob", long); next.Token <= held.Token {
 			t.Fatalf("token %d came after %d", next.Token, held.Token)
 		}
 		return
 	}
-	_, err := l.Acquire(b.ctx, name, "bob", 30*time.Second, false)
+	_, err := l.Acquire(b.ctx, name, "bob", long, false)
 	b.want(err, fault.LockHeld)
 	renewed, err := l.Renew(b.ctx, held, time.Minute)
 	if err != nil || renewed.Token != held.Token {
 		t.Fatalf("renewing a lease from before the restart gave %+v, %v", renewed, err)
 	}
-	waiter := b.stand(b.ctx, l, name, "bob", 30*time.Second, 0)
+	waiter := b.stand(b.ctx, l, name, "bob", long, 0)
 	b.release(l, renewed)
 	if next := b.get(waiter); next.Token <= held.Token {
 		t.Fatalf("token %d came after %d", next.Token, held.Token)
 	}
 	b.until(l, "short", "free", func(s lock.Status) bool { return s.Lease == nil })
-	if next := b.acquire(l, "short", "bob", 30*time.Second); next.Token <= short.Token {
+	if next := b.acquire(l, "short", "bob", long); next.Token <= short.Token {
 		t.Fatalf("token %d came after %d", next.Token, short.Token)
 	}
 }
@@ -278,8 +278,8 @@ func sharedExclusion(t *testing.T, b *bench) { b.contend(b.open(), b.open(), b.o
 
 func leaseTravels(t *testing.T, b *bench) {
 	one, two := b.open(), b.open()
-	lease := b.acquire(one, name, "ann", 30*time.Second)
-	_, err := two.Acquire(b.ctx, name, "bob", 30*time.Second, false)
+	lease := b.acquire(one, name, "ann", long)
+	_, err := two.Acquire(b.ctx, name, "bob", long, false)
 	b.want(err, fault.LockHeld)
 	renewed, err := two.Renew(b.ctx, lease, time.Minute)
 	if err != nil || renewed.Token != lease.Token {
@@ -290,7 +290,7 @@ func leaseTravels(t *testing.T, b *bench) {
 	}
 	b.release(two, lease)
 	lost(b, one, lease)
-	next := b.acquire(two, name, "bob", 30*time.Second)
+	next := b.acquire(two, name, "bob", long)
 	lost(b, one, lease)
 	b.release(one, next)
 }

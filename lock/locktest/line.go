@@ -14,10 +14,10 @@ import (
 // serve stands n waiters in line at the lockers by turns, and checks that they come in in that order.
 func (b *bench) serve(n int, lockers ...lock.Locker) {
 	b.Helper()
-	lease := b.acquire(lockers[0], name, "first", 30*time.Second)
+	lease := b.acquire(lockers[0], name, "first", long)
 	line := make([]<-chan got, n)
 	for i := range line {
-		line[i] = b.stand(b.ctx, lockers[i%len(lockers)], name, fmt.Sprint("waiter ", i), 30*time.Second, i)
+		line[i] = b.stand(b.ctx, lockers[i%len(lockers)], name, fmt.Sprint("waiter ", i), long, i)
 	}
 	holder := lockers[0]
 	for i, waiter := range line {
@@ -44,24 +44,24 @@ func sharedLine(t *testing.T, b *bench) { b.serve(10, b.open(), b.open()) }
 
 func waitersAreAhead(t *testing.T, b *bench) {
 	l := b.open()
-	lease := b.acquire(l, name, "ann", 30*time.Second)
-	waiter := b.stand(b.ctx, l, name, "bob", 30*time.Second, 0)
+	lease := b.acquire(l, name, "ann", long)
+	waiter := b.stand(b.ctx, l, name, "bob", long, 0)
 	b.release(l, lease)
-	_, err := l.Acquire(b.ctx, name, "eve", 30*time.Second, false) // bob holds it by now, or is about to
+	_, err := l.Acquire(b.ctx, name, "eve", long, false) // bob holds it by now, or is about to
 	b.want(err, fault.LockHeld)
 	b.release(l, b.get(waiter))
 }
 
 func leavesTheLine(t *testing.T, b *bench) {
 	l := b.open()
-	lease := b.acquire(l, name, "ann", 30*time.Second)
+	lease := b.acquire(l, name, "ann", long)
 	canceled, cancel := context.WithCancel(b.ctx)
 	defer cancel()
-	one := b.stand(canceled, l, name, "bob", 30*time.Second, 0)
+	one := b.stand(canceled, l, name, "bob", long, 0)
 	limited, stop := context.WithTimeout(b.ctx, 300*time.Millisecond)
 	defer stop()
-	two := b.wait(limited, l, name, "cid", 30*time.Second)
-	three := b.stand(b.ctx, l, name, "dan", 30*time.Second, 1)
+	two := b.wait(limited, l, name, "cid", long)
+	three := b.stand(b.ctx, l, name, "dan", long, 1)
 	cancel()
 	b.fails(one, fault.Canceled)
 	b.fails(two, fault.Timeout)
@@ -76,15 +76,15 @@ func endedWait(t *testing.T, b *bench) {
 	l := b.open()
 	ctx, cancel := context.WithCancel(b.ctx)
 	cancel()
-	b.fails(b.wait(ctx, l, name, "ann", 30*time.Second), fault.Canceled)
-	b.acquire(l, name, "bob", 30*time.Second)
+	b.fails(b.wait(ctx, l, name, "ann", long), fault.Canceled)
+	b.acquire(l, name, "bob", long)
 }
 
 func expiryLetsIn(t *testing.T, b *bench) {
 	l := b.open()
 	lease := b.acquire(l, name, "ann", lock.MinTTL)
 	one := b.stand(b.ctx, l, name, "bob", lock.MinTTL, 0)
-	two := b.stand(b.ctx, l, name, "cid", 30*time.Second, 1)
+	two := b.stand(b.ctx, l, name, "cid", long, 1)
 	first := b.get(one)
 	if late := time.Since(lease.Expires); late < 0 {
 		t.Fatalf("let in %v before the lease ended", -late)
@@ -134,18 +134,18 @@ func watches(t *testing.T, b *bench, at, from lock.Locker) {
 		}
 	}
 	expect("a free lock", func(s lock.Status) bool { return s.Lease == nil && s.Waiting == 0 })
-	lease := b.acquire(from, name, "ann", 30*time.Second)
+	lease := b.acquire(from, name, "ann", long)
 	expect("ann", func(s lock.Status) bool {
 		return held("ann", 0)(s) && s.Lease.Token == lease.Token && time.Until(s.Lease.Expires) > 20*time.Second
 	})
-	waiter := b.wait(b.ctx, from, name, "bob", lock.MinTTL)
+	waiter := b.wait(b.ctx, from, name, "bob", 3*lock.MinTTL)
 	expect("one waiting", held("ann", 1))
 	b.release(from, lease)
 	b.get(waiter)
 	expect("bob", held("bob", 0))
 	expect("the end of bob's lease", func(s lock.Status) bool { return s.Lease == nil && s.Waiting == 0 })
-	b.release(from, b.acquire(from, name, "cid", 30*time.Second))
-	dan := b.acquire(from, name, "dan", 30*time.Second)
+	b.release(from, b.acquire(from, name, "cid", long))
+	dan := b.acquire(from, name, "dan", long)
 	expect("dan", held("dan", 0))
 	b.release(from, dan)
 	expect("a free lock", func(s lock.Status) bool { return s.Lease == nil && s.Waiting == 0 })
@@ -170,10 +170,10 @@ func watchEnds(t *testing.T, b *bench) {
 
 func closeAnswers(t *testing.T, b *bench) {
 	l := b.store.Open(b)
-	lease := b.acquire(l, name, "ann", 30*time.Second)
+	lease := b.acquire(l, name, "ann", long)
 	var line []<-chan got
 	for i := range 5 {
-		line = append(line, b.stand(b.ctx, l, name, fmt.Sprint("waiter ", i), 30*time.Second, i))
+		line = append(line, b.stand(b.ctx, l, name, fmt.Sprint("waiter ", i), long, i))
 	}
 	watching, ended := make(chan struct{}, 10), make(chan error, 1)
 	go func() {

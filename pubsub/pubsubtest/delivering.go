@@ -406,7 +406,10 @@ func maxInFlight(r *room) {
 			ctx, cancel := context.WithTimeout(r.ctx, 50*time.Millisecond)
 			got, err := feeds[settled%2].Next(ctx, 10)
 			cancel()
-			if err != nil && fault.KindOf(err) != fault.Timeout {
+			switch {
+			case r.ctx.Err() != nil:
+				r.Fatalf("MaxInFlight %d: %d of %d messages were settled, %d are out, and no more come", most, settled, 2*most+20, len(out))
+			case err != nil && fault.KindOf(err) != fault.Timeout:
 				r.Fatalf("Next: %v", err)
 			}
 			out = append(out, got...)

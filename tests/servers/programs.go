@@ -49,7 +49,8 @@ func RabbitMQ(t testing.TB) string {
 func runRedis(s *instance) error {
 	persist := []string{"--appendonly", "no"}
 	if s.durable {
-		persist = []string{"--appendonly", "yes", "--appendfsync", "always"}
+		// What the server has written outlives it without fsync, which is for power cuts.
+		persist = []string{"--appendonly", "yes", "--appendfsync", "no"}
 	}
 	cmd := exec.Command(s.executable, append(persist, "--port", strconv.Itoa(s.ports[0]), "--bind", "127.0.0.1",
 		"--databases", "1000", "--save", "", "--dir", s.dir)...)
@@ -80,8 +81,13 @@ func runPostgres(s *instance) error {
 			return fmt.Errorf("%w: %s", err, output)
 		}
 	}
+	commit := "off"
+	if s.durable { // or else it writes up to half a second later
+		commit = "on"
+	}
 	cmd := exec.Command(s.executable, "-D", data, "-p", strconv.Itoa(s.ports[0]), "-c", "listen_addresses=127.0.0.1",
-		"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "max_connections=200")
+		"-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "full_page_writes=off",
+		"-c", "synchronous_commit="+commit, "-c", "max_connections=200")
 	if err := as("postgres", s.dir, cmd); err != nil {
 		return err
 	}
@@ -108,7 +114,8 @@ func runRabbit(s *instance) error {
 		fmt.Sprintf("RABBITMQ_DIST_PORT=%d", ports[1]),
 		"RABBITMQ_MNESIA_BASE="+s.dir, "RABBITMQ_LOG_BASE="+s.dir, "RABBITMQ_LOGS=-",
 		"RABBITMQ_ENABLED_PLUGINS_FILE="+filepath.Join(s.dir, "plugins"), "RABBITMQ_CONF_ENV_FILE=/dev/null",
-		"RABBITMQ_CONFIG_FILE="+filepath.Join(s.dir, "rabbitmq"), "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2",
+		"RABBITMQ_CONFIG_FILE="+filepath.Join(s.dir, "rabbitmq"), // Two schedulers, which sleep when they have nothing to do.
+		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none",
 	)
 	epmd, err := exec.LookPath("epmd")
 	if err != nil {

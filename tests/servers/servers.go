@@ -34,7 +34,7 @@ import (
 )
 
 // patience is how long a server may take to start. Nothing but a broken one takes so long.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
 
 // program is one kind of server.
 type program struct {
