@@ -4,6 +4,7 @@ package contrib
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
@@ -44,6 +45,43 @@ var lockBackend = locktest.Backend{Shared: true, Durable: true, New: func(t test
 func TestRedisLock(t *testing.T) {
 	t.Parallel()
 	locktest.Run(t, lockBackend)
+}
+
+// TestRedisLockLeavesTheLineBehindItsRequest lets the caller of Acquire go while its request is on the way to the server:
+// what takes the caller out of the line comes after it.
+func TestRedisLockLeavesTheLineBehindItsRequest(t *testing.T) {
+	t.Parallel()
+	slow, settings := behindRelay(t)
+	far := openLock(t, settings)
+	defer far.Close(t.Context())
+	settings = maps.Clone(settings)
+	settings["redisHost"] = slow.target
+	near := openLock(t, settings)
+	defer near.Close(t.Context())
+	lease, err := near.Acquire(t.Context(), "door", "ann", time.Hour, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	slow.hold()
+	go func() {
+		_, err := far.Acquire(ctx, "door", "bob", time.Hour, true)
+		ended <- err
+	}()
+	time.Sleep(200 * time.Millisecond) // the request is on its way
+	cancel()
+	time.Sleep(200 * time.Millisecond) // and so is what comes after it, for a caller that does not wait for the answer
+	slow.release()
+	if err := <-ended; fault.KindOf(err) != fault.Canceled {
+		t.Errorf("an Acquire that was called off: %v", err)
+	}
+	if err := near.Release(t.Context(), lease); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := near.Acquire(t.Context(), "door", "cid", time.Hour, false); err != nil {
+		t.Errorf("nobody waits any more: %v", err)
+	}
 }
 
 func BenchmarkRedisLock(b *testing.B) { locktest.Benchmark(b, lockBackend) }

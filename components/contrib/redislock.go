@@ -56,7 +56,6 @@ func openRedisLock(ctx context.Context, host components.Host, s components.Setti
 const (
 	lookAgain = 20 * time.Millisecond  // how often the first in line looks
 	lookLate  = 500 * time.Millisecond // how often those behind many others do, and watchers
-	leaving   = 100 * time.Millisecond // how long a caller waits for what it leaves behind
 	gone      = 3 * time.Second        // who has not looked for so long has left the line
 )
 
@@ -165,16 +164,15 @@ type turn struct {
 	id              string
 	ttl             time.Duration
 	wait            bool
-	undo            bool // the server may know of it: it stands in line, or its last answer is not known
+	undo            bool          // the server may know of it: it stands in line, or its last answer is not known
+	answered        chan struct{} // closed when it has answered what it was last asked
 }
 
 // take tries until the lock is the caller's or cannot be.
 func (t *turn) take(ctx context.Context) (lock.Lease, error) {
 	for {
 		sent := time.Now()
-		t.undo = true
-		answer, err := acquireScript.run(ctx, t.locker.life, t.locker.client, lockKeys(t.name),
-			gone.Milliseconds(), t.id, t.owner, t.ttl.Milliseconds(), digit(t.wait), lock.MaxWaiting)
+		answer, err := t.ask(ctx)
 		if err != nil {
 			return lock.Lease{}, err
 		}
@@ -205,15 +203,37 @@ func (t *turn) take(ctx context.Context) (lock.Lease, error) {
 	}
 }
 
-// leave undoes what an Acquire that failed may have done: its place in line, and a lease whose answer did not arrive. A
-// server that does not answer does not keep the caller: it drops those that are not seen, and leases end.
+// ask sends the script. The driver does not hear of the caller's end: it would forget a request that the server has yet to
+// read, and leave could not come after it.
+func (t *turn) ask(ctx context.Context) (any, error) {
+	answered := make(chan struct{})
+	t.undo, t.answered = true, answered
+	return detached(ctx, t.locker.life, func() (any, error) {
+		defer close(answered)
+		return acquireScript.call(context.WithoutCancel(ctx), t.locker.client, lockKeys(t.name),
+			gone.Milliseconds(), t.id, t.owner, t.ttl.Milliseconds(), digit(t.wait), lock.MaxWaiting)
+	})
+}
+
+// leave undoes what an Acquire that failed may have done: its place in line, and a lease whose answer did not arrive. Until
+// then the lock looks taken to others, so the caller waits for it, but not for a server that does not answer for so long
+// that it drops those who are not seen.
 func (t *turn) leave() {
 	if !t.undo {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaving)
-	defer cancel()
-	_, _ = leaveScript.run(ctx, t.locker.life, t.locker.client, lockKeys(t.name), t.id)
+	left := make(chan struct{})
+	t.locker.life.strays.Go(func() {
+		defer close(left)
+		<-t.answered
+		_, _ = leaveScript.call(context.Background(), t.locker.client, lockKeys(t.name), t.id)
+	})
+	late := time.NewTimer(gone)
+	defer late.Stop()
+	select {
+	case <-left:
+	case <-late.C:
+	}
 }
 
 func digit(b bool) string {

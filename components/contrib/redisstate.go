@@ -108,22 +108,25 @@ func newScript(text string) *script {
 	return &script{text: text, digest: hex.EncodeToString(sum[:])}
 }
 
-// run calls the script; the server that does not know it yet is sent its text. The driver hears of deadlines alone.
+// run calls the script and returns when ctx ends, of which the driver hears only if that is a deadline.
 func (s *script) run(ctx context.Context, l *life, client redis.RedisClient, keys []string, args ...any) (any, error) {
+	return detached(ctx, l, func() (any, error) { return s.call(ctx, client, keys, args...) })
+}
+
+// call calls the script; the server that does not know it yet is sent its text.
+func (s *script) call(ctx context.Context, client redis.RedisClient, keys []string, args ...any) (any, error) {
 	command := make([]any, 0, 3+len(keys)+len(args))
 	command = append(command, "EVALSHA", s.digest, len(keys))
 	for _, key := range keys {
 		command = append(command, key)
 	}
 	command = append(command, args...)
-	return detached(ctx, l, func() (any, error) {
-		answer, err := client.DoRead(ctx, command...)
-		if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-			command[0], command[1] = "EVAL", s.text
-			answer, err = client.DoRead(ctx, command...)
-		}
-		return answer, err
-	})
+	answer, err := client.DoRead(ctx, command...)
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		command[0], command[1] = "EVAL", s.text
+		answer, err = client.DoRead(ctx, command...)
+	}
+	return answer, err
 }
 
 // readScript answers for each key nothing, or its data, version and end in milliseconds since 1970 (-1: none). What an old

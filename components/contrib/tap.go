@@ -58,7 +58,8 @@ type tap struct {
 	held   map[string]*held // by the number
 	tokens map[string]*held // by the token, of those that have one
 	recent recent
-	latest time.Time // when a message was last handled
+	latest time.Time      // when a message was last handled of which the library does not tell when it is acknowledged
+	acks   sync.WaitGroup // of those of which it does; Add under mu and only while not closed
 }
 
 // held is a message that the server waits for.
@@ -66,7 +67,8 @@ type held struct {
 	message pubsub.Message
 	token   string // what the server's copies of it have in common; "" if there is nothing
 	stored  time.Time
-	done    chan struct{} // closed when it was handled
+	done    chan struct{}     // closed when it was handled
+	calls   []context.Context // of the library's calls with it; belongs to the tap's mu
 }
 
 // recent are the tokens of messages that were handled lately. The oldest goes when there are too many.
@@ -132,7 +134,7 @@ func (t *tap) join(ctx context.Context, g pubsub.Group) (pubsub.Feed, error) {
 
 // patient is how long the library may take to subscribe. It must be well below the minute after which RabbitMQ's gives up
 // by itself: its goroutine panics when it has success later than that and was not called off before.
-const patient = 15 * time.Second
+const patient = 30 * time.Second
 
 // open subscribes at the library, whose Subscribe does not always hear when it is called off. RabbitMQ's sleeps out a minute
 // then, for nothing: end waits for all that it has started, but not for that.
@@ -224,7 +226,7 @@ func (t *tap) heard(text string) {
 // the time that this takes and send the message again then: the copy is known by its token, and takes over.
 func (t *tap) handle(ctx context.Context, m *contribpubsub.NewMessage) error {
 	message, token := t.b.product.codec.decode(m)
-	h, number := t.hold(message, token)
+	h, number := t.hold(ctx, message, token)
 	if h == nil {
 		return nil // it was handled, and the server did not know yet
 	}
@@ -241,26 +243,32 @@ func (t *tap) handle(ctx context.Context, m *contribpubsub.NewMessage) error {
 	}
 	select {
 	case <-h.done:
-		return nil
 	case <-limit:
 	case <-t.gone:
 	}
-	return errGivenBack
+	select {
+	case <-h.done: // maybe at the same moment as the others
+		return nil
+	default:
+		return errGivenBack
+	}
 }
 
 // hold remembers a message. One that is held already, because the server gave it out again, gets no number of its own; for
 // one that has just been handled it returns nil.
-func (t *tap) hold(m pubsub.Message, token string) (h *held, number string) {
+func (t *tap) hold(call context.Context, m pubsub.Message, token string) (h *held, number string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if token != "" && t.tokens[token] != nil {
-		return t.tokens[token], ""
+	if h := t.tokens[token]; token != "" && h != nil {
+		h.calls = append(slices.DeleteFunc(h.calls, func(c context.Context) bool { return c.Err() != nil }), call)
+		return h, ""
 	}
 	if t.recent.known[token] {
+		t.acknowledging(call)
 		return nil, ""
 	}
 	number = strconv.FormatUint(t.ids.Add(1), 10)
-	h = &held{message: m, token: token, stored: time.Now(), done: make(chan struct{})}
+	h = &held{message: m, token: token, stored: time.Now(), done: make(chan struct{}), calls: []context.Context{call}}
 	t.held[number] = h
 	if token != "" {
 		t.tokens[token] = h
@@ -279,8 +287,21 @@ func (t *tap) handled(number string, h *held) {
 			t.recent.add(h.token)
 		}
 	}
-	t.latest = time.Now()
+	for _, call := range h.calls {
+		t.acknowledging(call)
+	}
 	close(h.done)
+}
+
+// acknowledging notes that the library is about to acknowledge the message of call. A call with a time limit of its own
+// has a context of its own, and the library ends that when it has done so. The caller holds mu.
+func (t *tap) acknowledging(call context.Context) {
+	if _, limited := call.Deadline(); t.closed || !limited || call.Err() != nil {
+		t.latest = time.Now()
+		return
+	}
+	t.acks.Add(1)
+	context.AfterFunc(call, t.acks.Done)
 }
 
 // leave ends one feed's part in the tap, and the tap with the last one.
@@ -304,12 +325,15 @@ func (t *tap) wait(ctx context.Context) error {
 	}
 }
 
-// settling is how long the library has to acknowledge a message after its handler returned: it does so at once, but does
-// not tell, and its Close would not wait for it.
-const settling = 100 * time.Millisecond
+const (
+	// settling is how long the library has to acknowledge a message after its handler returned, when it does not tell: it
+	// does so at once, but its Close would not wait for it.
+	settling = 500 * time.Millisecond
+	// acknowledged is how long the server may take for that, when the library tells.
+	acknowledged = 5 * time.Second
+)
 
-// shut ends the subscription, then lets the handlers give back what they hold, and closes the connection at last. A library
-// that acknowledges what failed does not do so once its context has ended.
+// shut lets nobody join any more, and ends the tap.
 func (t *tap) shut() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -318,15 +342,32 @@ func (t *tap) shut() {
 	}
 	t.closed = true
 	t.b.forget(t)
-	t.cancel()
-	close(t.gone)
-	go t.end(t.latest)
+	go t.end()
 }
 
-// end waits for all that the tap has started. latest is when a message was last handled.
-func (t *tap) end(latest time.Time) {
+// end waits for what is being acknowledged, ends the subscription, then lets the handlers give back what they hold, closes
+// the connection at last, and waits for all that the tap has started. A library that acknowledges what failed does not do
+// so once its context has ended.
+func (t *tap) end() {
 	defer t.b.life.strays.Done()
 	defer close(t.ended)
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		t.acks.Wait()
+	}()
+	late := time.AfterFunc(acknowledged, t.cancel)
+	select {
+	case <-settled:
+	case <-t.ctx.Done(): // so is every call's context then
+	}
+	late.Stop()
+	t.cancel()
+	close(t.gone)
+	<-settled
+	t.mu.Lock()
+	latest := t.latest
+	t.mu.Unlock()
 	time.Sleep(time.Until(latest.Add(settling)))
 	t.dialled.Wait()
 	if t.inner != nil {

@@ -82,7 +82,7 @@ func endedWait(t *testing.T, b *bench) {
 
 func expiryLetsIn(t *testing.T, b *bench) {
 	l := b.open()
-	lease := b.acquire(l, name, "ann", lock.MinTTL)
+	lease := b.acquire(l, name, "ann", 3*lock.MinTTL)
 	one := b.stand(b.ctx, l, name, "bob", lock.MinTTL, 0)
 	two := b.stand(b.ctx, l, name, "cid", long, 1)
 	first := b.get(one)
