@@ -87,6 +87,7 @@ func TestRedisLockLeavesTheLineBehindItsRequest(t *testing.T) {
 func BenchmarkRedisLock(b *testing.B) { locktest.Benchmark(b, lockBackend) }
 
 func TestRedisLockExcludesDapr(t *testing.T) {
+	t.Parallel()
 	settings := redisSettings(t)
 	ours := openLock(t, settings)
 	defer ours.Close(t.Context())

@@ -65,7 +65,7 @@ var redisBackend = pubsubtest.Backend{
 	New: func(t testing.TB) pubsubtest.Place {
 		settings := redisSettings(t)
 		maps.Copy(settings, map[string]string{
-			"concurrency": "200", "processingTimeout": "5s", "redeliverInterval": "100ms",
+			"concurrency": "200", "processingTimeout": "3s", "redeliverInterval": "100ms",
 		})
 		return placeOf(t, redisPubSub, "", settings)
 	},
@@ -92,6 +92,7 @@ func TestRabbitPubSub(t *testing.T) {
 }
 
 func TestRabbitSaysWhatItHasAgainstATopic(t *testing.T) {
+	t.Parallel()
 	settings := map[string]string{"connectionString": servers.RabbitMQ(t), "exchangeKind": "direct"}
 	other := openBroker(t, rabbitPubSub, settings)
 	defer other.Close(t.Context())
@@ -279,6 +280,7 @@ func TestJetStreamKeepsWhatComesLate(t *testing.T) {
 }
 
 func TestJetStreamStoresAnEventInTwoTopicsOfAStream(t *testing.T) {
+	t.Parallel()
 	backend := jetstreamBackend(t)
 	b := backend.New(t)()
 	defer b.Close(t.Context())
@@ -300,6 +302,7 @@ func TestJetStreamStoresAnEventInTwoTopicsOfAStream(t *testing.T) {
 }
 
 func TestJetStreamGoesOnWhereTheConsumerOfADaprWas(t *testing.T) {
+	t.Parallel()
 	url := natsServer(t)
 	nc, err := nats.Connect(url, nats.Timeout(hung))
 	if err != nil {

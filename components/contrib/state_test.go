@@ -34,8 +34,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	_ = flag.Set("test.parallel", "8") // tests that run side by side here mostly wait, for servers and leases
+	_ = flag.Set("rapid.checks", "30") // each waits for servers too; the command line may ask for more
 	flag.Parse()
-	_ = flag.Set("test.parallel", "16") // tests that run side by side here mostly wait, for servers and leases
 	code := servers.Run(m)
 	// A Subscribe that RabbitMQ refused waits for a minute; see tap.open.
 	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/dapr/components-contrib/pubsub/rabbitmq.(*rabbitMQ).Subscribe")); err != nil && code == 0 {
