@@ -15,6 +15,8 @@ import (
 const (
 	// memoryEvery is how often the heap is looked at.
 	memoryEvery = 5 * time.Second
+	// startOver is when what only the start has touched of the program's file can be let go.
+	startOver = time.Second
 	// spareMemory is what the heap may keep for itself in bytes.
 	spareMemory = 24 << 20
 	// softLimit is from how much memory in bytes on the collector works harder instead of letting garbage double it. What
@@ -56,14 +58,16 @@ func watchHeap(ctx context.Context) error {
 	ticker := time.NewTicker(memoryEvery)
 	defer ticker.Stop()
 	var before, freedAt uint64
-	for first := true; ; first = false {
+	started := time.NewTimer(startOver)
+	defer started.Stop()
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-ticker.C:
-		}
-		if first { // the start is over
+		case <-started.C:
 			_ = releaseImage() // a system that does not let it be done has the memory to spare
+			continue
+		case <-ticker.C:
 		}
 		metrics.Read(samples)
 		allocated, live := samples[0].Value.Uint64(), samples[1].Value.Uint64()
