@@ -80,8 +80,9 @@ func (r *relay) copy(to, from net.Conn) {
 		default:
 		}
 		r.gate.RLock()
+		_, err = to.Write(buffer[:n])
 		r.gate.RUnlock()
-		if _, err := to.Write(buffer[:n]); err != nil {
+		if err != nil {
 			return
 		}
 	}
