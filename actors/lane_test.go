@@ -44,6 +44,7 @@ func bubble(t *testing.T, o Options, f func(t *testing.T, s *System)) {
 		s := NewSystem(o)
 		f(t, s)
 		shut(t, s)
+		time.Sleep(10 * time.Millisecond) // the library counts dead letters for a millisecond, in a goroutine that nobody waits for
 	})
 }
 
