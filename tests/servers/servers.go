@@ -19,6 +19,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -158,14 +159,29 @@ func existing(pattern string) func() (string, bool) {
 	}
 }
 
-// freePort is a port that nobody listens on at the moment.
+// Ports that no system gives to sockets which name none, and tests/machine gives to nobody: a server that is started late,
+// or again, finds its own free.
+const firstPort, lastPort = 10000, 20000
+
+// givenPorts are those that freePort has returned.
+var givenPorts sync.Map
+
+// freePort is a port that nobody listens on now, and another one each time.
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
+	var last error
+	for range 1000 {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		l, err := net.Listen("tcp", address(port))
+		if err != nil {
+			last = err
+			continue
+		}
+		_ = l.Close()
+		if _, given := givenPorts.LoadOrStore(port, true); !given {
+			return port, nil
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
+	return 0, fmt.Errorf("no port is free: %w", last)
 }
 
 // process is a child that dies with this process.
