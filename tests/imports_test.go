@@ -41,7 +41,7 @@ var arrows = map[string][]string{
 	"building_blocks":     {"fault", "call", "access", "routing", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "components"},
 	"api":                 {"fault", "fault/faultgrpc", "call", "access", "actors", "appchannel", "state", "lock", "building_blocks", "components", "sdk/proto"},
 	// Dapr's metrics name the policies of documents, so its door knows of them.
-	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "building_blocks", "components", "api/bodies", "api/tracing"},
+	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "building_blocks", "components", "api/bodies", "api/rpc"},
 	"sdk/proto":   {},
 	"sdk/go":      {"fault", "fault/faultgrpc", "sdk/proto"},
 	"examples":    {"fault", "sdk/go"},

@@ -25,6 +25,7 @@ import (
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/bodies"
+	"github.com/sidecast/sidecast/api/rpc"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
@@ -170,17 +171,7 @@ func (s *Server) Close(ctx context.Context) {
 			}
 		})
 	}
-	done := make(chan struct{})
-	go func() {
-		s.grpc.GracefulStop()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		s.grpc.Stop()
-		<-done
-	}
+	rpc.Close(ctx, s.grpc)
 	closing.Wait()
 }
 

@@ -21,7 +21,7 @@ import (
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 
-	"github.com/sidecast/sidecast/api/tracing"
+	"github.com/sidecast/sidecast/api/rpc"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/grpcweb"
@@ -77,7 +77,7 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			s.o.Metrics.RPCServed(info.FullMethod, status.Code(err).String(), sized.in, sized.out, time.Since(began))
 		}(time.Now())
 	}
-	stream = tracing.Stream(s.o.Blocks, stream)
+	stream = rpc.Stream(s.o.Blocks, stream)
 	defer s.containRPC(info.FullMethod, &err)
 	return grpcError(handle(srv, stream))
 }

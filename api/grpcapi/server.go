@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/sidecast/sidecast/api/bodies"
-	"github.com/sidecast/sidecast/api/tracing"
+	"github.com/sidecast/sidecast/api/rpc"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/fault"
@@ -131,17 +131,7 @@ func (s *Server) SetHealth(service string, serving bool) {
 func (s *Server) Close(ctx context.Context) {
 	s.health.Shutdown()
 	s.draining()
-	done := make(chan struct{})
-	go func() {
-		s.grpc.GracefulStop()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		s.grpc.Stop()
-		<-done
-	}
+	rpc.Close(ctx, s.grpc)
 }
 
 // gate is what every call passes: the token is compared, a panic is contained, an error takes its gRPC form.
@@ -159,7 +149,7 @@ func (g *gate) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		return nil, faultgrpc.Err(err)
 	}
 	defer g.contain(info.FullMethod, &err)
-	resp, err = handle(tracing.Context(g.blocks, ctx), req)
+	resp, err = handle(rpc.Context(g.blocks, ctx), req)
 	if err != nil {
 		return nil, faultgrpc.Err(err)
 	}
@@ -171,12 +161,12 @@ func (g *gate) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServer
 		return faultgrpc.Err(err)
 	}
 	defer g.contain(info.FullMethod, &err)
-	stream = tracing.Stream(g.blocks, stream)
+	stream = rpc.Stream(g.blocks, stream)
 	if lastsLong[info.FullMethod] {
 		ctx, cancel := context.WithCancel(stream.Context())
 		defer cancel()
 		defer context.AfterFunc(g.drained, cancel)()
-		stream = tracing.Within(stream, ctx)
+		stream = rpc.Within(stream, ctx)
 	}
 	err = handle(srv, stream)
 	if g.drained.Err() != nil && lastsLong[info.FullMethod] {

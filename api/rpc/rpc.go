@@ -1,5 +1,6 @@
-// Package tracing puts the calls of gRPC front doors below the traces that their metadata name.
-package tracing
+// Package rpc is what the gRPC front doors have in common: calls are below the traces that their metadata name, and a
+// server that closes waits for its calls, but not for ever.
+package rpc
 
 import (
 	"context"
@@ -40,3 +41,18 @@ type within struct {
 }
 
 func (w *within) Context() context.Context { return w.ctx }
+
+// Close lets the running calls of a server end until ctx does, and then cuts those that are left.
+func Close(ctx context.Context, server *grpc.Server) {
+	done := make(chan struct{})
+	go func() {
+		server.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		server.Stop()
+		<-done
+	}
+}
