@@ -15,6 +15,7 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/sidecast
+	@test -e bin/sidecast || echo 'The first build fetches and compiles every library: a few minutes. Later ones take seconds.'
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/sidecast ./cmd/runtime
 
 .PHONY: run

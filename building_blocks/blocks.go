@@ -85,6 +85,9 @@ func New(d Deps) *Blocks {
 	}
 }
 
+// Traced reports whether calls have spans.
+func (b *Blocks) Traced() bool { return b.tracer.Records() }
+
 // Under is ctx below the trace that a caller names in traceparent, tracestate and baggage, which get looks up.
 func (b *Blocks) Under(ctx context.Context, get func(key string) string) context.Context {
 	return b.tracer.Under(ctx, get)

@@ -117,7 +117,11 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		share := s.o.Bodies.Open()
 		defer share.Close()
 		// A copy: by the body of its own request the server knows whether what is left of it is still on the connection.
-		r = r.WithContext(s.o.Blocks.Under(share.Context(r.Context()), r.Header.Get))
+		ctx := share.Context(r.Context())
+		if s.o.Blocks.Traced() {
+			ctx = s.o.Blocks.Under(ctx, r.Header.Get)
+		}
+		r = r.WithContext(ctx)
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}

@@ -13,6 +13,9 @@ import (
 
 // Context is that of an RPC, below the span that its metadata name. Without a collector it is ctx.
 func Context(b *blocks.Blocks, ctx context.Context) context.Context {
+	if !b.Traced() { // asked first: what follows allocates
+		return ctx
+	}
 	return b.Under(ctx, func(key string) string {
 		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
 			return values[0]
