@@ -22,14 +22,12 @@ const (
 	// softLimit is from how much memory in bytes on the collector works harder instead of letting garbage double it. What
 	// lives stays well below, whatever is offered: see api/bodies. A larger --max-body moves it, in whole bodies.
 	softLimit, softBodies = 1 << 30, 16
-	// ballastSize is by how many bytes the collector takes the heap for larger than it is. It runs whenever garbage is as much
-	// as what lives, which in a sidecar is so little that it would run many times a second and take a sixth of the CPU of a
-	// call. The ballast is never touched, so no memory stands behind it, and under load garbage may be that much more.
-	ballastSize = 16 << 20
+	// ballastSize is by how many bytes the collector takes the heap for larger than it is, and garbagePercent how much garbage
+	// of all that it lets gather. With Go's own 100 % of what lives, which in a sidecar is a few MiB, it would run many times a
+	// second and take a sixth of the CPU of a call; and in a burst, which lives in tens of MiB, would let as many of garbage
+	// gather.
+	ballastSize, garbagePercent = 24 << 20, 50
 )
-
-// ballast is held for as long as the program runs.
-var ballast []byte
 
 // limitMemory sets the collector's soft limit, unless the user has by GOMEMLIMIT. It returns the limit in force.
 func limitMemory(maxBody int64) int64 {
@@ -39,13 +37,22 @@ func limitMemory(maxBody int64) int64 {
 	return debug.SetMemoryLimit(-1)
 }
 
+// ballast is never touched, so no memory stands behind it.
+var ballast []byte
+
+// paceCollector says how often the collector runs, unless the user has by GOGC.
+func paceCollector() {
+	if os.Getenv("GOGC") == "" {
+		ballast = make([]byte, ballastSize)
+		debug.SetGCPercent(garbagePercent)
+	}
+}
+
 // giveBackMemory returns to the system what a burst has left behind. Go's collector runs when the heap grows, so after a
 // burst, when nothing grows, it would keep the burst's memory for minutes.
 func giveBackMemory(lc fx.Lifecycle, c *config, system *actors.System) {
 	limitMemory(c.maxBody)
-	if os.Getenv("GOGC") == "" {
-		ballast = make([]byte, ballastSize)
-	}
+	paceCollector()
 	var keeper *actors.Worker
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) error {

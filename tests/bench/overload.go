@@ -41,7 +41,7 @@ type storm struct {
 	LaterP99      float64 `json:"refused_later_p99_ms"` // without those of the first second, which all callers begin at once
 	CPU           float64 `json:"cpu_us"`               // of both sidecars, for each call that was made
 	OtherFailures int     `json:"other_failures"`
-	GrowthMiB     float64 `json:"resident_growth_mib"` // of both sidecars together
+	GrowthMiB     float64 `json:"resident_growth_mib"` // of the one that refuses, at most, over what it had when idle
 	CallAfter     float64 `json:"call_after_ms"`       // of a lone caller right after the storm
 }
 
@@ -61,12 +61,15 @@ func measureOverload(binary string) (storms []storm, err error) {
 		return nil, err
 	}
 	defer s.close()
+	time.Sleep(3 * time.Second) // until what only the start needed has been given back
+	idle := s.near.rssMiB()
 	fmt.Printf("\n%d callers on an app that can do %.0f/s\n", callers, workers/workTime.Seconds())
 	for _, m := range manners {
 		o, err := s.overload(m.name, s.near.conn, "work", m.wait)
 		if err != nil {
 			return nil, err
 		}
+		o.GrowthMiB -= idle
 		o.print()
 		storms = append(storms, o)
 	}
@@ -74,6 +77,7 @@ func measureOverload(binary string) (storms []storm, err error) {
 	if err != nil {
 		return nil, err
 	}
+	bare.GrowthMiB = 0
 	bare.print()
 	return append(storms, bare), nil
 }
@@ -125,7 +129,6 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 	request := &sidecastv1.InvokeRequest{AppId: "echo", Method: method, Data: make([]byte, 1<<10)}
 	ctx, cancel := context.WithTimeout(context.Background(), stormFor+30*time.Second)
 	defer cancel()
-	before := s.rss()
 	busy, err := cpu(s.both)
 	if err != nil {
 		return o, err
@@ -143,8 +146,12 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 			}
 		})
 	}
+	for now := range time.Tick(100 * time.Millisecond) {
+		if o.GrowthMiB = max(o.GrowthMiB, s.near.rssMiB()); now.After(end) {
+			break
+		}
+	}
 	all.Wait()
-	after := s.rss()
 	began := time.Now()
 	if _, err = client.Invoke(ctx, request); err != nil && conn == s.near.conn {
 		return o, fmt.Errorf("a lone caller after the storm: %w", err)
@@ -170,7 +177,6 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 		o.Advised = float64(t.advised) / float64(n)
 	}
 	o.CPU = (spent - busy) * 1e6 / float64(max(t.good+len(t.refused)+t.others, 1))
-	o.GrowthMiB = after[0] + after[1] - before[0] - before[1]
 	if t.others > 0 {
 		fmt.Println("the last other failure:", t.last)
 	}
@@ -179,7 +185,7 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 
 func (o storm) print() {
 	fmt.Printf("%-6s %.0f/s done, at most %d at once in the app; %d refused, %.0f %% with retry-after, p50 %.1f p99 %.1f ms, after the first second %.1f ms; %d other failures; "+
-		"CPU %.0f µs a call; resident memory grew by %.1f MiB; a lone call afterwards took %.1f ms\n",
+		"CPU %.0f µs a call; resident memory grew by at most %.1f MiB; a lone call afterwards took %.1f ms\n",
 		o.Callers, o.GoodPerSecond, o.MostInApp, o.Refused, o.Advised*100, o.RefusedP50, o.RefusedP99, o.LaterP99, o.OtherFailures,
 		o.CPU, o.GrowthMiB, o.CallAfter)
 }
