@@ -8,13 +8,18 @@ package faultgrpc
 
 import (
 	"errors"
+	"iter"
+	"maps"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sidecast/sidecast/fault"
@@ -44,17 +49,55 @@ func Status(err error) *status.Status {
 		}
 		e = classify(err)
 	}
-	meta := facts(e.Meta)
-	meta[kindKey] = e.Kind.String()
-	details := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: clean(string(e.Reason)), Domain: fault.Domain, Metadata: meta}}
+	wire := &spb.Status{Code: int32(code(e.Kind)), Message: clean(err.Error()), Details: []*anypb.Any{{TypeUrl: errorInfo, Value: infoOf(e)}}}
 	if e.RetryAfter > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
+		wire.Details = append(wire.Details, &anypb.Any{TypeUrl: retryInfo, Value: retryOf(e.RetryAfter)})
 	}
-	plain := status.New(code(e.Kind), clean(err.Error()))
-	if full, err := plain.WithDetails(details...); err == nil {
-		return full
+	return status.FromProto(wire)
+}
+
+// The details are written by hand: a sidecar that is overrun answers little else, and by reflection they would be a tenth
+// of what a refusal costs.
+const (
+	errorInfo = "type.googleapis.com/google.rpc.ErrorInfo"
+	retryInfo = "type.googleapis.com/google.rpc.RetryInfo"
+)
+
+// infoOf is e as a google.rpc.ErrorInfo: reason, domain and metadata are its fields 1, 2 and 3.
+func infoOf(e *fault.Error) []byte {
+	b := make([]byte, 0, 256)
+	b = appendText(b, 1, clean(string(e.Reason)))
+	b = appendText(b, 2, fault.Domain)
+	b = appendFact(b, kindKey, e.Kind.String())
+	for k, v := range fitting(e.Meta) {
+		if k != kindKey {
+			b = appendFact(b, k, v)
+		}
 	}
-	return plain
+	return b
+}
+
+// retryOf is a google.rpc.RetryInfo: a duration of seconds and nanoseconds is its field 1.
+func retryOf(after time.Duration) []byte {
+	whole, rest := after/time.Second, after%time.Second
+	size := protowire.SizeTag(1) + protowire.SizeVarint(uint64(whole)) + protowire.SizeTag(2) + protowire.SizeVarint(uint64(rest))
+	b := protowire.AppendTag(make([]byte, 0, 24), 1, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	b = protowire.AppendTag(b, 1, protowire.VarintType)
+	b = protowire.AppendVarint(b, uint64(whole))
+	b = protowire.AppendTag(b, 2, protowire.VarintType)
+	return protowire.AppendVarint(b, uint64(rest))
+}
+
+func appendFact(b []byte, key, value string) []byte {
+	size := protowire.SizeTag(1) + protowire.SizeBytes(len(key)) + protowire.SizeTag(2) + protowire.SizeBytes(len(value))
+	b = protowire.AppendTag(b, 3, protowire.BytesType)
+	b = protowire.AppendVarint(b, uint64(size))
+	return appendText(appendText(b, 1, key), 2, value)
+}
+
+func appendText(b []byte, field protowire.Number, text string) []byte {
+	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), text)
 }
 
 // Err is err as a gRPC status error, nil for nil.
@@ -103,7 +146,7 @@ func ToProto(err error) *sidecastv1.Failure {
 		e = classify(err)
 	}
 	f := &sidecastv1.Failure{
-		Kind: e.Kind.String(), Reason: clean(string(e.Reason)), Message: clean(err.Error()), Metadata: facts(e.Meta),
+		Kind: e.Kind.String(), Reason: clean(string(e.Reason)), Message: clean(err.Error()), Metadata: maps.Collect(fitting(e.Meta)),
 	}
 	if s, ok := status.FromError(err); ok {
 		f.Message = clean(s.Message())
@@ -172,16 +215,16 @@ func clean(s string) string {
 	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
-// facts copies meta as far as it fits.
-func facts(meta map[string]string) map[string]string {
-	kept, room := make(map[string]string, len(meta)+1), maxFacts
-	for k, v := range meta {
-		if room -= len(k) + len(v); room < 0 {
-			break
+// fitting yields as much of meta as fits.
+func fitting(meta map[string]string) iter.Seq2[string, string] {
+	return func(yield func(key, value string) bool) {
+		room := maxFacts
+		for k, v := range meta {
+			if room -= len(k) + len(v); room < 0 || !yield(clean(k), clean(v)) {
+				return
+			}
 		}
-		kept[clean(k)] = clean(v)
 	}
-	return kept
 }
 
 // without copies meta except one key; nil when nothing is left.
