@@ -67,16 +67,17 @@ func (e *Error) After(d time.Duration) *Error {
 
 // Error is `op: cause [REASON]`.
 func (e *Error) Error() string {
+	text := e.Kind.String()
+	if e.Err != nil {
+		text = e.Err.Error()
+	}
 	var b strings.Builder
+	b.Grow(len(e.Op) + len(text) + len(e.Reason) + len(":  []"))
 	if e.Op != "" {
 		b.WriteString(e.Op)
 		b.WriteString(": ")
 	}
-	if e.Err != nil {
-		b.WriteString(e.Err.Error())
-	} else {
-		b.WriteString(e.Kind.String())
-	}
+	b.WriteString(text)
 	if e.Reason != "" && !strings.Contains(b.String(), string(e.Reason)) {
 		b.WriteString(" [")
 		b.WriteString(string(e.Reason))
