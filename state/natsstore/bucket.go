@@ -10,7 +10,7 @@ import (
 
 // The levels of the JetStream API that bring what the store uses.
 const (
-	levelTTL    = 1 // NATS 2.11: messages with a time to live, and markers of their end
+	levelTTL    = 1 // NATS 2.11: messages with a time to live
 	levelAtomic = 2 // NATS 2.12: atomic batches
 )
 
@@ -38,9 +38,7 @@ func (s *store) prepareStream(ctx context.Context, replicas int) (level int, err
 	fit.AllowMsgTTL = have.AllowMsgTTL || want.AllowMsgTTL
 	fit.AllowAtomicPublish = have.AllowAtomicPublish || want.AllowAtomicPublish
 	fit.AllowDirect = have.AllowDirect && have.Replicas == 1
-	if fit.SubjectDeleteMarkerTTL == 0 {
-		fit.SubjectDeleteMarkerTTL = want.SubjectDeleteMarkerTTL
-	}
+	fit.SubjectDeleteMarkerTTL = 0 // loses writes: see expiring
 	if fit.AllowMsgTTL == have.AllowMsgTTL && fit.AllowAtomicPublish == have.AllowAtomicPublish &&
 		fit.AllowDirect == have.AllowDirect && fit.SubjectDeleteMarkerTTL == have.SubjectDeleteMarkerTTL {
 		return level, nil
@@ -66,9 +64,7 @@ func (s *store) bucketConfig(replicas, level int) jetstream.StreamConfig {
 		AllowRollup:       true,
 		AllowDirect:       replicas == 1, // the one that answers is the leader, and answers faster
 	}
-	if level >= levelTTL {
-		c.AllowMsgTTL, c.SubjectDeleteMarkerTTL = true, markerTTL
-	}
+	c.AllowMsgTTL = level >= levelTTL
 	c.AllowAtomicPublish = level >= levelAtomic
 	return c
 }

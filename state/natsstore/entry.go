@@ -19,7 +19,7 @@ const (
 	operationHeader = "KV-Operation"     // DEL, PURGE: the message marks that the key is gone
 )
 
-// gone is the operation of our markers. PURGE, not DEL, is the one that the server removes without a marker of its own.
+// gone is the operation of our markers, as the tools of NATS know it.
 const gone = "PURGE"
 
 // markerTTL is how long the marker of a deleted key stays, for watchers that were away.

@@ -9,14 +9,14 @@
 // a leader that was cut off from its peers and does not know it yet may answer a read with what was true a moment ago.
 //
 // The ETag is the revision, which JetStream never uses again, and the time the item expires. Expiry is exact to the
-// millisecond by the clock of the sidecar that reads; the server removes the item a second or two later and tells the
-// watchers. Clocks of sidecars that share a bucket must agree as closely as their times to live demand.
+// millisecond by the clock of the sidecar that reads, which tells its watchers half a second later; the server removes the
+// item after a second or two. Clocks of sidecars that share a bucket must agree as closely as their times to live demand.
 //
 // # What depends on the server
 //
 // Batches of more than one op are JetStream's atomic batches: NATS 2.12. On older servers they fail with
-// fault.Unsupported before anything changes. The server removes what has expired, and so watchers learn of it, from NATS
-// 2.11 on; on 2.10 an item that has expired is hidden until its key is written again, and the store cannot be watched.
+// fault.Unsupported before anything changes. The server removes what has expired from NATS 2.11 on; on 2.10 an item that
+// has expired is hidden until its key is written again.
 //
 // # Limits
 //
@@ -28,7 +28,9 @@
 // when the prefix ends in `||`, as the prefix of an app does: `||` is the dot of the bucket's subjects. A deleted key
 // leaves a marker of some bytes for ten minutes.
 //
-// A slow watcher is not cut off: the bucket holds what it has yet to see, folded to the latest of each key.
+// A slow watcher is not cut off: the bucket holds what it has yet to see, folded to the latest of each key. A watcher keeps
+// the keys in mind of the items that expire, at most 262144 of them; it begins with reading the headers of all items under
+// its prefix, also when it wants only changes.
 //
 //	apiVersion: dapr.io/v1alpha1
 //	kind: Component
@@ -65,7 +67,7 @@ var Component = components.State("jetstream", "Durable store in a JetStream key-
 var (
 	_ state.Store   = (*store)(nil)
 	_ state.Scanner = (*store)(nil)
-	_ state.Watcher = (*watchedStore)(nil)
+	_ state.Watcher = (*store)(nil)
 )
 
 const (
@@ -90,9 +92,6 @@ type store struct {
 	end  context.CancelFunc
 	gate sync.RWMutex // held for reading by each call, for writing by Close
 }
-
-// watchedStore is a store on a server that tells of expiry.
-type watchedStore struct{ *store }
 
 func open(ctx context.Context, host components.Host, c Config) (state.Store, error) {
 	const op = "state.jetstream: open"
@@ -122,10 +121,8 @@ func open(ctx context.Context, host components.Host, c Config) (state.Store, err
 	if level >= levelAtomic {
 		s.atomic = make(chan struct{}, batches)
 	}
-	if s.ttl = level >= levelTTL; !s.ttl {
-		return s, nil
-	}
-	return &watchedStore{s}, nil
+	s.ttl = level >= levelTTL
+	return s, nil
 }
 
 // defaultBucket is one for each component of a namespace. The namespace's own _ is escaped, so that no two pairs share one.

@@ -36,8 +36,6 @@ func bucketOf(s state.Store) string {
 	switch s := s.(type) {
 	case electing:
 		return s.keys.bucket
-	case *watchedStore:
-		return s.keys.bucket
 	}
 	return s.(*store).keys.bucket
 }
@@ -63,13 +61,13 @@ func TestConformanceReplicated(t *testing.T) {
 		t.Skip("three servers take a while")
 	}
 	conformance(t, 3, func(t *testing.T, conn *nats.Conn, bucket string) state.Store {
-		return electing{openOn(t, conn, 3, bucket).(*watchedStore)}
+		return electing{openOn(t, conn, 3, bucket).(*store)}
 	}, statetest.Traits{})
 }
 
 // electing is a store of a cluster as its lane uses it. Servers that get no time to run on a busy machine elect new
 // leaders; until there is one nobody answers, the store says that nothing was sent, and a lane tries again.
-type electing struct{ *watchedStore }
+type electing struct{ *store }
 
 func (s electing) again(ctx context.Context, try func() error) error {
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
@@ -80,28 +78,28 @@ func (s electing) again(ctx context.Context, try func() error) error {
 }
 
 func (s electing) Get(ctx context.Context, keys []string) (items []state.Item, err error) {
-	err = s.again(ctx, func() (err error) { items, err = s.watchedStore.Get(ctx, keys); return err })
+	err = s.again(ctx, func() (err error) { items, err = s.store.Get(ctx, keys); return err })
 	return items, err
 }
 
 func (s electing) Apply(ctx context.Context, ops []state.Op) (etags []string, err error) {
-	err = s.again(ctx, func() (err error) { etags, err = s.watchedStore.Apply(ctx, ops); return err })
+	err = s.again(ctx, func() (err error) { etags, err = s.store.Apply(ctx, ops); return err })
 	return etags, err
 }
 
 func (s electing) Scan(ctx context.Context, prefix, after string, limit int, keysOnly bool) (items []state.Item, err error) {
-	err = s.again(ctx, func() (err error) { items, err = s.watchedStore.Scan(ctx, prefix, after, limit, keysOnly); return err })
+	err = s.again(ctx, func() (err error) { items, err = s.store.Scan(ctx, prefix, after, limit, keysOnly); return err })
 	return items, err
 }
 
 func (s electing) Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(state.Event) error) error {
-	return s.again(ctx, func() error { return s.watchedStore.Watch(ctx, prefix, onlyChanges, fn) })
+	return s.again(ctx, func() error { return s.store.Watch(ctx, prefix, onlyChanges, fn) })
 }
 
 // TestConformanceOldServer checks what is left of the store on NATS 2.10: single ops, no watch.
 func TestConformanceOldServer(t *testing.T) {
 	conformance(t, 1, func(t *testing.T, conn *nats.Conn, bucket string) state.Store {
-		s := openOn(t, conn, 1, bucket).(*watchedStore).store
+		s := openOn(t, conn, 1, bucket).(*store)
 		s.ttl, s.atomic = false, nil
 		return s
 	}, statetest.Traits{SingleOps: true})
@@ -175,7 +173,7 @@ func TestABatchThatIsTooBigChangesNothing(t *testing.T) {
 
 func TestAFullBucket(t *testing.T) {
 	conn := connect(t, start(t, t.TempDir(), 1))
-	s := openOn(t, conn, 1, "full").(*watchedStore)
+	s := openOn(t, conn, 1, "full").(*store)
 	defer s.Close(context.Background())
 	c := s.stream.CachedInfo().Config
 	c.MaxBytes = 1 << 20
@@ -194,7 +192,7 @@ func TestAFullBucket(t *testing.T) {
 // A server whose disk fills up answers nothing to a write that failed. The store finds out why, and does not wait on.
 func TestASilentServerThatIsFull(t *testing.T) {
 	conn := connect(t, start(t, t.TempDir(), 1))
-	s := openOn(t, conn, 1, "").(*watchedStore)
+	s := openOn(t, conn, 1, "").(*store)
 	defer s.Close(context.Background())
 	if err := s.js.DeleteStream(t.Context(), s.keys.stream()); err != nil {
 		t.Fatal(err)
@@ -263,7 +261,7 @@ func TestTheServerIsKilled(t *testing.T) {
 	dir := t.TempDir()
 	r := start(t, dir, 1)
 	conn := connect(t, r)
-	s := openOn(t, conn, 1, "").(*watchedStore)
+	s := openOn(t, conn, 1, "").(*store)
 	defer s.Close(context.Background())
 	seen := make(chan string, 100)
 	watching, stop := context.WithCancel(t.Context())
@@ -325,7 +323,7 @@ func until(t *testing.T, cond func() bool) {
 
 func TestTheBucketIsDeletedUnderTheStore(t *testing.T) {
 	conn := connect(t, start(t, t.TempDir(), 1))
-	s := openOn(t, conn, 1, "").(*watchedStore)
+	s := openOn(t, conn, 1, "").(*store)
 	defer s.Close(context.Background())
 	ended := make(chan error, 1)
 	current := make(chan struct{})
@@ -372,9 +370,9 @@ func TestAWatchThatCannotBegin(t *testing.T) {
 	if _, err := stream.CreateConsumer(t.Context(), jetstream.ConsumerConfig{Durable: "theirs"}); err != nil {
 		t.Fatal(err)
 	}
-	s := openOn(t, conn, 1, "crowded").(*watchedStore)
+	s := openOn(t, conn, 1, "crowded").(*store)
 	defer s.Close(context.Background())
-	w := &watch{store: s.store, op: "watch", patience: 200 * time.Millisecond, fn: func(e state.Event) error {
+	w := &watch{store: s, op: "watch", patience: 200 * time.Millisecond, fn: func(e state.Event) error {
 		t.Errorf("saw %v", e)
 		return nil
 	}}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -22,8 +23,11 @@ const (
 	forgetAfter   = 30 * time.Second // what the server keeps of a watcher that is gone
 )
 
+// toldAfter is how long after an item has expired watchers are told: what was written in time, and is on its way, comes first.
+const toldAfter = 500 * time.Millisecond
+
 // Watch implements state.Watcher.
-func (s *watchedStore) Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(state.Event) error) error {
+func (s *store) Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(state.Event) error) error {
 	const op = "state.jetstream: watch"
 	if ctx.Err() != nil {
 		return feed.Ended(op, ctx)
@@ -37,13 +41,7 @@ func (s *watchedStore) Watch(ctx context.Context, prefix string, onlyChanges boo
 	if err != nil {
 		return s.failed(ctx, op, prefix, err)
 	}
-	w := &watch{store: s.store, op: op, prefix: prefix, fn: fn, until: info.State.LastSeq, patience: patience}
-	if onlyChanges {
-		w.seen = w.until
-		if w.err = w.current(); w.err != nil {
-			return w.err
-		}
-	}
+	w := &watch{store: s, op: op, prefix: prefix, fn: fn, until: info.State.LastSeq, learning: onlyChanges, patience: patience}
 	return w.run(ctx)
 }
 
@@ -56,11 +54,17 @@ type watch struct {
 
 	patience time.Duration // how long it tries in vain to go on with the snapshot; later there is no bound
 
-	until uint64 // the last revision of the snapshot
-	seen  uint64 // the last revision seen
-	told  bool   // Current was reported
-	err   error  // of fn
+	until    uint64 // the last revision of the snapshot
+	seen     uint64 // the last revision seen
+	learning bool   // the snapshot is read for what expires only, without values, and not told
+	told     bool   // Current was reported
+	behind   bool   // the server has more for it
+	expiring expiring
+	err      error // of fn, or that it has to keep too much in mind
 }
+
+// errLearned ends the reading of a snapshot without values: what follows is read with them.
+var errLearned = errors.New("the snapshot has been read")
 
 // run watches until ctx or the store ends or fn fails. A watch that cannot begin fails; one that has begun goes on when it
 // can.
@@ -73,6 +77,8 @@ func (w *watch) run(ctx context.Context) error {
 		before := w.seen
 		err := w.read(life)
 		switch {
+		case err == errLearned:
+			continue
 		case w.err != nil:
 			return w.err
 		case ctx.Err() != nil:
@@ -104,6 +110,7 @@ func (w *watch) read(ctx context.Context) error {
 		FilterSubject: w.keys.filter(w.prefix), AckPolicy: jetstream.AckNonePolicy, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 		MemoryStorage: true, Replicas: 1, InactiveThreshold: forgetAfter,
 	}
+	cfg.HeadersOnly = w.learning
 	if w.seen > 0 {
 		cfg.DeliverPolicy, cfg.OptStartSeq = jetstream.DeliverByStartSequencePolicy, w.seen+1
 	}
@@ -118,14 +125,21 @@ func (w *watch) read(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var reader sync.WaitGroup
+	defer reader.Wait()
 	defer messages.Stop()
-	if !w.told && consumer.CachedInfo().NumPending == 0 {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	incoming := make(chan message)
+	reader.Go(func() { pass(ctx, messages, incoming) })
+	w.behind = consumer.CachedInfo().NumPending > 0
+	if !w.told && !w.behind {
 		if err := w.current(); err != nil {
 			return err
 		}
 	}
 	for received := uint64(0); ; received++ {
-		msg, err := w.next(ctx, messages, consumer, received)
+		msg, err := w.next(ctx, incoming, consumer, received)
 		if err != nil {
 			return err
 		}
@@ -142,15 +156,48 @@ func (w *watch) read(ctx context.Context) error {
 	}
 }
 
-// next waits for a message. As long as the snapshot is not complete it looks whether what was to come has gone meanwhile,
-// or the request for it was lost.
-func (w *watch) next(ctx context.Context, messages jetstream.MessagesContext, consumer jetstream.Consumer, received uint64) (jetstream.Msg, error) {
-	for looks := 0; !w.told; looks++ {
-		moment, cancel := context.WithTimeout(ctx, time.Second)
-		msg, err := messages.Next(jetstream.NextContext(moment))
-		cancel()
-		if err == nil || ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-			return msg, err
+// message is what came for a watch, or why nothing comes any more.
+type message struct {
+	jetstream.Msg
+	err error
+}
+
+// pass hands on what messages brings, until it fails or ctx ends. The client library misses heartbeats only within one call
+// of Next, so nothing else may interrupt it.
+func pass(ctx context.Context, messages jetstream.MessagesContext, to chan<- message) {
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		select {
+		case to <- message{msg, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// next waits for a message and meanwhile tells what expires. As long as the snapshot is not complete it looks whether what
+// was to come has gone meanwhile, or the request for it was lost.
+func (w *watch) next(ctx context.Context, incoming <-chan message, consumer jetstream.Consumer, received uint64) (jetstream.Msg, error) {
+	looks := 0
+	for {
+		if err := w.expire(time.Now()); err != nil {
+			return nil, err
+		}
+		look := time.NewTimer(w.untilLook(time.Now()))
+		select {
+		case msg := <-incoming:
+			look.Stop()
+			return msg.Msg, msg.err
+		case <-ctx.Done():
+			look.Stop()
+			return nil, ctx.Err()
+		case <-look.C:
+		}
+		if w.told {
+			continue
 		}
 		info, err := consumer.Info(ctx)
 		switch {
@@ -163,8 +210,34 @@ func (w *watch) next(ctx context.Context, messages jetstream.MessagesContext, co
 		case looks == 3:
 			return nil, errors.New("messages wait at the server and do not come")
 		}
+		looks++
 	}
-	return messages.Next(jetstream.NextContext(ctx))
+}
+
+// untilLook is how long there is nothing to do but to wait for a message.
+func (w *watch) untilLook(now time.Time) time.Duration {
+	at, any := w.expiring.next()
+	switch {
+	case !w.told:
+		return time.Second
+	case !any || w.behind:
+		return time.Hour
+	}
+	return at.Add(toldAfter).Sub(now)
+}
+
+// expire tells fn of what has expired, unless messages are to come which may know better.
+func (w *watch) expire(now time.Time) error {
+	for w.told && !w.behind {
+		at, any := w.expiring.next()
+		if !any || now.Before(at.Add(toldAfter)) {
+			break
+		}
+		if w.err = w.fn(state.Event{Kind: state.Deleted, Item: state.Item{Key: w.expiring.take()}}); w.err != nil {
+			break
+		}
+	}
+	return w.err
 }
 
 // deliver tells fn of a message, and that the snapshot is complete when it was the last.
@@ -175,29 +248,43 @@ func (w *watch) deliver(msg jetstream.Msg, meta *jetstream.MsgMetadata) error {
 			return err
 		}
 	}
+	w.behind = meta.NumPending > 0
 	if ok && strings.HasPrefix(key, w.prefix) {
-		e := newEntry(key, msg.Data(), msg.Headers(), meta.Sequence.Stream)
-		switch {
-		case e.exists(time.Now()) || w.told && !e.deleted:
-			w.err = w.fn(state.Event{Kind: state.Written, Item: e.item()})
-		case w.told:
-			w.err = w.fn(state.Event{Kind: state.Deleted, Item: state.Item{Key: key}})
-		}
+		w.err = w.tell(newEntry(key, msg.Data(), msg.Headers(), meta.Sequence.Stream))
 	}
 	w.seen = meta.Sequence.Stream
-	if w.err == nil && !w.told && (w.seen >= w.until || meta.NumPending == 0) {
+	if w.err == nil && !w.told && (w.seen >= w.until || !w.behind) {
 		return w.current()
 	}
 	return w.err
 }
 
+// tell tells fn of the last entry of a key and keeps in mind when it expires.
+func (w *watch) tell(e entry) error {
+	exists := e.exists(time.Now())
+	if (exists || w.told) && !w.expiring.note(e) {
+		return fault.New(w.op, fault.WatchOverrun, "more than %d items under %q expire: watch longer prefixes", maxExpiring, w.prefix).With("prefix", w.prefix)
+	}
+	switch {
+	case w.learning:
+	case exists || w.told && !e.deleted:
+		return w.fn(state.Event{Kind: state.Written, Item: e.item()})
+	case w.told:
+		return w.fn(state.Event{Kind: state.Deleted, Item: state.Item{Key: e.key}})
+	}
+	return nil
+}
+
 // current tells fn that the snapshot is complete.
 func (w *watch) current() error {
 	w.told = true
-	if w.seen == 0 {
+	if w.seen == 0 || w.learning {
 		w.seen = w.until // so that a consumer made again does not repeat the snapshot
 	}
-	w.err = w.fn(state.Event{Kind: state.Current})
+	if w.err = w.fn(state.Event{Kind: state.Current}); w.err == nil && w.learning {
+		w.learning = false
+		return errLearned
+	}
 	return w.err
 }
 
