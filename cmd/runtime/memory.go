@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -37,26 +38,28 @@ func limitMemory(maxBody int64) int64 {
 	return debug.SetMemoryLimit(-1)
 }
 
-// ballast is never touched, so no memory stands behind it.
-var ballast []byte
-
-// paceCollector says how often the collector runs, unless the user has by GOGC.
-func paceCollector() {
-	if os.Getenv("GOGC") == "" {
-		ballast = make([]byte, ballastSize)
-		debug.SetGCPercent(garbagePercent)
+// paceCollector says how often the collector runs, unless the user has by GOGC. What it returns is to be kept alive; it is
+// never touched, so no memory stands behind it.
+func paceCollector() (ballast []byte) {
+	if os.Getenv("GOGC") != "" {
+		return nil
 	}
+	debug.SetGCPercent(garbagePercent)
+	return make([]byte, ballastSize)
 }
 
 // giveBackMemory returns to the system what a burst has left behind. Go's collector runs when the heap grows, so after a
 // burst, when nothing grows, it would keep the burst's memory for minutes.
 func giveBackMemory(lc fx.Lifecycle, c *config, system *actors.System) {
 	limitMemory(c.maxBody)
-	paceCollector()
+	ballast := paceCollector()
 	var keeper *actors.Worker
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) error {
-			keeper = system.Worker("memory", watchHeap)
+			keeper = system.Worker("memory", func(ctx context.Context) error {
+				defer runtime.KeepAlive(ballast)
+				return watchHeap(ctx)
+			})
 			return nil
 		},
 		OnStop: func(ctx context.Context) error { return keeper.Stop(ctx) },
