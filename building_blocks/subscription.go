@@ -385,9 +385,9 @@ func (c *consumer) bury(ctx context.Context, d pubsub.Delivery, event *appchanne
 	if letter.Header == nil {
 		letter.Header = map[string]string{}
 	}
-	letter.Header["sidecast-dead-letter-topic"] = c.sub.Topic
-	letter.Header["sidecast-dead-letter-group"] = c.sub.Group
-	letter.Header["sidecast-dead-letter-reason"] = firstLine(reason)
+	letter.Header[pubsub.LetterPrefix+"topic"] = c.sub.Topic
+	letter.Header[pubsub.LetterPrefix+"group"] = c.sub.Group
+	letter.Header[pubsub.LetterPrefix+"reason"] = firstLine(reason)
 	letter.ID += "/" + c.sub.Group // the same event may be buried by several groups
 	if err := c.broker.Publish(ctx, c.sub.DeadLetterTopic, []pubsub.Message{letter})[0]; err != nil {
 		return errors.Join(err, d.Retry(ctx, redelivery.Pace(d.Attempt())))

@@ -16,7 +16,7 @@ import (
 type link struct {
 	nc         *nats.Conn
 	up         atomic.Bool
-	maxPayload atomic.Int64
+	maxPayload atomic.Int64 // of a frame
 	backAt     atomic.Int64 // when the last outage ended, in Unix nanoseconds; 0 when there was none
 
 	lost     func(error)
@@ -52,7 +52,7 @@ func (l *link) options(name string) []nats.Option {
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {
-			l.maxPayload.Store(nc.MaxPayload())
+			l.maxPayload.Store(min(nc.MaxPayload(), maxFrame))
 			l.backAt.Store(time.Now().UnixNano())
 			if l.change(true) {
 				l.restored()
@@ -70,7 +70,7 @@ func (l *link) dial(urls string, options []nats.Option) error {
 		return err
 	}
 	l.nc = nc
-	l.maxPayload.Store(nc.MaxPayload())
+	l.maxPayload.Store(min(nc.MaxPayload(), maxFrame))
 	l.change(true)
 	return nil
 }
@@ -140,6 +140,10 @@ func (l *link) publish(subject, reply string, value, body []byte) error {
 
 // frameOverhead is what NATS adds to a frame's value, `NATS/1.0`, the key and line ends.
 const frameOverhead = 64
+
+// maxFrame is the largest frame, whatever else the server allows: all calls share the connection, and a large body in one
+// piece would hold up the others.
+const maxFrame = 1 << 20
 
 // fits tells whether a frame may be sent in one message.
 func (l *link) fits(value, body int) bool {

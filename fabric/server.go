@@ -26,6 +26,9 @@ const (
 	// serverMemory bounds JetStream's memory streams, serverPending what one connection may leave unread.
 	serverMemory  = 128 << 20
 	serverPending = 128 << 20
+	// serverPayload is the largest message, an event or a value of the state: a request of 4 MiB, Dapr's default, as a
+	// CloudEvent. It is the most that NATS recommends.
+	serverPayload = 8 << 20
 	serverPrefix  = "sidecast-"
 )
 
@@ -64,7 +67,7 @@ func startServer(c Config, h home, key nkeys.KeyPair, port int, log *slog.Logger
 		NoSigs: true, DisableJetStreamBanner: true,
 		JetStream: true, StoreDir: h.dir, JetStreamMaxMemory: serverMemory,
 		SyncInterval: syncEvery, SyncAlways: c.SyncAlways,
-		MaxPending: serverPending, PingInterval: 10 * time.Second, MaxPingsOut: 2,
+		MaxPayload: serverPayload, MaxPending: serverPending, PingInterval: 10 * time.Second, MaxPingsOut: 2,
 		MaxClosedClients: 100,
 	})
 	if err != nil {

@@ -37,6 +37,14 @@ type Message struct {
 	Delay time.Duration
 }
 
+// LetterPrefix begins the names of the headers that a dead letter has beside those of its message. They and what is added to
+// its ID have up to LetterRoom bytes: a broker that limits the size of messages leaves that much free for them, so that what
+// it once took can become a dead letter.
+const (
+	LetterPrefix = "sidecast-dead-letter-"
+	LetterRoom   = 8 << 10
+)
+
 // Group is a consumer group: each message goes to one of its feeds.
 type Group struct {
 	// Name is the app id unless the subscription says otherwise.

@@ -1,13 +1,15 @@
 package natspubsub
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
 
 // How long pulls wait at the server and how soon an empty source is asked again.
 const (
-	briefPull   = 10 * time.Millisecond // at a partition, or where sources compete for few credits
+	briefPull   = 10 * time.Millisecond // at a partition, or where sources compete for few credits …
+	briefest    = 50 << 20              // … and the bytes a second that a server reads at least: a pull that ends meanwhile brings nothing
 	patientPull = 5 * time.Second       // of unkeyed messages, renewed as long as there are credits
 	lostAfter   = 2 * time.Second       // past its expiry, a pull without an answer is lost
 	firstPause  = 10 * time.Millisecond // doubled at each miss …
@@ -43,6 +45,7 @@ type source struct {
 	again   time.Time // not asked before then unless rung
 	misses  int       // pulls in a row that brought nothing
 	seen    uint64    // the newest message delivered here
+	size    int       // of a message that waits here, as far as is known, in bytes
 	dealt   uint64    // turn of the last pull
 }
 
@@ -54,11 +57,12 @@ type pull struct {
 	expires time.Duration
 }
 
-// deal places the credits that are not at the server yet. It returns the pulls to send and whether credits that wait at
-// the server must be recalled first, because fewer are left than were asked or because a partition that rang has none.
-func (d *dealer) deal(now time.Time, credits int) (pulls []pull, recall bool) {
+// deal places the credits that are not at the server yet, at most wide of them at partitions. It returns the pulls to send
+// and whether credits that wait at the server must be recalled first, because fewer are left than were asked or because a
+// partition that rang has none.
+func (d *dealer) deal(now time.Time, credits, wide int) (pulls []pull, recall bool) {
 	left := credits - d.asked
-	due := d.due(now)
+	due := d.due(now, wide)
 	if left <= 0 {
 		parked := d.sources[0].asked > 0 && d.sources[0].patient
 		return nil, left < 0 || parked && slices.ContainsFunc(due, func(i int) bool { return d.sources[i].rung })
@@ -67,7 +71,7 @@ func (d *dealer) deal(now time.Time, credits int) (pulls []pull, recall bool) {
 		return d.compete(now, left, due), false
 	}
 	for _, i := range due {
-		pulls = append(pulls, d.place(now, i, 1, briefPull))
+		pulls = append(pulls, d.place(now, i, 1, d.sources[i].brief(4)))
 	}
 	if d.sources[0].asked > 0 || now.Before(d.sources[0].hold) {
 		return pulls, false
@@ -85,21 +89,44 @@ func (d *dealer) compete(now time.Time, left int, due []int) (pulls []pull) {
 	if s := &d.sources[0]; s.asked == 0 && !now.Before(s.again) && !now.Before(s.hold) {
 		due = append(due, 0)
 	}
-	slices.SortFunc(due, func(a, b int) int { return int(int64(d.sources[a].dealt) - int64(d.sources[b].dealt)) })
+	d.sort(due)
 	for _, i := range due[:left] {
-		pulls = append(pulls, d.place(now, i, 1, briefPull))
+		pulls = append(pulls, d.place(now, i, 1, d.sources[i].brief(2)))
 	}
 	return pulls
 }
 
-// due lists the partitions that should be asked now.
-func (d *dealer) due(now time.Time) (due []int) {
+// sort puts those first that waited longest for their turn.
+func (d *dealer) sort(due []int) {
+	slices.SortFunc(due, func(a, b int) int { return cmp.Compare(d.sources[a].dealt, d.sources[b].dealt) })
+}
+
+// due lists the partitions that should be asked now, so that no more than wide are being asked.
+func (d *dealer) due(now time.Time, wide int) (due []int) {
 	for i := 1; i < len(d.sources); i++ {
-		if s := &d.sources[i]; s.asked == 0 && !now.Before(s.dueAt()) {
+		switch s := &d.sources[i]; {
+		case s.asked > 0:
+			wide--
+		case !now.Before(s.dueAt()):
 			due = append(due, i)
 		}
 	}
+	if wide = max(wide, 0); len(due) > wide {
+		d.sort(due)
+		slices.SortStableFunc(due, func(a, b int) int { // those that rang come first
+			return cmp.Compare(d.sources[a].doubt(), d.sources[b].doubt())
+		})
+		due = due[:wide]
+	}
 	return due
+}
+
+// doubt is 0 when there is reason to think that a message waits.
+func (s *source) doubt() int {
+	if s.rung {
+		return 0
+	}
+	return 1
 }
 
 func (s *source) dueAt() time.Time {
@@ -115,21 +142,29 @@ func (s *source) dueAt() time.Time {
 	return at
 }
 
+// brief is how long a brief pull waits: long enough to read what is there, and should that be larger than is known, twice as
+// long after each miss, up to longer times.
+func (s *source) brief(longer int) time.Duration {
+	reading := time.Duration(s.size) * (time.Second / briefest)
+	return min(briefPull<<min(s.misses, longer)+reading, time.Second)
+}
+
 func (d *dealer) place(now time.Time, i, batch int, expires time.Duration) pull {
 	d.turn++
 	d.pulls++
 	d.asked += batch
 	s := &d.sources[i]
 	s.asked, s.pull, s.dealt = batch, d.pulls, d.turn
-	s.patient = expires > briefPull
+	s.patient = expires >= sweepEvery
 	s.lost = now.Add(expires + lostAfter)
 	return pull{source: i, id: s.pull, batch: batch, expires: expires}
 }
 
-// delivered notes the delivery of message seq of source i; more says that the server counted others behind it, and busy
-// until when the feed holds it.
-func (d *dealer) delivered(now time.Time, i int, seq uint64, more bool, busy time.Time) {
+// delivered notes the delivery of message seq of source i, of size bytes; more says that the server counted others behind
+// it, and busy until when the feed holds it.
+func (d *dealer) delivered(now time.Time, i int, seq uint64, size int, more bool, busy time.Time) {
 	s := &d.sources[i]
+	s.size = size
 	s.seen = max(s.seen, seq)
 	if s.asked > 0 { // else it answers a pull that was given up
 		s.asked--
@@ -163,17 +198,17 @@ func (d *dealer) extended(i int, busy time.Time) {
 	}
 }
 
-// rang notes that message seq was stored in partition i, or given back to it.
-func (d *dealer) rang(i int, seq uint64) {
+// rang notes that message seq was stored in partition i, or given back to it; size is 0 if it is not known.
+func (d *dealer) rang(i int, seq uint64, size int) {
 	if s := &d.sources[i]; i > 0 && seq > s.seen {
-		s.rung, s.misses = true, 0
+		s.rung, s.misses, s.size = true, 0, max(s.size, size)
 	}
 }
 
 // rangAll notes that bells may have been missed.
 func (d *dealer) rangAll() {
 	for i := range d.sources {
-		d.rang(i, anySeq)
+		d.rang(i, anySeq, 0)
 	}
 }
 

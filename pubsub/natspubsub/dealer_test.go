@@ -15,14 +15,15 @@ func TestDealer(t *testing.T) {
 		d := &dealer{sources: make([]source, 1+partitions)}
 		now := time.Unix(1000, 0)
 		credits := rapid.IntRange(1, 8).Draw(t, "credits")
+		wide := rapid.IntRange(1, 6).Draw(t, "wide")
 		open := map[uint64]pull{}
 		got := map[uint64]int{}
 		deal := func() {
-			pulls, recall := d.deal(now, credits)
+			pulls, recall := d.deal(now, credits, wide)
 			if recall {
 				d.recalled()
 				clear(open)
-				pulls, recall = d.deal(now, credits)
+				pulls, recall = d.deal(now, credits, wide)
 				if recall {
 					t.Fatal("a recall does not help")
 				}
@@ -33,9 +34,15 @@ func TestDealer(t *testing.T) {
 				}
 				open[p.id], got[p.id] = p, 0
 			}
-			sum := 0
+			sum, keyed := 0, 0
 			for id, p := range open {
 				sum += p.batch - got[id]
+				if p.source > 0 {
+					keyed++
+				}
+			}
+			if keyed > wide {
+				t.Fatalf("%d partitions are being asked, %d may be", keyed, wide)
 			}
 			if sum != d.asked || sum > credits {
 				t.Fatalf("%d credits are at the server, %d counted, %d given", sum, d.asked, credits)
@@ -61,7 +68,7 @@ func TestDealer(t *testing.T) {
 			"deliver": func(t *rapid.T) {
 				p := pick(t)
 				seq++
-				d.delivered(now, p.source, seq, rapid.Bool().Draw(t, "more"), now.Add(time.Second))
+				d.delivered(now, p.source, seq, 100, rapid.Bool().Draw(t, "more"), now.Add(time.Second))
 				if got[p.id]++; got[p.id] == p.batch {
 					delete(open, p.id)
 				}
@@ -81,7 +88,7 @@ func TestDealer(t *testing.T) {
 					t.Skip("no partitions")
 				}
 				i := rapid.IntRange(1, partitions).Draw(t, "i")
-				d.rang(i, anySeq)
+				d.rang(i, anySeq, 100)
 				if s := &d.sources[i]; !now.Before(s.busy) && !now.Before(s.hold) {
 					reached(t, d, &now, i, deal, open)
 				}
@@ -115,7 +122,7 @@ func reached(t *rapid.T, d *dealer, now *time.Time, i int, deal func(), open map
 		}
 		*now = now.Add(briefPull)
 		for id, p := range open {
-			if p.expires == briefPull {
+			if p.expires < sweepEvery {
 				d.ended(*now, id, false)
 				delete(open, id)
 			}

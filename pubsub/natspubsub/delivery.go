@@ -27,6 +27,7 @@ type delivery struct {
 	reply   string
 	attempt int
 	stored  time.Time
+	size    int // in bytes, with its header
 
 	until   time.Time // the ack wait's end
 	settled bool
@@ -85,6 +86,7 @@ func (d *delivery) done(retry time.Time) {
 	d.settled = true
 	if d.feed.out[d.key] == d {
 		delete(d.feed.out, d.key)
+		d.feed.held -= d.size
 	}
 	d.feed.dealer.settled(d.key.source, retry)
 }

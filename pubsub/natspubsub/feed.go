@@ -16,6 +16,11 @@ const (
 	quietAfter = 250 * time.Millisecond // without a Next, credits at the server are recalled
 	closeWait  = 10 * time.Second       // for the server to confirm the end of a feed
 	firstTidy  = 1024
+
+	// heldBytes is how much of what is delivered and not settled makes a feed ask for no more. longBytes bounds one pull
+	// of many messages, where two of the largest are not more.
+	heldBytes = 64 << 20
+	longBytes = 16 << 20
 )
 
 var _ pubsub.Feed = (*feed)(nil)
@@ -43,6 +48,7 @@ type feed struct {
 	recalling bool        // the inbox is being drained; nothing is asked until there is a new one
 	ready     []*delivery // delivered, not yet returned by Next
 	out       map[outKey]*delivery
+	held      int         // bytes of those in out
 	tidyAt    int         // size of out at which deliveries that nobody settled in time are forgotten
 	waiting   bool        // Next is running
 	quiet     *time.Timer // recalls credits when Next stays away
@@ -151,21 +157,33 @@ func (f *feed) ask(now time.Time, n int) {
 	if lost && f.noteTrouble(now) {
 		return
 	}
-	pulls, recall := f.dealer.deal(now, n)
+	if f.held >= heldBytes {
+		f.tidy(now)
+	}
+	if f.held >= heldBytes {
+		return // a settlement wakes Next
+	}
+	largest := max(int(f.b.nc.MaxPayload()), 1)
+	pulls, recall := f.dealer.deal(now, n, max((heldBytes-f.held)/largest, 1))
 	if recall || lost {
 		f.recall()
 		return
 	}
 	for _, p := range pulls {
-		if err := f.b.nc.PublishRequest(f.pulls[p.source], f.replyTo(p.id), p.request()); err != nil {
+		if err := f.b.nc.PublishRequest(f.pulls[p.source], f.replyTo(p.id), p.request(max(longBytes, 2*largest))); err != nil {
 			f.dealer.ended(now, p.id, true)
 		}
 	}
 }
 
-func (p pull) request() []byte {
-	body := append(make([]byte, 0, 48), `{"batch":`...)
+// request is the body of a pull; one of several messages ends at bytes.
+func (p pull) request(bytes int) []byte {
+	body := append(make([]byte, 0, 64), `{"batch":`...)
 	body = strconv.AppendInt(body, int64(p.batch), 10)
+	if p.batch > 1 {
+		body = append(body, `,"max_bytes":`...)
+		body = strconv.AppendInt(body, int64(bytes), 10)
+	}
 	body = append(body, `,"expires":`...)
 	body = strconv.AppendInt(body, int64(p.expires), 10)
 	return append(body, '}')

@@ -13,6 +13,9 @@ import (
 
 const goneAfter = 5 * time.Second // without an answer of the consumers over a live connection, the feed fails
 
+// bytesReached is how the server says that the next message is beyond what the pull may bring.
+const bytesReached = "Message Size Exceeds MaxBytes"
+
 // receive files what comes to the inbox: a message, or the end of a pull.
 func (f *feed) receive(m *nats.Msg) {
 	f.mu.Lock()
@@ -31,19 +34,32 @@ func (f *feed) receive(m *nats.Msg) {
 	f.trouble = time.Time{}
 	d := &delivery{
 		feed: f, key: outKey{source, in.seq}, reply: m.Reply, attempt: in.attempt,
-		until: now.Add(f.group.ackWait),
+		until: now.Add(f.group.ackWait), size: m.Size(),
 	}
 	d.message, d.stored = decode(m, in)
-	f.dealer.delivered(now, source, in.seq, in.pending > 0, d.until)
+	f.dealer.delivered(now, source, in.seq, d.size, in.pending > 0, d.until)
 	if old := f.out[d.key]; old != nil {
 		old.settled = true // its wait ran out, the server gave it out again
+		f.held -= old.size
 	}
 	if len(f.out) >= f.tidyAt {
-		maps.DeleteFunc(f.out, func(_ outKey, d *delivery) bool { return now.After(d.until) })
+		f.tidy(now)
 		f.tidyAt = max(2*len(f.out), firstTidy)
 	}
 	f.out[d.key] = d
+	f.held += d.size
 	f.ready = append(f.ready, d)
+}
+
+// tidy forgets the deliveries that nobody settled in time.
+func (f *feed) tidy(now time.Time) {
+	maps.DeleteFunc(f.out, func(_ outKey, d *delivery) bool {
+		late := now.After(d.until)
+		if late {
+			f.held -= d.size
+		}
+		return late
+	})
 }
 
 // pullEnded reads a status: the pull that it answers to holds no credits any more.
@@ -52,14 +68,15 @@ func (f *feed) pullEnded(now time.Time, m *nats.Msg) {
 	if err != nil {
 		return
 	}
-	switch status := m.Header.Get("Status"); status {
-	case "100":
-	case "404", "408":
+	status, why := m.Header.Get("Status"), m.Header.Get("Description")
+	switch {
+	case status == "100":
+	case status == "404", status == "408", why == bytesReached:
 		f.trouble = time.Time{}
 		f.dealer.ended(now, id, false)
 	default: // 409: leadership change, shutdown, too many waiting; 503: nobody serves the consumer
 		f.dealer.ended(now, id, true)
-		if m.Header.Get("Description") == "Consumer Deleted" {
+		if why == "Consumer Deleted" {
 			f.end(fault.New(f.op, fault.JetStreamRefused, "the group's consumer was deleted"))
 			return
 		}
@@ -92,7 +109,8 @@ func (f *feed) onBell(m *nats.Msg) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.shards.known {
-		f.dealer.rang(f.group.sourceOf(partition), seq)
+		size, _ := strconv.Atoi(m.Header.Get("Nats-Msg-Size")) // 0 when it was given back
+		f.dealer.rang(f.group.sourceOf(partition), seq, size)
 	} else {
 		f.shards.heard, f.shards.look = true, time.Time{}
 	}

@@ -16,6 +16,9 @@
 // the server (ADR-51): they need NATS 2.12, a stream without maxBytes, and fire by the server's clock, up to a quarter of
 // a second late; a delayed message takes its place in the order of its key when it fires.
 //
+// A message is as large as the server's max_payload allows, less 8 KiB for what a dead letter has in its header: 8 MiB on the
+// embedded fabric. Larger ones are refused (BODY_TOO_LARGE).
+//
 // # How it is delivered
 //
 // A group is one durable pull consumer of the unkeyed messages, and, once its topic has seen a keyed one, a durable
@@ -33,6 +36,8 @@
 // feed recalls its credits: it drains the inbox that the pulls answer to, and asks anew from another one. After a
 // reconnect it does the same, so a pull that survived in the server is never counted twice. A message that the server was
 // sending at the very moment of a recall may come as attempt 2 without anyone having seen attempt 1.
+//
+// Credits count messages, and large ones are bounded by bytes as well: a feed that holds 64 MiB unsettled asks for no more.
 //
 // Settlements are sent, not awaited: one that is lost with its connection means a redelivery. A keyed delivery whose ack
 // wait has run out can no longer be settled (ACK_UNKNOWN), for by then its successor may depend on the redelivery.

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 // startServer runs a NATS server with JetStream on dir until the test ends or stop is called.
 func startServer(t testing.TB, dir string, port int) *server.Server {
 	t.Helper()
-	s, err := newServer(dir, port)
+	s, err := newServer(dir, port, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,10 +39,10 @@ func startServer(t testing.TB, dir string, port int) *server.Server {
 	return s
 }
 
-func newServer(dir string, port int) (*server.Server, error) {
+func newServer(dir string, port int, payload int32) (*server.Server, error) {
 	s, err := server.NewServer(&server.Options{
 		ServerName: "test", Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir,
-		NoLog: true, NoSigs: true, MaxPayload: 1 << 20,
+		NoLog: true, NoSigs: true, MaxPayload: payload,
 	})
 	if err != nil {
 		return nil, err

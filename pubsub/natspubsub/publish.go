@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -16,7 +17,8 @@ import (
 )
 
 const (
-	publishWindow = 256                    // messages of one batch on their way at once
+	publishWindow = 256                    // messages of one batch on their way at once …
+	windowBytes   = 32 << 20               // … unless these many bytes are reached before
 	publishWait   = 30 * time.Second       // for an answer, where the caller's deadline is not sooner
 	silence       = 500 * time.Millisecond // without an answer that makes a publisher ask why
 )
@@ -36,8 +38,13 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []pubsub.Me
 		return fill(errs, err)
 	}
 	refused := map[string]bool{}
-	for start := 0; start < len(messages); start += publishWindow {
-		end := min(start+publishWindow, len(messages))
+	for start, end := 0, 0; start < len(messages); start = end {
+		end = start + 1
+		for bytes := len(messages[start].Data); end < len(messages) && end-start < publishWindow; end++ {
+			if bytes += len(messages[end].Data); bytes > windowBytes {
+				break
+			}
+		}
 		b.publishWindow(ctx, op, token, messages[start:end], errs[start:end], refused)
 	}
 	return errs
@@ -51,7 +58,7 @@ func (b *broker) publishWindow(ctx context.Context, op, topic string, messages [
 		m := &messages[i]
 		if err := b.publishable(op, m, refused); err != nil {
 			w.answer(i, err)
-		} else if err := b.send(topic, m, now, b.acks.inbox(first+uint64(i))); err != nil {
+		} else if err := b.send(op, topic, m, now, b.acks.inbox(first+uint64(i))); err != nil {
 			w.answer(i, jsFault(ctx, op, err))
 		}
 	}
@@ -140,10 +147,32 @@ func (b *broker) publishable(op string, m *pubsub.Message, refused map[string]bo
 	return nil
 }
 
-func (b *broker) send(topic string, m *pubsub.Message, now time.Time, reply string) error {
+func (b *broker) send(op, topic string, m *pubsub.Message, now time.Time, reply string) error {
 	msg := b.encode(topic, m, now)
+	limit := b.nc.MaxPayload()
+	if size := size(msg); size > limit-min(pubsub.LetterRoom, limit/8) {
+		return fault.New(op, fault.BodyTooLarge, "the event has %d bytes with its envelope, and this NATS server takes messages of %d, less %d for a dead letter's header: "+
+			"raise max_payload in the configuration of a server of yours, or keep the payload in a state store and publish its key",
+			size, limit, min(pubsub.LetterRoom, limit/8))
+	}
 	msg.Reply = reply
 	return b.nc.PublishMsg(msg)
+}
+
+// size is what a message takes of the server's max_payload, without what differs when it is a dead letter.
+func size(msg *nats.Msg) int64 {
+	const shortID = pubsub.LetterRoom / 4
+	n := len(msg.Data) + len("NATS/1.0\r\n\r\n")
+	for k, v := range msg.Header {
+		switch {
+		case strings.HasPrefix(k, hdrUser+pubsub.LetterPrefix):
+		case k == hdrMsgID, k == hdrID:
+			n += max(len(v[0])-shortID, 0)
+		default:
+			n += len(k) + len(v[0]) + len(": \r\n")
+		}
+	}
+	return int64(n)
 }
 
 func fill(errs []error, err error) []error {

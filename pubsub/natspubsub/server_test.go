@@ -3,6 +3,7 @@ package natspubsub
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -118,6 +119,84 @@ func TestTooLarge(t *testing.T) {
 	errs := b.Publish(context.Background(), "t", []pubsub.Message{{ID: "a", Key: "k"}, {ID: "b", Key: "k", Data: make([]byte, 2<<20)}, {ID: "c", Key: "k"}})
 	if errs[0] != nil || fault.ReasonOf(errs[1]) != fault.BodyTooLarge || errs[2] != nil {
 		t.Errorf("got %v", errs)
+	}
+	for _, part := range []string{"the event has 2097", "takes messages of 1048576", "raise max_payload"} {
+		if !strings.Contains(errs[1].Error(), part) {
+			t.Errorf("%v does not say %q", errs[1], part)
+		}
+	}
+
+	// What is just small enough to be stored can become a dead letter.
+	largest := func(extra int) pubsub.Message {
+		return pubsub.Message{ID: fmt.Sprint("m", extra), Data: make([]byte, 1<<20-pubsub.LetterRoom-len("NATS/1.0\r\n\r\n")+extra)}
+	}
+	m := largest(0)
+	errs = b.Publish(t.Context(), "t", []pubsub.Message{m, largest(1)})
+	if errs[0] != nil || fault.ReasonOf(errs[1]) != fault.BodyTooLarge {
+		t.Fatalf("at the limit: %v", errs)
+	}
+	m.ID += "/" + strings.Repeat("g", 200)
+	m.Header = map[string]string{pubsub.LetterPrefix + "reason": strings.Repeat("é", 1000)}
+	if err := b.Publish(t.Context(), "dead", []pubsub.Message{m})[0]; err != nil {
+		t.Errorf("as a dead letter: %v", err)
+	}
+}
+
+// TestLargeEventsInFlight: however many credits there are, a feed holds a bounded number of bytes, and goes on when it has
+// settled them.
+func TestLargeEventsInFlight(t *testing.T) {
+	t.Parallel()
+	const payload, size, events = 8 << 20, 5 << 20, 24
+	s, err := newServer(t.TempDir(), -1, payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stopServer(s) })
+	b := openOn(t, hostOn(connect(t, s.ClientURL()), "flight"), nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	defer b.Close(context.Background())
+	var messages []pubsub.Message
+	for i := range events {
+		m := pubsub.Message{ID: fmt.Sprint("m", i), Data: make([]byte, size)}
+		if i%2 == 1 {
+			m.Key = fmt.Sprint("k", i)
+		}
+		messages = append(messages, m)
+	}
+	for _, err := range b.Publish(ctx, "t", messages) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := b.Subscribe(ctx, "t", pubsub.Group{Name: "g", AckWait: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for rounds := 0; len(seen) < events; rounds++ {
+		var out []pubsub.Delivery
+		for {
+			brief, done := context.WithTimeout(ctx, 300*time.Millisecond)
+			ds, err := f.Next(brief, 1000)
+			done()
+			if err != nil {
+				break
+			}
+			out = append(out, ds...)
+		}
+		if got := len(out) * size; got > heldBytes+2*longBytes {
+			t.Fatalf("round %d: %d MiB are out", rounds, got>>20)
+		}
+		for _, d := range out {
+			seen[d.Message().ID] = true
+			if err := d.Ack(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ctx.Err() != nil {
+			t.Fatalf("%d of %d events came", len(seen), events)
+		}
 	}
 }
 

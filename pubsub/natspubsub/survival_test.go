@@ -23,7 +23,7 @@ const patience = 30 * time.Second
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := newServer(dir, -1)
+	s, err := newServer(dir, -1, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func TestServerRestart(t *testing.T) {
 			<-progress
 		}
 		stopServer(s)
-		if s, err = newServer(dir, port); err != nil {
+		if s, err = newServer(dir, port, 1<<20); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -132,7 +132,7 @@ const childEnv = "SIDECAST_NATSPUBSUB_CHILD"
 
 // child hosts a server and publishes to it until it is killed, telling of each message that was answered.
 func child(dir string) {
-	s, err := newServer(dir, -1)
+	s, err := newServer(dir, -1, 1<<20)
 	if err != nil {
 		fmt.Println("error", err)
 		return

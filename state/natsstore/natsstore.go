@@ -20,9 +20,9 @@
 //
 // # Limits
 //
-// A value may be as large as the server's max_payload allows, less a KiB for headers (1 MiB is the server's default). A
-// key has at most 3000 bytes, where every byte but [A-Za-z0-9_-] and `||` counts three. A batch holds at most 1000 ops,
-// beside Checks. What JetStream has no room for fails with JETSTREAM_EXHAUSTED.
+// A value may be as large as the server's max_payload allows, less a KiB for headers: 8 MiB on the embedded fabric, and 1 MiB
+// on a server that says nothing else. A key has at most 3000 bytes, where every byte but [A-Za-z0-9_-] and `||` counts three. A
+// batch holds at most 1000 ops, beside Checks. What JetStream has no room for fails with JETSTREAM_EXHAUSTED.
 //
 // A Scan reads the names of all keys under its prefix, sorts them, and then reads the items of the page. It is cheapest
 // when the prefix ends in `||`, as the prefix of an app does: `||` is the dot of the bucket's subjects. A deleted key

@@ -14,7 +14,7 @@ func behaviour() Area {
 		differs("files that change", "compat.TestFilesAreReadAgain, components.TestReloadLetsCallsInFlightFinish", "Are read again at once; no SIGHUP is needed, and one changes nothing."),
 		differs("sidecars of one machine", "compat.TestGroupsOnOneMachineAreApart", "Find each other with no name resolution. Give groups that shall be apart a SIDECAST_DATA_DIR each."),
 		differs("sidecars of several machines", "cluster.TestAServerOfTheClusterIsLost", "Find each other over NATS: set SIDECAST_FABRIC to its URLs. Placement, scheduler, sentry and operator are not needed."),
-		differs("sizes of events", "compat.TestSizesOfRequests", "A broker on NATS takes events up to its server's max_payload, 1 MiB unless it is set. Put larger bodies into state and publish their key."),
+		differs("sizes of events", "compat.TestSizesOfEvents, compat.TestSizesOfRequests, natspubsub.TestTooLarge", "The fabric's broker takes 8 MiB with the envelope, whatever --max-body-size says; one on a NATS cluster what that server's max_payload says, 1 MiB unless it is set. The error names both sizes. Raise max_payload, or put larger bodies into state and publish their key."),
 		differs("limits of names", "blocks.TestStateRefusesWhatCannotBe, blocks.TestPublishRefusesWhatCannotBe", "Keys have at most 1024 bytes, topics 256. Shorten longer ones."),
 		works("API tokens, both ways", "compat.TestTokensAreAskedForAndSent"),
 		works("graceful shutdown", "compat.TestSignalsDrain, compat.TestBlockedShutdown"),
