@@ -1,6 +1,7 @@
 package components
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/sidecast/sidecast/fault"
@@ -29,7 +30,7 @@ var lockPrefixField = Field{
 }
 
 // commonFields are the keys that a block reads itself, for all its components.
-var commonFields = map[Block][]Field{StateBlock: append([]Field{keyPrefixField, actorField}, outboxFields...), PubSubBlock: topicFields, LockBlock: {lockPrefixField}}
+var commonFields = map[Block][]Field{StateBlock: slices.Concat([]Field{keyPrefixField, actorField}, encryptionFields, outboxFields), PubSubBlock: topicFields, LockBlock: {lockPrefixField}}
 
 // keyPrefix is what the keys of a state store start with, without the separator; "" means nothing.
 func keyPrefix(m Manifest, md metadata, host Host) (string, error) {

@@ -155,6 +155,7 @@ func (r *reader) check(d *manifest.Document, c Component, m Manifest) {
 	}
 	if c.block == StateBlock {
 		checkOutbox(d, m)
+		checkEncryption(d, m)
 	}
 }
 

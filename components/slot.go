@@ -15,6 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state/sealed"
 )
 
 const (
@@ -291,6 +292,12 @@ func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	var keys *sealed.Keys
+	if s.component.block == StateBlock {
+		if keys, err = encryption(s.manifest, m); err != nil {
+			return nil, "", err
+		}
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			s.set.options.Log.Error("component panicked while it opened", "component", s.manifest.Name,
@@ -305,7 +312,7 @@ func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
 	if err != nil {
 		return nil, "", secrets.scrubError(err)
 	}
-	return b, prefix, nil
+	return encrypted(b, keys), prefix, nil
 }
 
 // retire lets nobody in any more. Uses that there are go on until they are released.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"strconv"
@@ -255,6 +256,27 @@ func (s *Server) read(ctx context.Context, store string, keys []string) (map[str
 		keys = keys[n:]
 	}
 	return found, nil
+}
+
+// readBulk is read, and tells of each item by itself that no key of the store opens.
+func (s *Server) readBulk(ctx context.Context, store string, keys []string) (found map[string]state.Item, sealed map[string]error, err error) {
+	found, err = s.read(ctx, store, keys)
+	if fault.ReasonOf(err) != fault.ValueUndecryptable {
+		return found, nil, err
+	}
+	found, sealed = make(map[string]state.Item, len(keys)), make(map[string]error)
+	for _, key := range keys {
+		one, err := s.read(ctx, store, []string{key})
+		switch {
+		case fault.ReasonOf(err) == fault.ValueUndecryptable:
+			sealed[key] = err
+		case err != nil:
+			return nil, nil, err
+		default:
+			maps.Copy(found, one)
+		}
+	}
+	return found, sealed, nil
 }
 
 // itemMetadata is what a store tells about an item beside its value.

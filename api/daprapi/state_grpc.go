@@ -74,13 +74,17 @@ func (a *api) GetBulkState(ctx context.Context, in *runtimev1.GetBulkStateReques
 		}
 	}
 	began := time.Now()
-	found, err := a.s.read(ctx, in.GetStoreName(), in.GetKeys())
+	found, sealed, err := a.s.readBulk(ctx, in.GetStoreName(), in.GetKeys())
 	a.s.o.Metrics.StateDone(in.GetStoreName(), "bulk_get", began, err)
 	if err != nil {
 		return nil, stateProblem(err, "ERR_STATE_BULK_GET", "%s")
 	}
 	out := &runtimev1.GetBulkStateResponse{}
 	for _, key := range in.GetKeys() {
+		if err := sealed[key]; err != nil {
+			out.Items = append(out.Items, &runtimev1.BulkStateItem{Key: key, Error: err.Error()})
+			continue
+		}
 		item := found[key]
 		out.Items = append(out.Items, &runtimev1.BulkStateItem{Key: key, Data: item.Value, Etag: item.ETag, Metadata: itemMetadata(item)})
 	}

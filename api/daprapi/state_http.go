@@ -143,7 +143,7 @@ func (s *Server) bulkGetState(w http.ResponseWriter, r *http.Request, p params) 
 		}
 	}
 	began := time.Now()
-	found, err := s.read(r.Context(), store, body.Keys)
+	found, sealed, err := s.readBulk(r.Context(), store, body.Keys)
 	s.o.Metrics.StateDone(store, "bulk_get", began, err)
 	if err != nil {
 		return stateProblem(err, "ERR_STATE_BULK_GET", "%s")
@@ -151,7 +151,9 @@ func (s *Server) bulkGetState(w http.ResponseWriter, r *http.Request, p params) 
 	items := make([]bulkItem, len(body.Keys))
 	for i, key := range body.Keys {
 		items[i].Key = key
-		if item, ok := found[key]; ok {
+		if err := sealed[key]; err != nil {
+			items[i].Error = err.Error()
+		} else if item, ok := found[key]; ok {
 			items[i].Data, items[i].ETag, items[i].Metadata = asJSON(item.Value), &item.ETag, itemMetadata(item)
 		}
 	}

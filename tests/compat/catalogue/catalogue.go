@@ -65,6 +65,7 @@ var Packages = map[string]string{
 	"routing":      "routing",
 	"rundir":       "cmd/runtime/rundir",
 	"runtime":      "cmd/runtime",
+	"sealed":       "state/sealed",
 	"telemetry":    "telemetry",
 }
 
