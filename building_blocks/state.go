@@ -262,6 +262,36 @@ func (s *State) List(ctx context.Context, component, prefix string, size int, to
 	return items, next, err
 }
 
+// Query returns a page of those items of the app's that q asks for, and the token of the next page, which is "" when there is
+// none. A page may be shorter than q says: items of others, under other prefixes, are left out of it.
+func (s *State) Query(ctx context.Context, component string, q state.Query) (found state.Found, err error) {
+	err = s.do(ctx, component, "query", true, func(ctx context.Context, use components.Use[state.Store]) error {
+		querier, ok := use.Backend.(state.Querier)
+		if !ok {
+			return unsupported("be queried", use.Name, use.Type)
+		}
+		own := keyPrefix(use.KeyPrefix)
+		page := q
+		for {
+			if found, err = querier.Query(ctx, page); err != nil {
+				return err
+			}
+			found.Items = slices.DeleteFunc(found.Items, func(item state.Item) bool {
+				key, ours := strings.CutPrefix(item.Key, own)
+				return !ours || strings.HasPrefix(key, recordMark)
+			})
+			for i := range found.Items {
+				found.Items[i].Key = strings.TrimPrefix(found.Items[i].Key, own)
+			}
+			if len(found.Items) > 0 || found.Looked == 0 || found.Token == "" {
+				return nil
+			}
+			page.Token = found.Token
+		}
+	})
+	return found, err
+}
+
 // Watch calls fn with the present items under prefix, then with each change, until ctx ends or fn fails. It lasts as long
 // as the watcher likes and so takes no turn in the component's lane.
 func (s *State) Watch(ctx context.Context, component, prefix string, onlyChanges bool, fn func(state.Event) error) error {

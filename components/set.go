@@ -222,8 +222,8 @@ func (s *Set) Close(ctx context.Context) error {
 
 // Status is how one component is doing.
 type Status struct {
-	// Name is the component's, Type its type.
-	Name, Type string
+	// Name is the component's, Type its type, Version that of the type.
+	Name, Type, Version string
 	// State is "idle" (not used yet), "ready" or "degraded".
 	State string
 	// Error is why it is degraded.

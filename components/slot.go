@@ -363,7 +363,7 @@ func (s *slot) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	status := Status{
-		Name: s.manifest.Name, Type: s.manifest.Type, State: "idle", Origin: s.manifest.Source.File, Required: s.manifest.Required,
+		Name: s.manifest.Name, Type: s.manifest.Type, Version: cmp.Or(s.manifest.Version, "v1"), State: "idle", Origin: s.manifest.Source.File, Required: s.manifest.Required,
 	}
 	switch {
 	case s.opened:

@@ -84,6 +84,7 @@ const (
 	StoreFull      Reason = "STORE_FULL"
 	// ValueUndecryptable is of stores with encryption keys.
 	ValueUndecryptable Reason = "VALUE_UNDECRYPTABLE"
+	QueryInvalid       Reason = "QUERY_INVALID"
 	WatchOverrun       Reason = "WATCH_OVERRUN"
 	OutboxFull         Reason = "OUTBOX_FULL"
 	OutboxUnusable     Reason = "OUTBOX_UNUSABLE"
@@ -193,6 +194,7 @@ var reasonTable = []Entry{
 	{ValueTooLarge, Invalid, true, "The value is larger than the store accepts.", "Store less, or use another store."},
 	{StoreFull, Exhausted, true, "The store holds as many bytes as it may.", "Delete something, give items a time to live, or raise the component's limit."},
 	{ValueUndecryptable, Invalid, false, "A value of a store with encryption keys is not encrypted with the primary or the secondary one, or is damaged.", "Give the key that the message names as secondaryEncryptionKey, or write the item again."},
+	{QueryInvalid, Invalid, true, "The query is not one that the store can answer.", "Correct what the message names; a store with encryption keys answers none."},
 	{WatchOverrun, Unavailable, false, "The watcher read more slowly than changes came and was cut off.", "Watch again: the first events are the current state."},
 	{OutboxFull, Exhausted, true, "As many transactions as the store's outbox has room for wait for their events to be published; nothing was written.", "Wait for the given retry-after; see why the broker does not take the events. A store that can list its keys has no such limit."},
 	{OutboxUnusable, Invalid, true, "The events that the transaction is to publish can be published nowhere, or are not valid; nothing was written.", "Correct outboxPublishPubsub, outboxPublishTopic, the scopes of that broker, or the attributes that the message names."},

@@ -41,6 +41,32 @@ type Watcher interface {
 	Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(Event) error) error
 }
 
+// Querier is a Store that can find items by what their values say.
+type Querier interface {
+	// Query returns the items that q asks for, whatever their keys; those that have expired are left out. It fails with
+	// QUERY_INVALID for a query that it cannot answer, and with fault.Unsupported when it turns out to answer none.
+	Query(ctx context.Context, q Query) (Found, error)
+}
+
+// Query asks for items by their values.
+type Query struct {
+	// Text is JSON: a filter, how to sort, and a page, in the language of Dapr's state query API.
+	Text []byte
+	// Token is that of the page to begin with, where it is not the one in Text.
+	Token string
+	// Metadata is for the backend.
+	Metadata map[string]string
+}
+
+// Found is a page of what a query has found.
+type Found struct {
+	Items []Item
+	// Token is that of the next page, "" when there is none. It may turn out to be empty.
+	Token string
+	// Looked is how many items the page had before any were left out; 0 means that there are no more.
+	Looked int
+}
+
 // Item is a stored value.
 type Item struct {
 	Key   string
@@ -79,6 +105,8 @@ type Op struct {
 	Match Match
 	ETag  string        // for Exact; a backend fails one it can never have given out with fault.Invalid, ETAG_MALFORMED
 	TTL   time.Duration // for Set: the item vanishes this long after; 0: never
+	// JSON says of a Set that Value is JSON: a Querier keeps it so that it can be queried, and may give it back in other words.
+	JSON bool
 }
 
 // EventKind is what a watcher learns.

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/sidecast/sidecast/components"
 )
 
 func (s *Server) healthz(w http.ResponseWriter, r *http.Request, _ params) error {
@@ -91,7 +93,7 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	}
 	for _, c := range description.Components {
 		out.RegisteredComponents = append(out.RegisteredComponents, &runtimev1.RegisteredComponents{
-			Name: c.Name, Type: c.Type, Version: "v1", Capabilities: capabilities(c.Type),
+			Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: capabilities(c),
 		})
 	}
 	for _, name := range s.o.Blocks.Invocation.Endpoints() {
@@ -106,13 +108,15 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	return out, nil
 }
 
-// capabilities are what a component of that type can do, in Dapr's words. Locks have none with daprd; brokers would have
+// capabilities are what a component can do, in Dapr's words. Locks have none with daprd; brokers would have
 // wildcards in topics or bulks of their own, which none here has; RabbitMQ knows when a message expires.
-func capabilities(kind string) []string {
+func capabilities(c components.Status) []string {
 	switch {
-	case strings.HasPrefix(kind, "state."): // every store that there is
+	case c.Type == "state.postgresql" && c.Version == "v1":
+		return []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API"}
+	case strings.HasPrefix(c.Type, "state."): // every store that there is
 		return []string{"ETAG", "TRANSACTIONAL", "TTL"}
-	case kind == "pubsub.rabbitmq":
+	case c.Type == "pubsub.rabbitmq":
 		return []string{"MESSAGE_TTL"}
 	}
 	return []string{}

@@ -76,9 +76,9 @@ func checkStateKey(store, key string) error {
 
 // op is an item as the block takes it. An ETag always counts; without one, first-write wants the item not to exist.
 func (i *stateItem) op() (state.Op, error) {
-	op := state.Op{Kind: state.Set, Key: i.key, Value: i.value}
+	op := state.Op{Kind: state.Set, Key: i.key, Value: i.value, JSON: i.fromJSON}
 	if i.remove {
-		op.Kind, op.Value = state.Delete, nil
+		op.Kind, op.Value, op.JSON = state.Delete, nil, false
 	}
 	switch i.consistency {
 	case "", "strong", "eventual": // every store of ours is linearizable per key
@@ -277,6 +277,28 @@ func (s *Server) readBulk(ctx context.Context, store string, keys []string) (fou
 		}
 	}
 	return found, sealed, nil
+}
+
+// query asks a store for items by their values.
+func (s *Server) query(ctx context.Context, store string, q state.Query) (state.Found, error) {
+	began := time.Now()
+	found, err := s.o.Blocks.State.Query(ctx, store, q)
+	switch {
+	case err == nil:
+		s.o.Metrics.StateDone(store, "query", began, nil)
+		return found, nil
+	case fault.ReasonOf(err) == fault.NotSupported:
+		return found, storeProblem(http.StatusInternalServerError, codes.Internal, "ERR_STATE_STORE_NOT_SUPPORTED",
+			"DAPR_STATE_QUERYING_NOT_SUPPORTED", store, "state store does not support querying", nil)
+	}
+	text := err.Error()
+	if known := (*fault.Error)(nil); fault.ReasonOf(err) == fault.QueryInvalid && errors.As(err, &known) {
+		text = known.Err.Error()
+	} else {
+		s.o.Metrics.StateDone(store, "query", began, err)
+	}
+	return found, storeProblem(http.StatusInternalServerError, codes.Internal, "ERR_STATE_QUERY",
+		"DAPR_STATE_QUERY_FAILED", store, fmt.Sprintf("state store %s query failed: %s", store, text), nil).of(err)
 }
 
 // itemMetadata is what a store tells about an item beside its value.

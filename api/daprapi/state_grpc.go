@@ -13,20 +13,13 @@ import (
 
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state"
 )
 
 // maxTransaction is the most operations of a transaction.
 const maxTransaction = blocks.MaxStateKeys
 
 func tooMany(err error) bool { return fault.ReasonOf(err) == fault.TransactionBig }
-
-func (s *Server) queryUnsupported(store string) error {
-	if err := s.checkStore(store); err != nil {
-		return err
-	}
-	return storeProblem(http.StatusInternalServerError, codes.Internal, "ERR_STATE_STORE_NOT_SUPPORTED",
-		"DAPR_STATE_QUERYING_NOT_SUPPORTED", store, "state store does not support querying", nil)
-}
 
 // stateItemOf takes an item of a request over.
 func stateItemOf(in *commonv1.StateItem) stateItem {
@@ -110,7 +103,7 @@ func (a *api) SaveState(ctx context.Context, in *runtimev1.SaveStateRequest) (*e
 				return nil, basic(http.StatusBadRequest, codes.InvalidArgument, "ERR_STATE_SAVE",
 					"the value of key %s is not the JSON that its contentType says", given.GetKey())
 			}
-			items[i].value = compact(given.GetValue())
+			items[i].value, items[i].fromJSON = compact(given.GetValue()), true
 		}
 	}
 	if err := a.s.applyEach(ctx, "set", store, items); err != nil {
@@ -176,6 +169,18 @@ func (a *api) ExecuteStateTransaction(ctx context.Context, in *runtimev1.Execute
 	return &emptypb.Empty{}, nil
 }
 
-func (a *api) QueryStateAlpha1(_ context.Context, in *runtimev1.QueryStateRequest) (*runtimev1.QueryStateResponse, error) {
-	return nil, a.s.queryUnsupported(in.GetStoreName())
+func (a *api) QueryStateAlpha1(ctx context.Context, in *runtimev1.QueryStateRequest) (*runtimev1.QueryStateResponse, error) {
+	if err := a.s.checkStore(in.GetStoreName()); err != nil {
+		return nil, err
+	}
+	found, err := a.s.query(ctx, in.GetStoreName(), state.Query{Text: []byte(in.GetQuery()), Metadata: in.GetMetadata()})
+	if err != nil {
+		return nil, err
+	}
+	out := &runtimev1.QueryStateResponse{}
+	for _, item := range found.Items {
+		out.Token = found.Token
+		out.Results = append(out.Results, &runtimev1.QueryStateItem{Key: item.Key, Data: item.Value, Etag: item.ETag})
+	}
+	return out, nil
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+
+	"github.com/sidecast/sidecast/state"
 )
 
 // stateBody is a stateItem in JSON.
@@ -223,6 +225,37 @@ func transactionProblem(store string, count int, err error) error {
 		"error while executing state transaction: %s", stateText(err)).of(err)
 }
 
+// queryItem is one item of an answer to a query.
+type queryItem struct {
+	Key  string          `json:"key"`
+	Data json.RawMessage `json:"data"`
+	ETag string          `json:"etag,omitempty"`
+}
+
 func (s *Server) queryState(w http.ResponseWriter, r *http.Request, p params) error {
-	return s.queryUnsupported(p["storeName"])
+	store := p["storeName"]
+	if err := s.checkStore(store); err != nil {
+		return err
+	}
+	text, err := s.whole(r)
+	if err != nil {
+		return unreadable(err)
+	}
+	found, err := s.query(r.Context(), store, state.Query{Text: text, Metadata: queryMetadata(r)})
+	switch {
+	case err != nil:
+		return err
+	case len(found.Items) == 0:
+		answerEmpty(w)
+		return nil
+	}
+	answer := struct {
+		Results []queryItem `json:"results"`
+		Token   string      `json:"token,omitempty"`
+	}{Token: found.Token}
+	for _, item := range found.Items {
+		answer.Results = append(answer.Results, queryItem{Key: item.Key, Data: asJSON(item.Value), ETag: item.ETag})
+	}
+	answerJSON(w, http.StatusOK, answer)
+	return nil
 }

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
+	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,7 +56,12 @@ func stateOf(product, doc string, fields []components.Field, make func(logger.Lo
 			closeQuietly(inner)
 			return nil, fault.New(name+": open", fault.Defect, "%T has no transactions", inner)
 		}
-		return &store{name: name, inner: inner, multi: multi, isETag: isETag, life: newLife(host.Log)}, nil
+		own := &store{name: name, inner: inner, multi: multi, isETag: isETag, life: newLife(host.Log)}
+		if querier, ok := inner.(contribstate.Querier); ok {
+			own.json = true
+			return &queryStore{own, querier}, nil
+		}
+		return own, nil
 	})
 }
 
@@ -79,6 +87,7 @@ var _ state.Store = (*store)(nil)
 // store makes a store of the library one of ours.
 type store struct {
 	name   string
+	json   bool // what is JSON is stored as such, and not as bytes
 	inner  contribstate.Store
 	multi  contribstate.TransactionalStore
 	isETag func(string) bool
@@ -187,7 +196,7 @@ func keysOf(ops []state.Op) []string {
 // write does a single op.
 func (s *store) write(ctx context.Context, op string, o state.Op) error {
 	var err error
-	switch request := request(o).(type) {
+	switch request := s.request(o).(type) {
 	case contribstate.SetRequest:
 		err = s.inner.Set(ctx, &request)
 	case contribstate.DeleteRequest:
@@ -203,7 +212,7 @@ func (s *store) write(ctx context.Context, op string, o state.Op) error {
 func (s *store) transact(ctx context.Context, op string, ops []state.Op) error {
 	all := make([]contribstate.TransactionalStateOperation, len(ops))
 	for i, o := range ops {
-		all[i] = request(o)
+		all[i] = s.request(o)
 	}
 	err := s.multi.Multi(ctx, &contribstate.TransactionalStateRequest{Operations: all})
 	if !conflicts(err) {
@@ -231,7 +240,7 @@ func conflicts(err error) bool {
 }
 
 // request is the library's word for o.
-func request(o state.Op) contribstate.TransactionalStateOperation {
+func (s *store) request(o state.Op) contribstate.TransactionalStateOperation {
 	var tag *string
 	if o.Match == state.Exact {
 		tag = &o.ETag
@@ -242,6 +251,9 @@ func request(o state.Op) contribstate.TransactionalStateOperation {
 	r := contribstate.SetRequest{Key: stored(o.Key), Value: o.Value, ETag: tag}
 	if r.Value == nil || o.Value == nil {
 		r.Value = []byte{}
+	}
+	if s.json && o.JSON && isPlainJSON(o.Value) {
+		r.Value = json.RawMessage(o.Value)
 	}
 	if o.Match == state.Absent {
 		r.Options.Concurrency = contribstate.FirstWrite
@@ -271,12 +283,29 @@ func (s *store) tags(ctx context.Context, ops []state.Op) []string {
 			continue
 		}
 		tags[i] = superseded + etag.New().String()
-		if item, ok := found[o.Key]; err == nil && ok && bytes.Equal(item.Value, o.Value) {
+		if item, ok := found[o.Key]; err == nil && ok && s.same(o, item.Value) {
 			tags[i] = item.ETag
 		}
 	}
 	return tags
 }
+
+// same says whether value is what o has set.
+func (s *store) same(o state.Op, value []byte) bool {
+	if bytes.Equal(o.Value, value) {
+		return true
+	}
+	var set, read any
+	return s.json && o.JSON && json.Unmarshal(o.Value, &set) == nil && json.Unmarshal(value, &read) == nil && reflect.DeepEqual(set, read)
+}
+
+// isPlainJSON says whether PostgreSQL can keep a value as JSON: it refuses text that is not UTF-8, and escapes that stand for
+// NUL or for half a character. Those are kept as bytes.
+func isPlainJSON(value []byte) bool {
+	return utf8.Valid(value) && json.Valid(value) && !oddEscape.Match(value)
+}
+
+var oddEscape = regexp.MustCompile(`(?i)\\u(0000|d[89a-f])`)
 
 // superseded starts the ETag of a write that another one has followed already.
 const superseded = "superseded-"

@@ -224,7 +224,7 @@ func TestTheKeysAreTheLibrarys(t *testing.T) {
 		for _, f := range d.Fields {
 			switch f.Key {
 			case "keyPrefix", "actorStateStore", "allowedTopics", "publishingScopes", "subscriptionScopes", "protectedTopics", "consumerID",
-				"outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState":
+				"primaryEncryptionKey", "secondaryEncryptionKey", "outboxPublishPubsub", "outboxPublishTopic", "outboxPubsub", "outboxDiscardWhenMissingState":
 				delete(known, strings.ToLower(f.Key))
 				continue // the block's
 			}

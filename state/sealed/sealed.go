@@ -142,7 +142,7 @@ func (k *Keys) Open(stored []byte) ([]byte, error) {
 	return nil, fmt.Errorf("the stored value does not open with the key named %q: it was encrypted with another one, or is damaged", name)
 }
 
-// Wrap returns s with the values encrypted. It can scan, watch and refuse queries where s can scan, watch and query.
+// Wrap returns s with the values encrypted. It scans and watches where s does, and answers no query.
 func Wrap(s state.Store, keys *Keys) state.Store {
 	w := &store{s, keys}
 	scanner, scans := s.(state.Scanner)
@@ -188,11 +188,19 @@ func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
 	own := make([]state.Op, len(ops))
 	for i, op := range ops {
 		if op.Kind == state.Set {
-			op.Value = s.keys.Seal(op.Value)
+			op.Value, op.JSON = s.keys.Seal(op.Value), false
 		}
 		own[i] = op
 	}
 	return s.Store.Apply(ctx, own)
+}
+
+// Query implements state.Querier: what is encrypted cannot be queried.
+func (s *store) Query(context.Context, state.Query) (state.Found, error) {
+	if _, queries := s.Store.(state.Querier); !queries {
+		return state.Found{}, fault.New("state: query", fault.NotSupported, "the store cannot be queried")
+	}
+	return state.Found{}, fault.New("state: query", fault.QueryInvalid, "cannot query encrypted store")
 }
 
 func (k *Keys) items(op string, items []state.Item) ([]state.Item, error) {

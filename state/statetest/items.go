@@ -2,8 +2,10 @@ package statetest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +88,36 @@ func (s *suite) check(t *testing.T) {
 var oddKeys = []string{
 	"a", "a.b", "a..b", ".", "..", "*", ">", "a.*", "a.>", "=", "=41", "a=b", " ", "a b", "\x00", "\x00\x00", "a\x00b", "\n", "\r\n", "/", "a/b/", "\\", "\xff", "\xff\xfe",
 	"||", "|", "|||", "app||k", "||k", "k||", "a||||b", "%41", "$KV.x", "!badger!x", "ключ", "鍵", "\xc3\x28", "_", "-", strings.Repeat("long", 200),
+}
+
+// json: a value that is said to be JSON comes back with the same meaning, whatever a backend makes of it.
+func (s *suite) json(t *testing.T) {
+	store := s.store(t)
+	for i, value := range []string{
+		`{"b":1,"a":[1.50,-0,1e3,null,true,"é"]}`, `"text"`, `null`, `12345678901234567890`, `""`, `{}`,
+		`"nul \u0000"`, `"half \ud800"`, `"whole \ud83d\ude00"`, `"bytes ` + "\xff" + `"`, `not JSON`, ``,
+	} {
+		key := fmt.Sprint("j", i)
+		etags, err := store.Apply(t.Context(), []state.Op{{Key: key, Value: []byte(value), JSON: true}})
+		if err != nil {
+			t.Errorf("%s: %v", value, err)
+			continue
+		}
+		items, err := store.Get(t.Context(), []string{key})
+		if err != nil || len(items) != 1 || items[0].ETag != etags[0] {
+			t.Errorf("%s: Get = %v, %v; it was set at %s", value, items, err, etags[0])
+			continue
+		}
+		var want, got any
+		if json.Unmarshal([]byte(value), &want) != nil {
+			want, got = value, string(items[0].Value)
+		} else if err := json.Unmarshal(items[0].Value, &got); err != nil {
+			t.Errorf("%s came back as %s: %v", value, items[0].Value, err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s came back as %s", value, items[0].Value)
+		}
+	}
 }
 
 func (s *suite) bytes(t *testing.T) {

@@ -45,7 +45,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Store, traits Traits) {
 		name string
 		run  func(t *testing.T)
 	}{
-		{"Get", s.get}, {"Set", s.set}, {"Delete", s.delete}, {"Check", s.check}, {"Bytes", s.bytes}, {"Aliasing", s.aliasing},
+		{"Get", s.get}, {"Set", s.set}, {"Delete", s.delete}, {"Check", s.check}, {"Bytes", s.bytes}, {"JSON", s.json}, {"Aliasing", s.aliasing},
 		{"ETagChanges", s.etagChanges}, {"Exact", s.exact}, {"Absent", s.absent}, {"Malformed", s.malformed},
 		{"Batch", s.batch}, {"BatchConflict", s.batchConflict}, {"SingleOps", s.singleOps}, {"NoChecks", s.noChecks},
 		{"TTL", s.ttl}, {"TTLAndMatch", s.ttlAndMatch}, {"TTLReplaced", s.ttlReplaced},

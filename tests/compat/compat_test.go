@@ -17,9 +17,17 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sidecast/sidecast/tests/machine"
+	"github.com/sidecast/sidecast/tests/servers"
 )
 
-func TestMain(m *testing.M) { os.Exit(machine.Main(m)) }
+func TestMain(m *testing.M) {
+	code := machine.Main(m)
+	if err := servers.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "stop servers:", err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
 
 // resources are the components that all sidecars of these tests have.
 const resources = `

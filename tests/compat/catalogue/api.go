@@ -2,12 +2,15 @@ package catalogue
 
 const unimplemented = "Answers UNIMPLEMENTED."
 
+// queryNote is what is true of queries over both protocols.
+const queryNote = "On `state.postgresql` v1. Items of other apps, under other key prefixes, and those that have expired are left out, so that a page may be shorter than its limit: go on while there are results. daprd returns them all. Names of fields with an apostrophe are refused: daprd makes them part of its SQL. Other stores answer as daprd's do that cannot be queried."
+
 func rpcs() Area {
 	return Area{ID: "rpcs", Title: "gRPC API", What: "RPC", Intro: "Service `dapr.proto.runtime.v1.Dapr`. Status codes, messages and details are daprd's.", Rows: []Row{
 		works("InvokeService", "compat.TestInvocationFromGRPC, gosdk.TestInvocation/http, gosdk.TestInvocation/grpc",
 			"To apps of either protocol. A call that names no verb is a POST to an HTTP app, where daprd answers an error."),
 		works("GetState, SaveState, DeleteState, GetBulkState, DeleteBulkState, ExecuteStateTransaction", "compat.TestStateOverGRPC, gosdk.TestState"),
-		works("QueryStateAlpha1", "compat.TestStateOverGRPC", "No store that is there can be queried: the answer is daprd's for such a store."),
+		differs("QueryStateAlpha1", "compat.TestStateQueries, compat.TestStateOverGRPC, contrib.TestPostgresQueries, contrib.TestBadQueriesAreRefused", queryNote),
 		works("PublishEvent", "compat.TestGRPCAppsSubscribe, compat.TestBadPublishRequests, gosdk.TestPubSub/grpc"),
 		works("BulkPublishEvent, BulkPublishEventAlpha1", "compat.TestGRPCAppsSubscribe, gosdk.TestPubSub/http"),
 		works("SubscribeTopicEventsAlpha1", "compat.TestStreamsSubscribe, gosdk.TestStreamingSubscription"),
@@ -74,7 +77,7 @@ func routes() Area {
 			"A value is kept as it is written: numbers do not pass through float64."),
 		differs("POST PUT /v1.0/state/{storeName}/bulk", "compat.TestStateOverGRPC, compat.TestStateOverHTTP", "A value that is no JSON comes as a string, where daprd's answer breaks off. Nothing to do."),
 		differs("POST PUT /v1.0/state/{storeName}/transaction", "compat.TestTransactionsOverHTTP", "At most 1000 operations; more answer ERR_STATE_STORE_TOO_MANY_TRANSACTIONS. Split larger ones."),
-		works("POST PUT /v1.0-alpha1/state/{storeName}/query", "compat.TestBadStateRequestsOverHTTP", "No store that is there can be queried: the answer is daprd's for such a store."),
+		differs("POST PUT /v1.0-alpha1/state/{storeName}/query", "compat.TestStateQueries, compat.TestBadStateRequestsOverHTTP", queryNote),
 		works("POST PUT /v1.0/publish/{pubsubname}/{topic}", "compat.TestPublishedEventsAreCloudEvents, compat.TestBadPublishRequests"),
 		works(joined(versions("v1.0 v1.0-alpha1", "POST PUT", "publish/bulk/{pubsubname}/{topic}")), "compat.TestBadPublishRequests, compat.TestDeclaredSubscriptionsAndBulk"),
 		works("POST /v1.0-alpha1/lock/{storeName}, POST /v1.0-alpha1/unlock/{storeName}", "compat.TestLocksOverHTTP"),
