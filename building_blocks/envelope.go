@@ -35,7 +35,7 @@ const (
 
 // wrap makes the message that a broker stores for a draft: a CloudEvent, or the bare payload when it is raw.
 func wrap(self Self, component, topic string, draft *Draft) (pubsub.Message, error) {
-	m := pubsub.Message{Key: draft.Key, Delay: draft.Delay}
+	m := pubsub.Message{Key: draft.Key, Delay: draft.Delay, Metadata: draft.Metadata}
 	if draft.Raw {
 		m.ID = draft.Header.Get(attributePart + "id")
 		if m.ID == "" {

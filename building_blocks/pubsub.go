@@ -83,6 +83,8 @@ type Draft struct {
 	Key   string
 	Delay time.Duration
 	Raw   bool
+	// Metadata is for the broker, which passes over what it does not know.
+	Metadata map[string]string
 	// Wrap makes the envelope in the block's place: a CloudEvent in JSON and its id, of the header with its traceparent. A
 	// front door whose clients know another form of it sets it.
 	Wrap func(call.Header) (id string, envelope []byte, err error)

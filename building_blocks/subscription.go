@@ -93,7 +93,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 		return fault.New("subscribe "+sub.Topic, fault.TopicDenied,
 			"subscription to topic '%s' on pubsub '%s' is not allowed", sub.Topic, sub.PubSub)
 	}
-	feed, err := use.Backend.Subscribe(ctx, sub.Topic, pubsub.Group{Name: sub.Group, AckWait: sub.AckWait, OnlyNew: sub.OnlyNew})
+	feed, err := use.Backend.Subscribe(ctx, sub.Topic, pubsub.Group{Name: sub.Group, AckWait: sub.AckWait, OnlyNew: sub.OnlyNew, Metadata: sub.Metadata})
 	if err != nil {
 		return err
 	}

@@ -109,6 +109,8 @@ func (r *reader) endpoint(d *manifest.Document, o *manifest.Object, source Sourc
 	r.docs.Endpoints = append(r.docs.Endpoints, m)
 }
 
+var renegotiations = []string{"Never", "OnceAsClient", "FreelyAsClient"}
+
 func (m *EndpointManifest) tls(d *manifest.Document, spec *manifest.Object) {
 	tls := spec.Child("clientTLS")
 	part := func(key string) *Entry {
@@ -125,9 +127,8 @@ func (m *EndpointManifest) tls(d *manifest.Document, spec *manifest.Object) {
 		d.Fail(tls.Node.Line, tls.Path, "needs both certificate and privateKey, or neither")
 	}
 	m.Renegotiation = tls.Str("renegotiation")
-	valid := []string{"Never", "OnceAsClient", "FreelyAsClient"}
-	if m.Renegotiation != "" && !slices.Contains(valid, m.Renegotiation) {
-		d.Fail(tls.Line("renegotiation"), tls.At("renegotiation"), "%q is none of %s", m.Renegotiation, strings.Join(valid, ", "))
+	if m.Renegotiation != "" && !slices.Contains(renegotiations, m.Renegotiation) {
+		d.Fail(tls.Line("renegotiation"), tls.At("renegotiation"), "%q is none of %s", m.Renegotiation, strings.Join(renegotiations, ", "))
 	}
 	tls.Done()
 }

@@ -43,7 +43,7 @@ func TestSetOpensOnFirstUse(t *testing.T) {
 			return &fakeStore{config: c, close: func() error { closed.Add(1); return nil }}, nil
 		})
 		s := NewSet(Options{Host: Host{AppID: "orders"}, Known: []Component{slow}, Documents: docs(cart())})
-		if got := s.Statuses(); got[0] != (Status{Name: "cart", Type: "state.test", State: "idle", Origin: "cart.yaml"}) || opened.Load() != 0 {
+		if got := s.Statuses(); got[0] != (Status{Name: "cart", Type: "state.test", Version: "v1", State: "idle", Origin: "cart.yaml"}) || opened.Load() != 0 {
 			t.Errorf("before use: %+v, opened %d", got, opened.Load())
 		}
 		var users sync.WaitGroup

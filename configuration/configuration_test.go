@@ -11,6 +11,7 @@ import (
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/manifest/schematest"
 )
 
 const head = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n"
@@ -45,9 +46,7 @@ func TestDefaultsAreDaprs(t *testing.T) {
 	}
 }
 
-func TestEverythingIsRead(t *testing.T) {
-	t.Setenv("COLLECTOR", "otel:4317")
-	got := read(t, `  accessControl:
+const everything = `  accessControl:
     defaultAction: deny
     trustDomain: shop
     policies:
@@ -70,7 +69,11 @@ func TestEverythingIsRead(t *testing.T) {
   logging: {apiLogging: {enabled: true, obfuscateURLs: true, omitHealthChecks: true}}
   components: {deny: [state.redis, pubsub.kafka/v1]}
   features: [{name: HotReload, enabled: false}, {name: New, enabled: true}]
-`)
+`
+
+func TestEverythingIsRead(t *testing.T) {
+	t.Setenv("COLLECTOR", "otel:4317")
+	got := read(t, everything)
 	want := &configuration.Settings{
 		Access: access.Rules{DefaultAction: "deny", TrustDomain: "shop", Policies: []access.Policy{{
 			App: "cart", Namespace: "default", TrustDomain: "public", DefaultAction: "deny",
@@ -88,6 +91,28 @@ func TestEverythingIsRead(t *testing.T) {
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+// What the reader takes the schema takes; of what the reader refuses for its shape, it refuses these.
+func TestSchemaAgreesWithTheReader(t *testing.T) {
+	schema, err := configuration.Schema([]string{"dapr.io/v1alpha1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	unused := "  httpPipeline: {handlers: [{name: a, type: b, version: v1, selector: {fields: [{field: f, value: 1}]}}]}\n" +
+		"  nameResolution: {component: consul, configuration: {deep: [1, {a: b}]}}\n  workflow: {maxConcurrentWorkflowInvocations: 3}\n"
+	for spec, allowed := range map[string]bool{
+		everything: true, unused: true, "  tracing: {samplingRate: \"0\"}\n": true,
+		"  tracings: {}\n": false, "  tracing: {stdout: 7}\n": false, "  api: {allowed: {name: state}}\n": false,
+		"  accessControl: {policies: [{appId: a, trustDomain: t}]}\n": false, "  tracing: {otel: {protocol: carrier pigeon}}\n": false,
+	} {
+		doc := documents(spec)[0]
+		err := schematest.Document(schema, doc.YAML)
+		settings, findings := configuration.Read([]manifest.Raw{doc})
+		if (err == nil) != allowed || (settings != nil) != allowed {
+			t.Errorf("%s\nthe schema says %v, the reader %v", spec, err, findings)
+		}
 	}
 }
 

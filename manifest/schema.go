@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"encoding/json"
 	"reflect"
 	"strconv"
 )
@@ -77,4 +78,33 @@ func (f Field) numberSchema(t reflect.Type) map[string]any {
 		}
 	}
 	return map[string]any{"anyOf": []any{s, map[string]any{"type": "string", "pattern": `^-?[0-9]+(\.[0-9]+)?$`}}}
+}
+
+// DocumentSchema is the JSON Schema (draft 2020-12) of documents of a kind, whose spec has that schema and which have these
+// properties beside what all have.
+func DocumentSchema(kind string, versions []string, spec, properties map[string]any) ([]byte, error) {
+	properties["apiVersion"] = map[string]any{"enum": versions}
+	properties["kind"] = map[string]any{"const": kind}
+	properties["metadata"] = map[string]any{
+		"type": "object", "required": []string{"name"},
+		"properties": map[string]any{
+			"name":      map[string]any{"type": "string", "description": "What it is called."},
+			"namespace": map[string]any{"type": "string", "description": "The namespace whose sidecars see it; all when left out."},
+			"labels":    map[string]any{"type": "object"},
+		},
+	}
+	properties["spec"] = spec
+	text, err := json.MarshalIndent(map[string]any{
+		"$schema": "https://json-schema.org/draft/2020-12/schema", "title": kind, "type": "object",
+		"required": []string{"apiVersion", "kind", "metadata", "spec"}, "properties": properties, "additionalProperties": false,
+	}, "", "  ")
+	return append(text, '\n'), err
+}
+
+// ScopesSchema is that of the app ids that see a document.
+func ScopesSchema() map[string]any {
+	return map[string]any{
+		"type": "array", "items": map[string]any{"type": "string"},
+		"description": "The app ids that see the document; all when left out.",
+	}
 }

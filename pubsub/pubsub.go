@@ -35,6 +35,8 @@ type Message struct {
 	Header map[string]string
 	// Delay keeps the message from being delivered until it has passed.
 	Delay time.Duration
+	// Metadata is what the publisher tells the backend itself, which passes over what it does not know. It is not delivered.
+	Metadata map[string]string
 }
 
 // LetterPrefix begins the names of the headers that a dead letter has beside those of its message. They and what is added to
@@ -55,6 +57,8 @@ type Group struct {
 	OnlyNew bool
 	// MaxInFlight is the most deliveries out at once over all feeds of the group; 0 means the backend's default.
 	MaxInFlight int
+	// Metadata is what the subscription tells the backend itself, which passes over what it does not know.
+	Metadata map[string]string
 }
 
 // Feed is one consumer's view of a group. Next is called by one goroutine; deliveries are settled by any.

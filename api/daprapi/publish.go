@@ -96,7 +96,7 @@ func (s *Server) entriesProblem(pubsub, tag, reason, message string, err error) 
 
 // draft makes an event to publish as Dapr makes it.
 func (s *Server) draft(pubsub, topic, contentType string, data []byte, md map[string]string, trace call.Header, raw bool) blocks.Draft {
-	d := blocks.Draft{Data: data, ContentType: contentType, Header: trace, Raw: raw, Key: md["partitionKey"]}
+	d := blocks.Draft{Data: data, ContentType: contentType, Header: trace, Raw: raw, Key: md["partitionKey"], Metadata: md}
 	if raw {
 		for key, value := range md {
 			if key != "rawPayload" {

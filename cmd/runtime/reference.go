@@ -20,6 +20,7 @@ import (
 	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
+	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/telemetry"
@@ -41,6 +42,12 @@ func newReference() *cobra.Command {
 			}
 			schemas, err := governance.Schemas()
 			if err != nil {
+				return err
+			}
+			if schemas[configuration.Kind], err = configuration.Schema(components.Versions(configuration.Kind)); err != nil {
+				return err
+			}
+			if schemas["HTTPEndpoint"], err = components.EndpointSchema(); err != nil {
 				return err
 			}
 			for kind, schema := range schemas {

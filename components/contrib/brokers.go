@@ -78,6 +78,39 @@ var rabbitQueues = &product{
 		}
 		return nil
 	},
+	options: rabbitOptions,
+}
+
+// rabbitOptions are those of a queue and of how it is bound. The library would try for ever with one that cannot be.
+func rabbitOptions(metadata map[string]string) (map[string]string, error) {
+	options := map[string]string{}
+	for _, key := range []string{"routingKey", "queueType", "maxPriority", "queueName", "singleActiveConsumer"} {
+		value := metadata[key]
+		if value == "" {
+			continue
+		}
+		options[key] = value
+		switch key {
+		case "queueType":
+			if value != "classic" && value != "quorum" {
+				return nil, fmt.Errorf("queueType is %q; valid: classic, quorum", value)
+			}
+		case "maxPriority":
+			if n, err := strconv.ParseUint(value, 10, 0); err != nil || n == 0 {
+				return nil, fmt.Errorf("maxPriority is %q, not a number from 1 to 255", value)
+			}
+		case "queueName":
+			if len(value) > longest {
+				return nil, fmt.Errorf("queueName has %d bytes, at most %d are allowed", len(value), longest)
+			}
+		}
+	}
+	for _, key := range []string{"maxLen", "maxLenBytes"} {
+		if metadata[key] != "" { // it would make a number of it that AMQP has not, and try for ever
+			return nil, fmt.Errorf("%s cannot be that of one subscription: make it the component's", key)
+		}
+	}
+	return options, nil
 }
 
 // consumerName makes a name of JetStream of any text: what a name may not hold is written in hex.

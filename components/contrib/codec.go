@@ -107,6 +107,11 @@ var amqpCodec = codec{
 		if m.ContentType != "" && len(m.ContentType) <= longest {
 			metadata["contentType"] = m.ContentType
 		}
+		for _, key := range []string{"routingKey", "priority"} {
+			if value := m.Metadata[key]; value != "" {
+				metadata[key] = value
+			}
+		}
 		return metadata
 	},
 	decode: func(m *contribpubsub.NewMessage) (pubsub.Message, string) {

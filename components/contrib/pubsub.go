@@ -3,6 +3,7 @@ package contrib
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -29,6 +30,8 @@ type product struct {
 	prepare func(ctx context.Context, b *broker, topic, group string) error
 	// topic says what is wrong with a topic; nil where there is nothing that could be.
 	topic func(topic string) error
+	// options are those of a subscription that the library is told of, of its metadata; nil where it knows none.
+	options func(metadata map[string]string) (map[string]string, error)
 	// codec moves what a message has beside its data.
 	codec codec
 	// lost are the words with which the library logs that a publish failed which it then calls done.
@@ -176,11 +179,28 @@ func (b *broker) Subscribe(ctx context.Context, topic string, g pubsub.Group) (p
 	if g.Name == "" {
 		return nil, fault.New(op, fault.BadRequest, "the group has no name")
 	}
-	feed, err := b.feed(calling, op, tapKey{topic, g.Name}, g)
+	options, err := b.options(op, g)
+	if err != nil {
+		return nil, err
+	}
+	g.Metadata = options
+	feed, err := b.feed(calling, op, tapKey{topic, g.Name, fmt.Sprint(options)}, g)
 	if err != nil {
 		return nil, b.life.failure(ctx, op, err)
 	}
 	return feed, nil
+}
+
+// options are what the library is told of g's metadata.
+func (b *broker) options(op string, g pubsub.Group) (map[string]string, error) {
+	if b.product.options == nil {
+		return map[string]string{}, nil
+	}
+	options, err := b.product.options(g.Metadata)
+	if err != nil {
+		return nil, fault.E(op, fault.None, fault.BadRequest, err)
+	}
+	return options, nil
 }
 
 // feed adds a feed to the tap of key, which it makes if there is none.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -26,7 +27,8 @@ var (
 	errGivenBack = errors.New("the subscription ended before the message was handled")
 )
 
-type tapKey struct{ topic, group string }
+// tapKey names a tap. Subscriptions of one group that differ in what they tell the library have one each.
+type tapKey struct{ topic, group, options string }
 
 // tap is one subscription at the library. The library pushes: it calls a handler with each message, and settles the message
 // when the handler returns, for better or worse. Some of its brokers acknowledge even what failed. So the handler here does
@@ -178,7 +180,7 @@ func (t *tap) subscribe(ctx context.Context, g pubsub.Group) error {
 	if err != nil {
 		return err
 	}
-	return inner.Subscribe(t.ctx, contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: map[string]string{}}, t.handle)
+	return inner.Subscribe(t.ctx, contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: maps.Clone(g.Metadata)}, t.handle)
 }
 
 // dial connects, for a subscription that may have been closed when it is done.
