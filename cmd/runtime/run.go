@@ -234,6 +234,7 @@ func sidecarArgs(given *pflag.FlagSet, c *config, app supervisor.App) []string {
 	for _, path := range paths {
 		add("resources-path", path)
 	}
+	add("resources-path", app.ConfigFile)
 	if app.Health.Enabled {
 		args = append(args, "--enable-app-health-check")
 		add("app-health-check-path", app.Health.Path)

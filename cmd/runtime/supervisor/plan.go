@@ -74,9 +74,10 @@ type App struct {
 
 	// GRPCPort and MetricsPort are where the sidecar listens; 0 means any free port, chosen once.
 	GRPCPort, MetricsPort int
-	// Namespace, LogLevel and ResourcesPaths are passed to the sidecar; empty means its defaults.
-	Namespace, LogLevel string
-	ResourcesPaths      []string
+	// Namespace, LogLevel and ResourcesPaths are passed to the sidecar; empty means its defaults. ConfigFile holds more
+	// resources, a Configuration among them; "" means none.
+	Namespace, LogLevel, ConfigFile string
+	ResourcesPaths                  []string
 	// Env is added to the environment of the app and of its sidecar.
 	Env map[string]string
 

@@ -26,6 +26,7 @@ type settings struct {
 	Env            map[string]string `run:"env"`
 	ResourcesPath  string            `run:"resourcesPath"`
 	ResourcesPaths []string          `run:"resourcesPaths"`
+	ConfigFile     string            `run:"configFilePath"`
 	Namespace      string            `run:"namespace"`
 	LogLevel       string            `run:"logLevel" oneof:"debug|info|warn|error"`
 	Protocol       string            `run:"appProtocol" oneof:"http|grpc"`
@@ -57,7 +58,6 @@ type appEntry struct {
 var meaningless = map[string]string{
 	"httpPort":                 "there is no HTTP API yet",
 	"daprHTTPPort":             "there is no HTTP API yet",
-	"configFilePath":           "Configuration files are not read",
 	"appLogDestination":        "output goes to the merged log",
 	"daprdLogDestination":      "output goes to the merged log",
 	"placementHostAddress":     "there is no placement service",
@@ -160,7 +160,7 @@ func (e appEntry) app(folder string) App {
 			Threshold: e.HealthThreshold,
 		},
 		GRPCPort: e.GRPCPort, MetricsPort: e.MetricsPort,
-		Namespace: e.Namespace, LogLevel: e.LogLevel, ResourcesPaths: resources,
+		Namespace: e.Namespace, LogLevel: e.LogLevel, ResourcesPaths: resources, ConfigFile: absolute(folder, e.ConfigFile),
 		Env: e.Env, Restart: Restart(e.Restart), Main: e.Main, ExitWhenDone: e.ExitWhenDone,
 	}
 }
@@ -217,6 +217,9 @@ func (d *decoder) check(at, folder string, e appEntry) {
 		}
 	} else if e.ID == "" {
 		d.problemAt(at, "appID", "is missing")
+	}
+	if file := absolute(folder, e.ConfigFile); file != "" && !isFile(file) {
+		d.problemAt(at, "configFilePath", "there is no file %s", file)
 	}
 	for key, command := range map[string][]string{"command": e.Command, "build": e.Build} {
 		if len(command) > 0 && command[0] == "" {

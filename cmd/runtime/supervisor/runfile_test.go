@@ -25,11 +25,11 @@ func TestLoadDaprsTemplate(t *testing.T) {
 		Health: HealthCheck{
 			Enabled: true, Path: "/healthz", Interval: 5 * time.Second, Timeout: 500 * time.Millisecond, Threshold: 3,
 		},
-		GRPCPort: 50010, ResourcesPaths: []string{filepath.Join(here, "webapp", "components")},
+		GRPCPort: 50010, ResourcesPaths: []string{filepath.Join(here, "webapp", "components")}, ConfigFile: filepath.Join(here, "dapr.yaml"),
 		Env: map[string]string{"DEBUG": "true", "LEVEL": "3"},
 	}, {
 		ID: "testdata", Dir: here, Command: []string{"./backend"}, Build: []string{"go", "build", "-o", "bin/backend", "."},
-		Port: 3000, ResourcesPaths: []string{filepath.Join(here, "components")},
+		Port: 3000, ResourcesPaths: []string{filepath.Join(here, "components")}, ConfigFile: filepath.Join(here, "dapr.yaml"),
 		Env: map[string]string{"DEBUG": "true", "LEVEL": "high", "EMPTY": ""}, Restart: Never, Main: true,
 	}}
 	for i := range want {
@@ -38,7 +38,7 @@ func TestLoadDaprsTemplate(t *testing.T) {
 		}
 	}
 	if len(notes) != 3 || !strings.Contains(notes[0], "common.appLogDestination has no effect") ||
-		!strings.Contains(notes[2], "dapr.yaml:22: apps[0].placementHostAddress has no effect: there is no placement service") {
+		!strings.Contains(notes[2], "dapr.yaml:23: apps[0].placementHostAddress has no effect: there is no placement service") {
 		t.Errorf("notes: %q", notes)
 	}
 }
