@@ -175,8 +175,6 @@ func natsFailure(ctx context.Context, op string, err error) error {
 		return fault.New(op, fault.JetStreamRefused, "no stream of the server has the topic as a subject: create one: %w", err)
 	case errors.As(err, &api):
 		return fault.E(op, fault.None, fault.JetStreamRefused, err)
-	case errors.Is(err, nats.ErrMaxPayload):
-		return fault.E(op, fault.None, fault.BodyTooLarge, err)
 	case errors.Is(err, nats.ErrMsgAlreadyAckd):
 		return fault.E(op, fault.None, fault.AckUnknown, err)
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders), errors.Is(err, context.DeadlineExceeded),
@@ -214,13 +212,13 @@ func (b *natsBroker) Publish(ctx context.Context, topic string, messages []pubsu
 		case m.Delay > 0:
 			errs[i] = fault.New(op, fault.NotSupported, "%s with natsURL cannot delay messages: pubsub.jetstream without it can", jetstreamName)
 		default:
-			errs[i] = b.failure(ctx, op, b.publish(calling, topic, m))
+			errs[i] = b.failure(ctx, op, b.publish(calling, op, topic, m))
 		}
 	}
 	return errs
 }
 
-func (b *natsBroker) publish(ctx context.Context, topic string, m *pubsub.Message) error {
+func (b *natsBroker) publish(ctx context.Context, op, topic string, m *pubsub.Message) error {
 	text, err := json.Marshal(beside{m.ID, m.Key, m.ContentType, m.Header})
 	if err != nil {
 		return err
@@ -228,6 +226,16 @@ func (b *natsBroker) publish(ctx context.Context, topic string, m *pubsub.Messag
 	message := &nats.Msg{Subject: topic, Data: m.Data, Header: nats.Header{}}
 	message.Header.Set(besideHeader, base64.StdEncoding.EncodeToString(text))
 	message.Header.Set(nats.MsgIdHdr, consumerName(topic+" "+m.ID))
+	room := min(pubsub.LetterRoom, b.nc.MaxPayload()/8)
+	for name := range m.Header {
+		if strings.HasPrefix(name, pubsub.LetterPrefix) { // what it was made of had to leave the room
+			room = 0
+		}
+	}
+	if size := int64(message.Size()); size > b.nc.MaxPayload()-room {
+		return fault.New(op, fault.BodyTooLarge, "the event has %d bytes with its envelope and header, and this NATS server takes messages of %d, less %d for a dead letter's header: "+
+			"raise max_payload in its configuration, or keep the payload in a state store and publish its key", size, b.nc.MaxPayload(), room)
+	}
 	calling, done := b.linked(ctx)
 	defer done()
 	if calling.Err() == nil { // or else the driver keeps it until there is a connection

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/pubsub/pubsubtest"
 	"github.com/sidecast/sidecast/tests/servers"
@@ -298,6 +299,26 @@ func TestJetStreamStoresAnEventInTwoTopicsOfAStream(t *testing.T) {
 		if got := drain(t, f, 1); got["e"] != 1 {
 			t.Errorf("topic %s has %v", topic, got)
 		}
+	}
+}
+
+// The server's limit is told with what to do about it, and what was stored can become a dead letter.
+func TestJetStreamSaysWhatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	b := jetstreamBackend(t).New(t)()
+	defer b.Close(t.Context())
+	event := pubsub.Message{ID: "e", Data: make([]byte, 1<<20-pubsub.LetterRoom-1000)}
+	if err := b.Publish(patiently(t), "t", []pubsub.Message{event})[0]; err != nil {
+		t.Fatal(err)
+	}
+	event.Header = map[string]string{pubsub.LetterPrefix + "reason": strings.Repeat("r", 2000)}
+	if err := b.Publish(patiently(t), "dead", []pubsub.Message{event})[0]; err != nil {
+		t.Errorf("as a dead letter: %v", err)
+	}
+	event = pubsub.Message{ID: "f", Data: make([]byte, 1<<20)}
+	err := b.Publish(patiently(t), "t", []pubsub.Message{event})[0]
+	if fault.ReasonOf(err) != fault.BodyTooLarge || !strings.Contains(err.Error(), "takes messages of 1048576") || !strings.Contains(err.Error(), "raise max_payload") {
+		t.Errorf("got %v", err)
 	}
 }
 

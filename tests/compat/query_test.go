@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -13,6 +14,7 @@ import (
 	"github.com/sidecast/sidecast/tests/servers"
 )
 
+// queryResources are stores of a server, in tables of a number.
 const queryResources = `
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -22,7 +24,8 @@ spec:
   version: v1
   metadata:
   - {name: connectionString, value: %[1]q}
-  - {name: tableName, value: people}
+  - {name: tableName, value: people%[2]d}
+  - {name: metadataTableName, value: peopleinfo%[2]d}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -32,7 +35,8 @@ spec:
   version: v1
   metadata:
   - {name: connectionString, value: %[1]q}
-  - {name: tableName, value: sealed}
+  - {name: tableName, value: sealed%[2]d}
+  - {name: metadataTableName, value: sealedinfo%[2]d}
   - {name: primaryEncryptionKey, secretKeyRef: {name: QUERY_KEY}}
 ---
 apiVersion: dapr.io/v1alpha1
@@ -47,7 +51,7 @@ spec:
 func TestStateQueries(t *testing.T) {
 	m := machine.New(t)
 	m.Env = append(m.Env, "QUERY_KEY=000102030405060708090a0b0c0d0e0f")
-	resources := fmt.Sprintf(queryResources, servers.Postgres(t))
+	resources := fmt.Sprintf(queryResources, servers.Postgres(t), time.Now().UnixNano())
 	d, other := startWith(t, m, resources, "app"), startWith(t, m, resources, "other")
 	d.expect(204, "", "POST", "/v1.0/state/people", `[
 		{"key":"ann","value":{"city":"Bern","age":30}},{"key":"bob","value":{"city":"Basel","age":40}},{"key":"eve","value":{"city":"Bern","age":50}}]`)

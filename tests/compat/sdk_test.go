@@ -14,6 +14,7 @@ import (
 
 	"github.com/sidecast/sidecast/tests/compat/cases"
 	"github.com/sidecast/sidecast/tests/machine"
+	"github.com/sidecast/sidecast/tests/servers"
 )
 
 // sdkNode is where a sidecar and its app listen, as the programs of the SDKs are told in the variable COMPAT_NODES.
@@ -123,6 +124,9 @@ func testSDK(t *testing.T, s sdk) {
 		said[end.Name] = end.Error
 	}
 	for _, c := range s.cases {
+		if c.Postgres && nodes["queried"].HTTP == "" {
+			continue
+		}
 		t.Run(c.Name, func(t *testing.T) {
 			problem, ran := said[c.Name]
 			switch delete(said, c.Name); {
@@ -146,8 +150,8 @@ func testSDK(t *testing.T, s sdk) {
 	}
 }
 
-// sidecars starts what the program talks to: the sidecars of its apps, that of an app which only calls, one that asks for a
-// token, and two that are told to end.
+// sidecars starts what the program talks to: the sidecars of its apps, that of an app which only calls, one with stores that can
+// be queried where there is PostgreSQL, one that asks for a token, and two that are told to end.
 func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNode, ends []*daprd) {
 	nodes = map[string]sdkNode{}
 	add := func(m *machine.Machine, name string, node sdkNode, args ...string) *daprd {
@@ -163,6 +167,12 @@ func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNo
 			"--enable-app-health-check", "--app-health-probe-interval", "2", "--app-health-probe-timeout", "1900", "--app-health-threshold", "2")
 	}
 	add(m, "caller", sdkNode{})
+	if servers.HasPostgres(t) {
+		queried := sdkNode{ID: s.name + "-queried"}
+		d := startWith(t, m, fmt.Sprintf(queryResources, servers.Postgres(t), time.Now().UnixNano()), queried.ID)
+		queried.HTTP, queried.GRPC = port(d.http), port(d.grpc)
+		nodes["queried"] = queried
+	}
 	for _, protocol := range []string{"http", "grpc"} {
 		ends = append(ends, add(m, "ending-"+protocol, sdkNode{}))
 	}

@@ -34,6 +34,16 @@ func Redis(t testing.TB) string {
 	return redis.get(t)
 }
 
+// HasPostgres says whether there can be a PostgreSQL server; where one is required and cannot be, the test fails.
+func HasPostgres(t testing.TB) bool {
+	t.Helper()
+	_, ok := postgres.find()
+	if !ok && os.Getenv("SIDECAST_SERVERS") == "required" {
+		postgres.executable(t) // tells what to install
+	}
+	return ok
+}
+
 // Postgres is the URL of a PostgreSQL server's database "postgres", with its superuser.
 func Postgres(t testing.TB) string {
 	t.Helper()

@@ -13,6 +13,8 @@ type Case struct {
 	Shows []string
 	// Absent says that what it shows of them is that they are not served.
 	Absent bool
+	// Postgres says that it needs a server of PostgreSQL.
+	Postgres bool
 }
 
 // Routes and RPCs, by what they are for.
@@ -29,6 +31,7 @@ var (
 	getsBulk    = shows{"http": "POST /v1.0/state/{storeName}/bulk", "grpc": "GetBulkState"}
 	deletes     = shows{"http": "DELETE /v1.0/state/{storeName}/{key}", "grpc": "DeleteState"}
 	transacts   = shows{"http": "POST /v1.0/state/{storeName}/transaction", "grpc": "ExecuteStateTransaction"}
+	queries     = shows{"http": "POST /v1.0-alpha1/state/{storeName}/query", "grpc": "QueryStateAlpha1"}
 	publishes   = shows{"http": "POST /v1.0/publish/{pubsubname}/{topic}", "grpc": "PublishEvent"}
 	delivers    = shows{"http": "GET /dapr/subscribe, POST {route}", "grpc": "AppCallback/ListTopicSubscriptions, AppCallback/OnTopicEvent"}
 	bulks       = shows{"http": "POST /v1.0-alpha1/publish/bulk/{pubsubname}/{topic}", "grpc": "BulkPublishEventAlpha1"}
@@ -73,6 +76,12 @@ func (l *list) absent(name string, over ...any) {
 	(*l)[len(*l)-1].Absent = true
 }
 
+// postgres is add for what needs PostgreSQL.
+func (l *list) postgres(name string, over ...any) {
+	l.add(name, over...)
+	(*l)[len(*l)-1].Postgres = true
+}
+
 // JavaScript are those of jssdk.
 func JavaScript() []Case {
 	var all list
@@ -96,6 +105,7 @@ func JavaScript() []Case {
 		all.add(name+"delete", deletes, p)
 		all.add(name+"ttl", saves, p, gets, p)
 		all.add(name+"transaction", transacts, p)
+		all.postgres(name+"query", queries, p)
 		all.add(name+"errors", saves, p, gets, p, getsBulk, p, deletes, p, transacts, p)
 	}
 	for _, to := range protocols {
@@ -146,6 +156,7 @@ func Python() []Case {
 	all.add("state/delete", deletes, "grpc")
 	all.add("state/ttl", saves, "grpc", gets, "grpc")
 	all.add("state/transaction", transacts, "grpc")
+	all.postgres("state/query", queries, "grpc")
 	all.add("state/errors", saves, "grpc", gets, "grpc", getsBulk, "grpc", deletes, "grpc", transacts, "grpc")
 	for _, to := range apps {
 		for _, what := range []string{"publish", "cloud events", "raw payload", "retry", "drop", "dead letters"} {

@@ -102,6 +102,31 @@ module.exports = async function state(nodes) {
       assert.equal(await state.get("store", key("t2")), "new");
     });
 
+    if (nodes.queried) {
+      await test(name("query"), async () => {
+        const { state } = client(protocol, nodes.queried);
+        const people = { ann: ["Bern", 30], bob: ["Basel", 40], eve: ["Bern", 50] };
+        await state.save("people", Object.entries(people).map(([k, [city, age]]) => (
+          { key: key(k), value: { city, age, by: protocol }, metadata: { contentType: "application/json" } })));
+        const filter = { AND: [{ EQ: { by: protocol } }, { EQ: { city: "Bern" } }] };
+        const found = await state.query("people", { filter, sort: [{ key: "age", order: "DESC" }] });
+        assert.deepEqual(found.results.map((r) => r.key), [key("eve"), key("ann")]);
+        const first = found.results[0];
+        assert.ok(first.etag);
+        const data = protocol === "http" ? first.data : JSON.parse(Buffer.from(first.data).toString());
+        assert.deepEqual(data, { city: "Bern", age: 50, by: protocol });
+        const page = await state.query("people", { filter, sort: [{ key: "age" }], page: { limit: 1 } });
+        assert.deepEqual(page.results.map((r) => r.key), [key("ann")]);
+        const next = await state.query("people", { filter, sort: [{ key: "age" }], page: { limit: 1, token: page.token } });
+        assert.deepEqual(next.results.map((r) => r.key), [key("eve")]);
+        const none = await state.query("people", { filter: { EQ: { city: "nowhere" } } });
+        assert.deepEqual(none.results, []);
+        const error = await failure(state.query("people", { filter: { LIKE: { city: "B" } } }));
+        const text = protocol === "http" ? httpFailure(error).body.message : error.rawMessage;
+        assert.match(text, /^state store people query failed: .*unsupported filter/);
+      });
+    }
+
     await test(name("errors"), async () => {
       const fails = async (call, status, code, text) => {
         const error = await failure(call);

@@ -71,6 +71,22 @@ def run(nodes, apps):
         equal((error.code(), error.error_code()), (StatusCode.INTERNAL, 'ERR_STATE_TRANSACTION'))
         equal((d.get_state('store', 't3').data, d.get_state('store', 't2').data), (b'', b'new'))  # nothing of it was done
 
+    if 'queried' in nodes:
+        with case('state/query'):
+            q = client(nodes['queried'])
+            for key, city, age in (('ann', 'Bern', 30), ('bob', 'Basel', 40), ('eve', 'Bern', 50)):
+                q.save_state('people', key, json.dumps({'city': city, 'age': age}), state_metadata={'contentType': 'application/json'})
+            bern = {'filter': {'EQ': {'city': 'Bern'}}, 'sort': [{'key': 'age', 'order': 'DESC'}]}
+            found = q.query_state('people', json.dumps(bern)).results
+            equal([(r.key, r.json()) for r in found], [('eve', {'city': 'Bern', 'age': 50}), ('ann', {'city': 'Bern', 'age': 30})])
+            assert found[0].etag
+            page = q.query_state('people', json.dumps({**bern, 'page': {'limit': 1}}))
+            equal([r.key for r in page.results], ['eve'])
+            page = q.query_state('people', json.dumps({**bern, 'page': {'limit': 1, 'token': page.token}}))
+            equal([r.key for r in page.results], ['ann'])
+            error = failure(DaprGrpcError, q.query_state, 'people', '{')
+            equal((error.code(), error.error_code()), (StatusCode.INTERNAL, 'DAPR_STATE_QUERY_FAILED'))
+
     with case('state/errors'):
         def fails(code, reason, message, call, *args):
             error = failure(DaprGrpcError, call, *args)
