@@ -21,3 +21,13 @@ func TestMemoryLimit(t *testing.T) {
 		t.Errorf("the user's limit became %d", got)
 	}
 }
+
+func TestTheUserPacesTheCollector(t *testing.T) {
+	before := debug.SetGCPercent(70)
+	defer func() { debug.SetGCPercent(before) }()
+	t.Setenv("GOGC", "70")
+	paceCollector()
+	if got := debug.SetGCPercent(70); got != 70 {
+		t.Errorf("the collector runs at %d in spite of GOGC", got)
+	}
+}

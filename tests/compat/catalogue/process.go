@@ -50,6 +50,7 @@ func environment() Area {
 		works("HOME, XDG_STATE_HOME, LocalAppData, USERNAME", "rundir.TestDefaultDataDir, compat.TestDaprdStartsAndEndsAsDaprdDoes", "Say where that folder is when SIDECAST_DATA_DIR does not; none is needed."),
 		works("SIDECAST_FABRIC, SIDECAST_FABRIC_CREDS", "compat.TestFabricOfTheEnvironment", "Sidecast's: URLs of a NATS cluster that joins machines, and its credentials file."),
 		differs("SIDECAST_API_TOKEN", "compat.TestTokensAreAskedForAndSent", "Is that of `sidecast run`: under daprd DAPR_API_TOKEN counts."),
+		works("GOGC", "runtime.TestTheUserPacesTheCollector", "How much garbage may gather; the sidecar sets its own pace when it is not set."),
 		works("GOMEMLIMIT", "runtime.TestMemoryLimit", "Taken from the container's limit when it is not set."),
 	}}
 }
