@@ -9,7 +9,7 @@ import (
 // How long pulls wait at the server and how soon an empty source is asked again.
 const (
 	briefPull   = 10 * time.Millisecond // at a partition, or where sources compete for few credits …
-	briefest    = 50 << 20              // … and the bytes a second that a server reads at least: a pull that ends meanwhile brings nothing
+	slowestRead = 50 << 20              // … and, in bytes a second, how slowly a server may read what it sends: a pull that ends meanwhile brings nothing
 	patientPull = 5 * time.Second       // of unkeyed messages, renewed as long as there are credits
 	lostAfter   = 2 * time.Second       // past its expiry, a pull without an answer is lost
 	firstPause  = 10 * time.Millisecond // doubled at each miss …
@@ -145,7 +145,7 @@ func (s *source) dueAt() time.Time {
 // brief is how long a brief pull waits: long enough to read what is there, and should that be larger than is known, twice as
 // long after each miss, up to longer times.
 func (s *source) brief(longer int) time.Duration {
-	reading := time.Duration(s.size) * (time.Second / briefest)
+	reading := time.Duration(s.size) * (time.Second / slowestRead)
 	return min(briefPull<<min(s.misses, longer)+reading, time.Second)
 }
 
