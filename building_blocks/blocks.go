@@ -1,4 +1,4 @@
-// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State and Lock, one type each. A block holds
+// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock and Secrets, one type each. A block holds
 // what is true for every backend and every front door: validation, key layout, envelopes, deadlines, lanes, metrics and
 // traces. The front doors in api/ translate to and from these types and decide nothing.
 //
@@ -44,6 +44,8 @@ type Deps struct {
 	JoinNamespace func(ctx context.Context, namespace string) (*fabric.Fabric, error)
 	// Access decides who may call the app; nil lets all.
 	Access *access.List
+	// Secrets says which secrets the app may read; nil lets it read all.
+	Secrets access.SecretScopes
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.
 	MaxDeliveries int
@@ -58,6 +60,7 @@ type Blocks struct {
 	PubSub     *PubSub
 	State      *State
 	Lock       *Lock
+	Secrets    *Secrets
 	Runtime    *Runtime
 
 	rules  *rulebook
@@ -79,6 +82,7 @@ func New(d Deps) *Blocks {
 		PubSub:     events,
 		State:      store,
 		Lock:       newLock(d, rules),
+		Secrets:    newSecrets(d, rules),
 		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
 		rules:      rules,
 		tracer:     d.Tracer,

@@ -80,6 +80,14 @@ type SecretStore interface {
 	// Secret returns the parts of the secret called name; a secret with a single value has it under its own name. It
 	// fails with reason SECRET_NOT_FOUND when there is none of that name.
 	Secret(ctx context.Context, name string) (map[string]string, error)
+	// Secrets returns the parts of all secrets there are, by name.
+	Secrets(ctx context.Context) (map[string]map[string]string, error)
+}
+
+// SecretWatcher is a SecretStore that can tell of changes.
+type SecretWatcher interface {
+	// Watch calls changed after each change since the store was opened, one call at a time, until ctx ends; then it returns nil.
+	Watch(ctx context.Context, changed func()) error
 }
 
 // Component is a kind of backend: its type, its documentation, its keys and how it is opened. Build one with State,

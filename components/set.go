@@ -30,6 +30,8 @@ type Options struct {
 	// Supervise runs the retries of the component called name, restarts run when it panics, and returns how to stop it:
 	// stop cancels run's context and waits for it. Nil means a goroutine that Close waits for.
 	Supervise func(name string, run func(context.Context) error) (stop func(context.Context) error)
+	// FollowSecrets opens components again whose secrets have changed in their store.
+	FollowSecrets bool
 	// LookupEnv finds environment variables for references; nil means os.LookupEnv.
 	LookupEnv func(name string) (string, bool)
 	// Log tells of components that start to fail, recover and change; nil means the Host's.
@@ -44,6 +46,7 @@ type Options struct {
 type Set struct {
 	options Options
 	current atomic.Pointer[snapshot]
+	secrets atomic.Uint64 // how often a secret store has told of a change
 
 	mu      sync.Mutex
 	closed  bool

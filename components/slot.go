@@ -61,6 +61,8 @@ type slot struct {
 	failure error
 	retryAt time.Time
 	stop    func(context.Context) error // of the retries
+	unwatch func(context.Context) error // of a secret store that is followed
+	taken   digest                      // of the secrets that it was opened with
 
 	closeErr error // written before gone is closed
 }
@@ -159,11 +161,15 @@ func (s *slot) start() {
 	}
 	s.set.options.Log.Warn("component cannot start and is tried again",
 		"component", s.manifest.Name, "type", s.manifest.Type, "error", s.failure)
-	supervise := s.set.options.Supervise
-	if supervise == nil {
-		supervise = supervised
+	s.stop = s.set.supervise(s.manifest.Name, s.retry)
+}
+
+// supervise runs run as the options say.
+func (s *Set) supervise(name string, run func(context.Context) error) (stop func(context.Context) error) {
+	if s.options.Supervise != nil {
+		return s.options.Supervise(name, run)
 	}
-	s.stop = supervise(s.manifest.Name, s.retry)
+	return supervised(name, run)
 }
 
 // supervised runs what cannot panic in a goroutine of its own.
@@ -261,6 +267,7 @@ func (s *slot) adopt(b Backend, prefix string) bool {
 	}
 	s.backend, s.keyPrefix, s.failure, s.opened = b, prefix, nil, true
 	s.refs.Store(1)
+	s.follow()
 	s.release()
 	return true
 }
@@ -291,6 +298,7 @@ func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	s.took(m)
 	defer func() {
 		if p := recover(); p != nil {
 			s.set.options.Log.Error("component panicked while it opened", "component", s.manifest.Name,
@@ -329,10 +337,12 @@ func (s *slot) bury() {
 		<-starter
 	}
 	s.mu.Lock()
-	stop := s.stop
+	stops := []func(context.Context) error{s.stop, s.unwatch}
 	s.mu.Unlock()
-	if stop != nil {
-		_ = stop(context.Background()) // fails only when its context ends
+	for _, stop := range stops {
+		if stop != nil {
+			_ = stop(context.Background()) // fails only when its context ends
+		}
 	}
 	if opened {
 		<-s.unused

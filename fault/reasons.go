@@ -67,6 +67,7 @@ const (
 	ComponentReplaced Reason = "COMPONENT_REPLACED"
 	BadManifest       Reason = "BAD_MANIFEST"
 	SecretNotFound    Reason = "SECRET_NOT_FOUND"
+	SecretDenied      Reason = "SECRET_DENIED"
 	BackendFailed     Reason = "BACKEND_FAILED"
 	BackendDown       Reason = "BACKEND_UNAVAILABLE"
 	DirectoryInUse    Reason = "DIRECTORY_IN_USE"
@@ -175,7 +176,8 @@ var reasonTable = []Entry{
 	{ComponentDenied, Denied, true, "The component's scopes do not include this app.", "Add the app id to `scopes`."},
 	{ComponentReplaced, Unavailable, false, "The component's file changed while a subscription or watch was using it.", "Subscribe or watch again: the new component answers."},
 	{BadManifest, Invalid, true, "A component file is wrong.", "Correct the file, line and key that the message names; `sidecast lint` checks a folder."},
-	{SecretNotFound, Invalid, true, "A secretKeyRef or envRef names a secret that does not exist.", "Create the secret or correct the reference."},
+	{SecretNotFound, Invalid, true, "A secretKeyRef, an envRef or a call names a secret that does not exist.", "Create the secret or correct the reference."},
+	{SecretDenied, Denied, true, "The secret scopes of the Configuration do not let the app read this secret.", "Change `secrets.scopes` of the Configuration, or ask for another secret."},
 	{BackendFailed, Internal, false, "The component's backend answered with an error.", "The message holds the backend's own words."},
 	{BackendDown, Unavailable, false, "The component's backend cannot be reached.", "Check the backend; calls resume when it answers."},
 	{DirectoryInUse, Unavailable, true, "Another process has this data directory open.", "Stop that process, use another directory, or share state with `state.jetstream`."},

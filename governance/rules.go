@@ -64,9 +64,11 @@ func (o *Operation) Matches(verb, operation string) bool { return o.pattern.matc
 
 // The types of components as Dapr names them in its default policies.
 const (
-	Statestore = "Statestore"
-	Pubsub     = "Pubsub"
-	Lock       = "Lock"
+	Statestore    = "Statestore"
+	Pubsub        = "Pubsub"
+	Lock          = "Lock"
+	Secretstore   = "Secretstore"
+	Configuration = "Configuration"
 )
 
 // App is how calls to another app are guarded. Base is what holds where no document says otherwise.

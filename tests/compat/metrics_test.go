@@ -26,6 +26,8 @@ dapr_component_pubsub_egress_latencies histogram app_id component namespace succ
 dapr_component_pubsub_ingress_bulk_event_count counter app_id component namespace process_status topic
 dapr_component_pubsub_ingress_count counter app_id component namespace process_status status topic
 dapr_component_pubsub_ingress_latencies histogram app_id component namespace process_status status topic
+dapr_component_secret_count counter app_id component namespace operation success
+dapr_component_secret_latencies histogram app_id component namespace operation success
 dapr_component_state_count counter app_id component namespace operation success
 dapr_component_state_latencies histogram app_id component namespace operation success
 dapr_grpc_io_server_completed_rpcs counter app_id grpc_server_method grpc_server_status
@@ -52,6 +54,11 @@ dapr_runtime_service_invocation_res_sent_total counter app_id dst_app_id status
 `
 
 const measured = resources + `
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: env}
+spec: {type: secretstores.local.env, version: v1, metadata: []}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -160,6 +167,7 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 	d.expect(204, "", "POST", store+"/transaction", `{"operations":[{"operation":"upsert","request":{"key":"t","value":1}}]}`)
 	d.expect(204, "", "DELETE", store+"/a", "")
 	d.expect(500, "{…", "GET", "/v1.0/state/broken/a", "")
+	d.expect(200, `{"PWD":…`, "GET", "/v1.0/secrets/env/PWD", "")
 	client := d.client()
 	if _, err := client.DeleteBulkState(t.Context(), &runtimev1.DeleteBulkStateRequest{StoreName: "store", States: []*commonv1.StateItem{{Key: "a"}}}); err != nil {
 		t.Fatal(err)
@@ -208,7 +216,7 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		{"dapr_runtime_service_invocation_req_sent_total", "dst_app_id=other type=unary", 3},
 		{"dapr_runtime_service_invocation_res_recv_total", "src_app_id=other status=200 type=unary", 1},
 		{"dapr_runtime_service_invocation_res_recv_total", "src_app_id=other status=500 type=unary", 1},
-		{"dapr_runtime_component_loaded", "app_id=app", 4},
+		{"dapr_runtime_component_loaded", "app_id=app", 5},
 		{"dapr_runtime_component_init_total", "component=pubsub.jetstream", 1},
 		{"dapr_runtime_component_init_fail_total", "component=state.badger componentName=broken reason=init", 1},
 		{"dapr_resiliency_loaded", "name=shield namespace=default", 1},

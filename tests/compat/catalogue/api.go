@@ -15,7 +15,7 @@ func rpcs() Area {
 		works("GetMetadata", "gosdk.TestMetadataAndShutdown, compat.TestUnixSockets", "Capabilities are told for state stores only."),
 		works("SetMetadata, Shutdown", "gosdk.TestMetadataAndShutdown"),
 		notYet("InvokeBinding", unimplemented),
-		notYet("GetSecret, GetBulkSecret", unimplemented, "Components take secrets by `secretKeyRef`."),
+		works("GetSecret, GetBulkSecret", "compat.TestSecrets, compat.TestSecretScopes, gosdk.TestSecrets"),
 		notYet("GetConfiguration, GetConfigurationAlpha1, SubscribeConfiguration, SubscribeConfigurationAlpha1, UnsubscribeConfiguration, UnsubscribeConfigurationAlpha1", unimplemented),
 		notYet("InvokeActor, GetActorState, ExecuteActorStateTransaction, RegisterActorTimer, UnregisterActorTimer, RegisterActorReminder, UnregisterActorReminder, "+
 			"UnregisterActorRemindersByType, GetActorReminder, ListActorReminders, SubscribeActorEventsAlpha1", unimplemented),
@@ -82,7 +82,7 @@ func routes() Area {
 		works("GET /v1.0/healthz, GET /v1.0/healthz/outbound", "compat.TestDaprdStartsAndEndsAsDaprdDoes, compat.TestTokensAreAskedForAndSent"),
 		works("POST /v1.0/shutdown", "compat.TestDaprdEndsByTheAPI"),
 		notYet("POST PUT /v1.0/bindings/{name}", off),
-		notYet("GET /v1.0/secrets/{secretStoreName}/{key}, GET /v1.0/secrets/{secretStoreName}/bulk", off),
+		works("GET /v1.0/secrets/{secretStoreName}/{key}, GET /v1.0/secrets/{secretStoreName}/bulk", "compat.TestSecrets, compat.TestSecretScopes"),
 		notYet(joined(versions("v1.0 v1.0-alpha1", "GET", "configuration/{storeName}"), versions("v1.0 v1.0-alpha1", "GET", "configuration/{storeName}/subscribe"),
 			versions("v1.0 v1.0-alpha1", "GET", "configuration/{storeName}/{configurationSubscribeID}/unsubscribe")), off),
 		notYet(joined("GET POST DELETE PUT /v1.0/actors/{actorType}/{actorId}/method/{method}", "POST PUT /v1.0/actors/{actorType}/{actorId}/state",

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +22,7 @@ import (
 	"github.com/dapr/go-sdk/service/common"
 	daprgrpc "github.com/dapr/go-sdk/service/grpc"
 	daprhttp "github.com/dapr/go-sdk/service/http"
+	"google.golang.org/grpc/status"
 )
 
 const patience = 30 * time.Second
@@ -58,6 +62,11 @@ apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: locks}
 spec: {type: lock.in-memory, version: v1, metadata: []}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: vault}
+spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile, value: SECRETS}, {name: multiValued, value: "true"}]}
 `
 
 func freePort(t *testing.T) string {
@@ -75,8 +84,13 @@ func freePort(t *testing.T) string {
 func sidecar(t *testing.T, dir, app string, args ...string) client.Client {
 	t.Helper()
 	folder := t.TempDir()
-	if err := os.WriteFile(filepath.Join(folder, "r.yaml"), []byte(resources), 0o600); err != nil {
-		t.Fatal(err)
+	secrets := filepath.Join(folder, "secrets.json")
+	for name, text := range map[string]string{
+		filepath.Join(folder, "r.yaml"): strings.ReplaceAll(resources, "SECRETS", secrets), secrets: `{"password": "hunter2", "db": {"user": "me", "key": "k"}}`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	httpPort, grpcPort := freePort(t), freePort(t)
 	cmd := exec.Command(binary, append([]string{"daprd", "--app-id", app, "--dapr-http-port", httpPort, "--dapr-grpc-port", grpcPort,
@@ -204,6 +218,21 @@ func TestLock(t *testing.T) {
 	unlock("one", "SUCCESS")
 	if !try("two") {
 		t.Error("a released lock is not free")
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	c, ctx := sidecar(t, group(t), "app"), t.Context()
+	if got, err := c.GetSecret(ctx, "vault", "db", map[string]string{"version": "1"}); err != nil || !maps.Equal(got, map[string]string{"user": "me", "key": "k"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	want := map[string]map[string]string{"password": {"password": "hunter2"}, "db": {"user": "me", "key": "k"}}
+	if got, err := c.GetBulkSecret(ctx, "vault", nil); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	_, err := c.GetSecret(ctx, "vault", "nope", nil)
+	if want := "failed getting secret with key nope from secret store vault: secret nope not found"; status.Convert(errors.Unwrap(err)).Message() != want {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -24,10 +24,11 @@ import locks  # noqa: E402
 import pubsub  # noqa: E402
 import state  # noqa: E402
 import streams  # noqa: E402
+import vault  # noqa: E402
 
 try:
     served = apps.serve(NODES)
-    for block in (invocation, state, pubsub, streams, locks, asynchronous, control):
+    for block in (invocation, state, pubsub, streams, locks, vault, asynchronous, control):
         block.run(NODES, served)
     code = 0
 except BaseException as error:  # noqa: B902
