@@ -1,4 +1,4 @@
-// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock and Secrets, one type each. A block holds
+// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock, Secrets and Configuration, one type each. A block holds
 // what is true for every backend and every front door: validation, key layout, envelopes, deadlines, lanes, metrics and
 // traces. The front doors in api/ translate to and from these types and decide nothing.
 //
@@ -10,6 +10,7 @@ package blocks
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -61,7 +62,9 @@ type Blocks struct {
 	State      *State
 	Lock       *Lock
 	Secrets    *Secrets
-	Runtime    *Runtime
+	// Configuration is the settings of the app, not those of the sidecar.
+	Configuration *Configuration
+	Runtime       *Runtime
 
 	rules  *rulebook
 	tracer *telemetry.Tracer
@@ -77,15 +80,16 @@ func New(d Deps) *Blocks {
 	store := newState(d, rules)
 	store.outbox = newOutbox(d, store, events)
 	return &Blocks{
-		App:        app,
-		Invocation: invocation,
-		PubSub:     events,
-		State:      store,
-		Lock:       newLock(d, rules),
-		Secrets:    newSecrets(d, rules),
-		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
-		rules:      rules,
-		tracer:     d.Tracer,
+		App:           app,
+		Invocation:    invocation,
+		PubSub:        events,
+		State:         store,
+		Lock:          newLock(d, rules),
+		Secrets:       newSecrets(d, rules),
+		Configuration: newConfiguration(d, app, rules),
+		Runtime:       &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
+		rules:         rules,
+		tracer:        d.Tracer,
 	}
 }
 
@@ -121,5 +125,5 @@ func (b *Blocks) Close(ctx context.Context) error { return b.Invocation.neighbor
 // StopIntake ends what brings new work: subscriptions first pull no more, then finish what they hold.
 func (b *Blocks) StopIntake(ctx context.Context) error {
 	defer b.Invocation.outside.close()
-	return b.PubSub.stop(ctx)
+	return errors.Join(b.PubSub.stop(ctx), b.Configuration.stop(ctx))
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sidecast/sidecast/configstore"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/pubsub"
@@ -90,6 +91,11 @@ func (s *Set) Lock(ctx context.Context, name string) (Use[lock.Locker], error) {
 // Secrets gives the use of a secret store.
 func (s *Set) Secrets(ctx context.Context, name string) (Use[SecretStore], error) {
 	return enter[SecretStore](ctx, s, SecretBlock, name)
+}
+
+// Configuration gives the use of a configuration store.
+func (s *Set) Configuration(ctx context.Context, name string) (Use[configstore.Store], error) {
+	return enter[configstore.Store](ctx, s, ConfigurationBlock, name)
 }
 
 // Start opens the components marked required, at once, and fails when one of them cannot be opened.

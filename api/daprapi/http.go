@@ -52,8 +52,14 @@ func routes(s *Server) []route {
 		{"GET", "v1.0/secrets/{secretStoreName}/{key}", "GetSecret", s.getSecret},
 		{"POST", "v1.0/shutdown", "Shutdown", s.shutdown},
 	}
+	for _, version := range []string{"v1.0", "v1.0-alpha1"} {
+		all = append(all,
+			route{"GET", version + "/configuration/{storeName}", "GetConfiguration", s.getConfiguration},
+			route{"GET", version + "/configuration/{storeName}/subscribe", "SubscribeConfiguration", s.subscribeConfiguration},
+			route{"GET", version + "/configuration/{storeName}/{configurationSubscribeID}/unsubscribe", "UnsubscribeConfiguration", s.unsubscribeConfiguration})
+	}
 	all = append(all, publicRoutes(s)...)
-	for _, name := range []string{"bindings", "configuration", "actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
+	for _, name := range []string{"bindings", "actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
 		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
 			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
 		}
