@@ -103,7 +103,7 @@ func testSDK(t *testing.T, s sdk) {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(append(cmd.Env, env...), "COMPAT_NODES="+string(told), "NO_PROXY=127.0.0.1,localhost")
+	cmd.Env = append(append(cmd.Env, env...), "COMPAT_NODES="+string(told), "COMPAT_SIDECAST="+machine.Binary(t), "SIDECAST_DATA_DIR="+m.Dir, "NO_PROXY=127.0.0.1,localhost")
 	program := m.StartCommand(cmd)
 	code := program.Wait(6 * machine.Patience)
 
@@ -150,7 +150,7 @@ func testSDK(t *testing.T, s sdk) {
 // token, and two that are told to end.
 func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNode, ends []*daprd) {
 	nodes = map[string]sdkNode{}
-	yaml := resources + `---
+	yaml := withSettings + `---
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: vault}

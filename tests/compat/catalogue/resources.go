@@ -51,6 +51,11 @@ func componentTypes() Area {
 		works("secretstores.local.env", "envsecrets.TestSecret, compat.TestSecrets", "As `secretKeyRef`, a variable that is not set is an error."),
 		differs("secretstores.local.file", "filesecrets.TestSecret, compat.TestSecrets, compat.TestChangedSecretsAreTaken",
 			"A changed file counts at once. Numbers and truths are their text, where daprd gives out `%!s(float64=1)`; nulls are no secrets."),
+		works("configuration.jetstream", "natsconfig.TestConformance, natsconfig.TestWatchOutlivesTheServer, compat.TestConfiguration", "Sidecast's: a key-value bucket on the fabric, written by `sidecast config set` or `nats kv put`."),
+		works("configuration.redis", "contrib.TestRedisConfiguration, contrib.TestRedisSettingsAreWhatDaprTakesForThem, contrib.TestRedisConfigurationOutlivesItsServer, compat.TestConfigurationOutlivesItsServer",
+			"Keys that are watched are also read every few seconds: Redis may lose a notification."),
+		differs("configuration.postgresql, configuration.postgres", "contrib.TestPostgresConfiguration, contrib.TestPostgresSettingsHaveMetadataAndBadRequestsAreTold, contrib.TestPostgresConfigurationOutlivesItsServer",
+			"Metadata of a read is passed over, where daprd makes a condition of it that nothing meets. Signing in with AWS IAM is not there yet: use a password."),
 		notYet("all other types of components-contrib"),
 	}}
 }

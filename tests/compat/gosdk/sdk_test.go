@@ -65,6 +65,11 @@ spec: {type: lock.in-memory, version: v1, metadata: []}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
+metadata: {name: settings}
+spec: {type: configuration.jetstream, version: v1, metadata: []}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
 metadata: {name: vault}
 spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile, value: SECRETS}, {name: multiValued, value: "true"}]}
 `
@@ -236,6 +241,53 @@ func TestSecrets(t *testing.T) {
 	}
 }
 
+func TestConfiguration(t *testing.T) {
+	dir := group(t)
+	c, ctx := sidecar(t, dir, "app"), t.Context()
+	set := func(key, value string) {
+		t.Helper()
+		cmd := exec.Command(binary, "config", "set", key, value, "--store", "settings")
+		cmd.Env = append(os.Environ(), "SIDECAST_DATA_DIR="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	set("a", "1")
+	set("b", "2")
+	if got, err := c.GetConfigurationItem(ctx, "settings", "a"); err != nil || got.Value != "1" || got.Version != "1" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	items, err := c.GetConfigurationItems(ctx, "settings", nil, client.WithConfigurationMetadata("x", "y"))
+	if err != nil || len(items) != 2 || items["b"].Value != "2" {
+		t.Errorf("got %v, %v", items, err)
+	}
+	told := make(chan string, 100)
+	id, err := c.SubscribeConfigurationItems(ctx, "settings", []string{"a"}, func(id string, items map[string]*client.ConfigurationItem) {
+		for key, item := range items {
+			told <- id + " " + key + "=" + item.Value
+		}
+	})
+	if err != nil || id == "" {
+		t.Fatalf("id %q, %v", id, err)
+	}
+	set("b", "3")
+	set("a", "4")
+	select {
+	case got := <-told:
+		if got != id+" a=4" {
+			t.Errorf("told %s", got)
+		}
+	case <-time.After(patience):
+		t.Error("no change is told")
+	}
+	if err := c.UnsubscribeConfigurationItems(ctx, "settings", id); err != nil {
+		t.Error(err)
+	}
+	if err := c.UnsubscribeConfigurationItems(ctx, "settings", id); err == nil || !strings.Contains(err.Error(), "subscription does not exist") {
+		t.Errorf("twice: %v", err)
+	}
+}
+
 // service is an app of either protocol.
 type service struct {
 	common.Service
@@ -398,7 +450,7 @@ func TestMetadataAndShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, err := c.GetMetadata(ctx)
-	if err != nil || m.ID != "app" || m.ExtendedMetadata["colour"] != "blue" || len(m.RegisteredComponents) != 3 {
+	if err != nil || m.ID != "app" || m.ExtendedMetadata["colour"] != "blue" || len(m.RegisteredComponents) != 5 {
 		t.Errorf("got %+v %v", m, err)
 	}
 	if err := c.Shutdown(ctx); err != nil {

@@ -18,6 +18,7 @@ module.exports = async function control(nodes, apps) {
       assert.deepEqual(got.components.map((c) => `${c.name} ${c.type} ${c.version}`).sort(), [
         "bus pubsub.jetstream v1",
         "locks lock.in-memory v1",
+        "settings configuration.jetstream v1",
         "store state.in-memory v1",
         "vault secretstores.local.file v1",
       ]);
