@@ -262,3 +262,13 @@ func TestPostgresConfigurationOutlivesItsServer(t *testing.T) {
 		return err
 	})
 }
+
+func FuzzKeyOf(f *testing.F) {
+	f.Add(`{"data":{"key":"a","value":"1","version":null}}`)
+	f.Add(`{"data":[1]}`)
+	f.Fuzz(func(t *testing.T, payload string) {
+		if got := keyOf(payload); len(got) > 1 {
+			t.Errorf("%q", got)
+		}
+	})
+}
