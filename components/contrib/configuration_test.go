@@ -94,6 +94,59 @@ func TestRedisSettingsAreWhatDaprTakesForThem(t *testing.T) {
 	}
 }
 
+// TestRedisTellsOfChanges: what is watched is told at once, and not only when it is looked at again.
+func TestRedisTellsOfChanges(t *testing.T) {
+	settings := redisSettings(t)
+	p := redisPlace(t, settings)
+	defer p.Store.Close(t.Context())
+	r := p.Store.(*redisConfig)
+	prefix := fmt.Sprintf("__keyspace@%d__:", r.db)
+	for channel, pattern := range map[string]bool{prefix + "a": false, prefix + "*": true} {
+		ctx, cancel := context.WithTimeout(t.Context(), hung)
+		heard, ended := make(chan string, 1000), make(chan struct{})
+		go func() {
+			defer close(ended)
+			r.listen(ctx, channel, pattern, func(channel string) { heard <- channel })
+		}()
+		for told := false; !told && ctx.Err() == nil; { // it does not tell when it has begun
+			p.Put("a", "1", "")
+			select {
+			case got := <-heard:
+				told = got == prefix+"a"
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+		if ctx.Err() != nil {
+			t.Errorf("nothing is told on %s", channel)
+		}
+		cancel()
+		<-ended
+	}
+}
+
+func TestRedisWatchesManyKeys(t *testing.T) {
+	p := redisPlace(t, redisSettings(t))
+	defer p.Store.Close(t.Context())
+	keys := make([]string, 3*mostApart)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("k%d", i)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	told, ended := make(chan []string, 1000), make(chan error)
+	go func() { ended <- p.Store.Watch(ctx, keys, nil, func(keys []string) { told <- keys }) }()
+	<-told
+	for ok := false; !ok; {
+		p.Put(keys[20], fmt.Sprint(len(told)), "")
+		select {
+		case got := <-told:
+			ok = slices.Contains(got, keys[20])
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	cancel()
+	<-ended
+}
+
 // postgresTable makes a table with a trigger as Dapr's documentation has it.
 func postgresTable(t *testing.T, url, table, channel string) *pgx.Conn {
 	t.Helper()

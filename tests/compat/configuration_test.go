@@ -48,7 +48,8 @@ func TestConfiguration(t *testing.T) {
 		}
 	}))
 	metrics := machine.Port(t)
-	d := startWith(t, m, withSettings+lostSettings, "app", "--app-port", app, "--metrics-port", metrics)
+	d := startWith(t, m, withSettings+lostSettings, "app", "--app-port", app, "--metrics-port", metrics,
+		"--config", configuration(t, `  tracing: {samplingRate: "1", stdout: true}`+"\n"))
 	d.await("/v1.0/healthz")
 	client := d.client()
 	set := func(key, value string) {
@@ -151,6 +152,14 @@ func TestConfiguration(t *testing.T) {
 	}
 	problem(err, codes.InvalidArgument, "ERR_CONFIGURATION_SUBSCRIBE", "failed to subscribe [k l] from Configuration store lost: …")
 
+	machine.Until(t, "the spans of settings are written", func() error {
+		for _, span := range []string{"configuration get settings", "configuration subscribe settings"} {
+			if !strings.Contains(d.Output(), span) {
+				return fmt.Errorf("there is no %s", span)
+			}
+		}
+		return nil
+	})
 	families := scrape(t, metrics)
 	for labels, want := range map[string]float64{
 		"component=settings operation=get success=true namespace=default": 7, "component=lost operation=get success=false": 2,

@@ -41,7 +41,7 @@ func TestSecrets(t *testing.T) {
 	m.Env = []string{"SHOP_DB=hunter3", "SHOP_EMPTY=", "DAPR_HIDDEN=hunter4"}
 	metrics := machine.Port(t)
 	d := startWith(t, m, resources+secretStores(writeFile(t, "flat.json", flatSecrets), writeFile(t, "multi.json", multiSecrets)), "app",
-		"--metrics-port", metrics, "--enable-api-logging", "--log-level", "debug")
+		"--metrics-port", metrics, "--enable-api-logging", "--log-level", "debug", "--config", configuration(t, `  tracing: {samplingRate: "1", stdout: true}`+"\n"))
 	client := d.client()
 	for _, c := range []struct{ store, key, want string }{
 		{"env", "DB", `{"DB":"hunter3"}`}, {"env", "EMPTY", `{"EMPTY":""}`}, {"env", "NONE", `{"NONE":""}`},
@@ -108,6 +108,14 @@ func TestSecrets(t *testing.T) {
 	if value(families, "dapr_http_server_request_count", "path=/v1.0/secrets/file status=500") != 1 {
 		t.Error("the path of a secret is a label of its own")
 	}
+	machine.Until(t, "the spans of secrets are written", func() error {
+		for _, span := range []string{"secrets get file", "secrets bulk_get multi"} {
+			if !strings.Contains(d.Output(), span) {
+				return fmt.Errorf("there is no %s", span)
+			}
+		}
+		return nil
+	})
 	if strings.Contains(d.Output(), "hunter") {
 		t.Errorf("the log tells secrets: %s", d.Output())
 	}
