@@ -3,8 +3,10 @@ package blocks
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 
 	"github.com/google/uuid"
@@ -36,6 +38,7 @@ type Configuration struct {
 
 	mu        sync.Mutex
 	followers map[string]*follower // by id
+	delivered map[string]string    // id of what the app is told, by the key of its request
 	stopped   bool
 	running   sync.WaitGroup // followers; Add under mu and only while not stopped
 
@@ -45,7 +48,7 @@ type Configuration struct {
 
 func newConfiguration(d Deps, app *App, rules *rulebook) *Configuration {
 	c := &Configuration{
-		components: d.Components, app: app, log: d.Log, rules: rules, followers: make(map[string]*follower),
+		components: d.Components, app: app, log: d.Log, rules: rules, followers: make(map[string]*follower), delivered: make(map[string]string),
 		lanes: newComponentLanes(d, rules, "configuration", governance.Configuration),
 	}
 	c.working, c.cut = context.WithCancel(context.Background())
@@ -58,6 +61,11 @@ type ConfigurationRequest struct {
 	Component string
 	Keys      []string
 	Metadata  map[string]string
+}
+
+// key is the same for requests of the same.
+func (r ConfigurationRequest) key() string {
+	return fmt.Sprintf("%q %q %q", r.Component, slices.Sorted(slices.Values(r.Keys)), r.Metadata)
 }
 
 func (r ConfigurationRequest) check(op string) error {
@@ -125,8 +133,16 @@ func (c *Configuration) enroll(f *follower) error {
 func (c *Configuration) dismiss(f *follower) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.followers, f.id)
+	c.forget(f)
 	c.running.Done()
+}
+
+// forget takes a follower out. c.mu is held.
+func (c *Configuration) forget(f *follower) {
+	delete(c.followers, f.id)
+	if key := f.request.key(); c.delivered[key] == f.id {
+		delete(c.delivered, key)
+	}
 }
 
 // Unsubscribe ends a subscription; component "" stands for any. It is false when there is none of that id.
@@ -137,14 +153,21 @@ func (c *Configuration) Unsubscribe(component, id string) bool {
 	if f == nil || component != "" && f.request.Component != component {
 		return false
 	}
-	delete(c.followers, id)
+	c.forget(f)
 	f.cancel()
 	return true
 }
 
 // Deliver subscribes on behalf of the app and returns the id once that has begun: until Unsubscribe, the app is given the
-// request that form makes of each item that has changed. ctx bounds the beginning.
+// request that form makes of each item that has changed. ctx bounds the beginning. What is asked for again, as by an app that
+// was started anew, is the subscription that there is.
 func (c *Configuration) Deliver(ctx context.Context, r ConfigurationRequest, form func(id, key string, item configstore.Item) *call.Request) (string, error) {
+	c.mu.Lock()
+	id, ok := c.delivered[r.key()]
+	c.mu.Unlock()
+	if ok {
+		return id, nil
+	}
 	life, cancel := context.WithCancel(c.working)
 	began, ended := make(chan string, 1), make(chan error, 1)
 	go func() { // stop waits for it: it is a follower for as long as it runs
@@ -152,6 +175,7 @@ func (c *Configuration) Deliver(ctx context.Context, r ConfigurationRequest, for
 		err := contained(c.log, "configuration: deliver", func() error {
 			return c.Subscribe(life, r, func(id string, items map[string]configstore.Item) error {
 				if items == nil {
+					c.deliver(r, id)
 					began <- id
 				}
 				for key, item := range items {
@@ -177,6 +201,15 @@ func (c *Configuration) Deliver(ctx context.Context, r ConfigurationRequest, for
 		cancel()
 		<-ended
 		return "", fault.FromContext("configuration: subscribe", ctx, "the subscription to begin")
+	}
+}
+
+// deliver remembers that the app is told by the follower of that id.
+func (c *Configuration) deliver(r ConfigurationRequest, id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.followers[id] != nil {
+		c.delivered[r.key()] = id
 	}
 }
 

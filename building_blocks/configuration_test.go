@@ -234,8 +234,22 @@ func TestTheAppIsToldUntilItTakesIt(t *testing.T) {
 	if told := <-got; told != "a 2" {
 		t.Errorf("told %s", told)
 	}
+	again := func() string {
+		t.Helper()
+		id, err := b.Configuration.Deliver(t.Context(), ConfigurationRequest{Component: "settings", Keys: []string{"a"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	if again() != id {
+		t.Error("an app that starts anew and subscribes again has two subscriptions")
+	}
 	if !b.Configuration.Unsubscribe("settings", id) {
 		t.Error("it cannot be ended")
+	}
+	if other := again(); other == id || !b.Configuration.Unsubscribe("settings", other) || len(b.Configuration.delivered) != 0 {
+		t.Error("what was ended cannot begin again")
 	}
 	_, err = b.Configuration.Deliver(t.Context(), ConfigurationRequest{Component: "nope"}, nil)
 	wantReason(t, err, fault.ComponentNotFound)

@@ -115,6 +115,9 @@ func TestConfiguration(t *testing.T) {
 	if got := next(); got.path != "POST /configuration/settings/b/c" {
 		t.Errorf("told %+v", got)
 	}
+	if again := id("/v1.0/configuration/settings/subscribe?key=b%2Fc&key=a"); again != one {
+		t.Error("the app has two subscriptions to the same")
+	}
 	d.expect(200, `{"ok":true}`, "GET", "/v1.0/configuration/settings/"+one+"/unsubscribe", "")
 	d.expect(500, `{"message":"failed to unsubscribe to configuration request `+one+`: subscription with id `+one+` does not exist"}`, "GET", "/v1.0-alpha1/configuration/settings/"+one+"/unsubscribe", "")
 	all := id("/v1.0-alpha1/configuration/settings/subscribe")
@@ -163,7 +166,7 @@ func TestConfiguration(t *testing.T) {
 	families := scrape(t, metrics)
 	for labels, want := range map[string]float64{
 		"component=settings operation=get success=true namespace=default": 7, "component=lost operation=get success=false": 2,
-		"component=settings operation=subscribe success=true": 2, "component=lost operation=subscribe success=false": 2,
+		"component=settings operation=subscribe success=true": 3, "component=lost operation=subscribe success=false": 2,
 		"component=settings operation=unsubscribe success=true": 1, "component=settings operation=unsubscribe success=false": 1,
 	} {
 		for _, name := range []string{"dapr_component_configuration_count", "dapr_component_configuration_latencies"} {

@@ -103,7 +103,7 @@ func appRoutes() Area {
 		works("POST {route}", "compat.TestPublishedEventsAreCloudEvents, compat.TestRoutesVerdictsAndDeadLetters", "SUCCESS, RETRY, DROP and statuses mean what they mean to daprd."),
 		works("POST {route} with several events", "compat.TestDeclaredSubscriptionsAndBulk, compat.TestBulksAreNoLargerThanWhatTheAppTakesAtOnce", "A bulk is no larger than `--app-max-concurrency`."),
 		works("GET /healthz", "compat.TestAnUnhealthyAppGetsNothing, compat.TestMetadata", "Or what `--app-health-check-path` names."),
-		works("POST /configuration/{storeName}/{key}", "compat.TestConfiguration, blocks.TestTheAppIsToldUntilItTakesIt", "One item a request, which is made again for about half a minute until the app takes it, unless a policy for the component's inbound side says otherwise."),
+		works("POST /configuration/{storeName}/{key}", "compat.TestConfiguration, blocks.TestTheAppIsToldUntilItTakesIt", "One item a request, which is made again for about half a minute until the app takes it, unless a policy for the component's inbound side says otherwise. An app that subscribes to the same again is told once."),
 		notYet("GET /dapr/config", "Never asked: there are no actors yet."),
 		notYet("OPTIONS POST /{binding}", "Never asked: there are no bindings yet."),
 		notYet("POST /job/{name}", "Never asked: there are no jobs yet."),
