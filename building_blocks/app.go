@@ -152,6 +152,20 @@ func (a *App) deliver(ctx context.Context, event *appchannel.Event) (outcome app
 	return outcome, err
 }
 
+// tell gives the app a message that it answers with no more than a status.
+func (a *App) tell(ctx context.Context, req *call.Request) error {
+	return a.lane.Lane.Do(ctx, resiliency.Call{Op: req.Method, Idempotent: true}, func(ctx context.Context, _ actors.Grant) error {
+		if err := a.channel.Ready(); err != nil {
+			return err
+		}
+		resp, err := a.channel.Invoke(ctx, req)
+		if err != nil {
+			return err
+		}
+		return failedStatus("tell", resp)
+	})
+}
+
 // failedStatus makes a lane see the answer of an HTTP app that failed, and when the app wants to be asked again; the caller
 // still gets the answer itself.
 func failedStatus(op string, resp *call.Response) error {

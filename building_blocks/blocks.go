@@ -1,4 +1,4 @@
-// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State and Lock, one type each. A block holds
+// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock, Secrets and Configuration, one type each. A block holds
 // what is true for every backend and every front door: validation, key layout, envelopes, deadlines, lanes, metrics and
 // traces. The front doors in api/ translate to and from these types and decide nothing.
 //
@@ -10,6 +10,7 @@ package blocks
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -44,6 +45,8 @@ type Deps struct {
 	JoinNamespace func(ctx context.Context, namespace string) (*fabric.Fabric, error)
 	// Access decides who may call the app; nil lets all.
 	Access *access.List
+	// Secrets says which secrets the app may read; nil lets it read all.
+	Secrets access.SecretScopes
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.
 	MaxDeliveries int
@@ -58,7 +61,10 @@ type Blocks struct {
 	PubSub     *PubSub
 	State      *State
 	Lock       *Lock
-	Runtime    *Runtime
+	Secrets    *Secrets
+	// Configuration is the settings of the app, not those of the sidecar.
+	Configuration *Configuration
+	Runtime       *Runtime
 
 	rules  *rulebook
 	tracer *telemetry.Tracer
@@ -74,14 +80,16 @@ func New(d Deps) *Blocks {
 	store := newState(d, rules)
 	store.outbox = newOutbox(d, store, events)
 	return &Blocks{
-		App:        app,
-		Invocation: invocation,
-		PubSub:     events,
-		State:      store,
-		Lock:       newLock(d, rules),
-		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
-		rules:      rules,
-		tracer:     d.Tracer,
+		App:           app,
+		Invocation:    invocation,
+		PubSub:        events,
+		State:         store,
+		Lock:          newLock(d, rules),
+		Secrets:       newSecrets(d, rules),
+		Configuration: newConfiguration(d, app, rules),
+		Runtime:       &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
+		rules:         rules,
+		tracer:        d.Tracer,
 	}
 }
 
@@ -117,5 +125,5 @@ func (b *Blocks) Close(ctx context.Context) error { return b.Invocation.neighbor
 // StopIntake ends what brings new work: subscriptions first pull no more, then finish what they hold.
 func (b *Blocks) StopIntake(ctx context.Context) error {
 	defer b.Invocation.outside.close()
-	return b.PubSub.stop(ctx)
+	return errors.Join(b.PubSub.stop(ctx), b.Configuration.stop(ctx))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -151,6 +152,8 @@ type endpoint struct {
 	mu       sync.Mutex
 	manifest components.EndpointManifest
 	server   *appchannel.Endpoint // nil until it is opened
+	resolved components.Endpoint  // what server was made of
+	secrets  uint64               // the version of the secrets in it
 }
 
 // change has the next call use m.
@@ -177,13 +180,17 @@ var renegotiations = map[string]tls.RenegotiationSupport{
 }
 
 func (e *endpoint) open(ctx context.Context, _ *call.Request) (*appchannel.Endpoint, error) {
+	version := e.components.SecretsVersion()
 	e.mu.Lock()
-	server, manifest := e.server, e.manifest
+	server, manifest, fresh := e.server, e.manifest, e.secrets == version
 	e.mu.Unlock()
-	if server != nil {
+	if server != nil && fresh {
 		return server, nil
 	}
 	resolved, err := e.components.Endpoint(ctx, manifest)
+	if server != nil && e.unchanged(server, version, resolved, err) {
+		return server, nil
+	}
 	if err != nil {
 		return nil, fault.E("endpoint "+manifest.Name, fault.KindOf(err), fault.ReasonOf(err), err)
 	}
@@ -197,12 +204,29 @@ func (e *endpoint) open(ctx context.Context, _ *call.Request) (*appchannel.Endpo
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
-	case e.server != nil: // another call was faster
+	case e.server != nil && e.secrets == version: // another call was faster
 		return e.server, nil
 	case e.manifest.Same(manifest):
-		e.server = server
+		if e.server != nil {
+			e.server.CloseIdle() // calls that run in it end in it
+		}
+		e.server, e.resolved, e.secrets = server, resolved, version
 	}
 	return server, nil
+}
+
+// unchanged says whether server goes on being used at a new version of the secrets: what it was made of is the same, or cannot
+// be had.
+func (e *endpoint) unchanged(server *appchannel.Endpoint, version uint64, resolved components.Endpoint, err error) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil && (e.server != server || !reflect.DeepEqual(e.resolved, resolved)) {
+		return false
+	}
+	if e.server == server {
+		e.secrets = version
+	}
+	return true
 }
 
 // call makes one attempt of a whole call to the target.

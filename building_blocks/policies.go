@@ -73,6 +73,13 @@ var deliveryPolicy = resiliency.Policy{
 	AttemptTimeout: deliveryTimeout,
 }
 
+// settingPolicy guards what the app is told of its settings: it is told again for as long as an app takes to start anew.
+var settingPolicy = resiliency.Policy{
+	Name:           "default-setting",
+	AttemptTimeout: time.Minute,
+	Retry:          resiliency.Retry{Max: 10, Initial: 100 * time.Millisecond, MaxInterval: 5 * time.Second, Multiplier: 2, Jitter: .5},
+}
+
 // appPolicy guards the local app. It does not retry: the caller's own lane does.
 func appPolicy(maxConcurrency int) resiliency.Policy {
 	if maxConcurrency == 0 {

@@ -34,6 +34,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/sidecast/sidecast/configstore"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/manifest"
 	"github.com/sidecast/sidecast/pubsub"
@@ -67,6 +68,8 @@ const (
 	PubSubBlock Block = "pubsub"
 	LockBlock   Block = "lock"
 	SecretBlock Block = "secretstores"
+
+	ConfigurationBlock Block = "configuration"
 )
 
 // Backend is what every backend has in common. Close returns when nothing of it is running any more.
@@ -80,10 +83,18 @@ type SecretStore interface {
 	// Secret returns the parts of the secret called name; a secret with a single value has it under its own name. It
 	// fails with reason SECRET_NOT_FOUND when there is none of that name.
 	Secret(ctx context.Context, name string) (map[string]string, error)
+	// Secrets returns the parts of all secrets there are, by name.
+	Secrets(ctx context.Context) (map[string]map[string]string, error)
+}
+
+// SecretWatcher is a SecretStore that can tell of changes.
+type SecretWatcher interface {
+	// Watch calls changed after each change since the store was opened, one call at a time, until ctx ends; then it returns nil.
+	Watch(ctx context.Context, changed func()) error
 }
 
 // Component is a kind of backend: its type, its documentation, its keys and how it is opened. Build one with State,
-// PubSub, Lock or Secrets; the zero Component is of no use.
+// PubSub, Lock, Secrets or Configuration; the zero Component is of no use.
 type Component struct {
 	block        Block
 	product, doc string
@@ -112,6 +123,11 @@ func Lock[C any](product, doc string, open func(context.Context, Host, C) (lock.
 // Secrets makes a secret store known under the type "secretstores.<product>". See State.
 func Secrets[C any](product, doc string, open func(context.Context, Host, C) (SecretStore, error)) Component {
 	return build(SecretBlock, product, doc, open)
+}
+
+// Configuration makes a configuration store known under the type "configuration.<product>". See State.
+func Configuration[C any](product, doc string, open func(context.Context, Host, C) (configstore.Store, error)) Component {
+	return build(ConfigurationBlock, product, doc, open)
 }
 
 func build[C any, B Backend](block Block, product, doc string, open func(context.Context, Host, C) (B, error)) Component {

@@ -58,6 +58,8 @@ func (v fakeVault) Secret(_ context.Context, name string) (map[string]string, er
 	return v[name], nil
 }
 
+func (v fakeVault) Secrets(context.Context) (map[string]map[string]string, error) { return v, nil }
+
 type none struct{}
 
 // stateTest is a store that open makes.

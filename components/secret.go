@@ -69,12 +69,22 @@ func (s *Set) secret(ctx context.Context, m Manifest, e Entry) (string, error) {
 
 // env looks an environment variable up.
 func (s *Set) env(m Manifest, e Entry, kind, name string) (string, error) {
+	if OwnVariable(name) {
+		return "", fault.New(fmt.Sprintf("%s:%d: %s", m.Source.File, e.Line, e.path()), fault.SecretNotFound,
+			"the environment variable %s that its %s names configures the sidecar and is not given out", name, kind)
+	}
 	text, ok := s.options.LookupEnv(name)
 	if !ok {
 		return "", fault.New(fmt.Sprintf("%s:%d: %s", m.Source.File, e.Line, e.path()), fault.SecretNotFound,
 			"the environment variable %s that its %s names is not set", name, kind)
 	}
 	return text, nil
+}
+
+// OwnVariable says whether an environment variable is the sidecar's own, an API token for one: it is given to nobody.
+func OwnVariable(name string) bool {
+	name = strings.ToUpper(name)
+	return name == "APP_API_TOKEN" || strings.HasPrefix(name, "DAPR_") || strings.HasPrefix(name, "SIDECAST_")
 }
 
 // expand fills in the templates that Dapr knows: {appID}, {namespace}, {podName} and {uuid}.

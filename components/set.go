@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/sidecast/sidecast/configstore"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/pubsub"
@@ -30,6 +31,8 @@ type Options struct {
 	// Supervise runs the retries of the component called name, restarts run when it panics, and returns how to stop it:
 	// stop cancels run's context and waits for it. Nil means a goroutine that Close waits for.
 	Supervise func(name string, run func(context.Context) error) (stop func(context.Context) error)
+	// FollowSecrets opens components again whose secrets have changed in their store.
+	FollowSecrets bool
 	// LookupEnv finds environment variables for references; nil means os.LookupEnv.
 	LookupEnv func(name string) (string, bool)
 	// Log tells of components that start to fail, recover and change; nil means the Host's.
@@ -44,6 +47,7 @@ type Options struct {
 type Set struct {
 	options Options
 	current atomic.Pointer[snapshot]
+	secrets atomic.Uint64 // how often a secret store has told of a change
 
 	mu      sync.Mutex
 	closed  bool
@@ -87,6 +91,11 @@ func (s *Set) Lock(ctx context.Context, name string) (Use[lock.Locker], error) {
 // Secrets gives the use of a secret store.
 func (s *Set) Secrets(ctx context.Context, name string) (Use[SecretStore], error) {
 	return enter[SecretStore](ctx, s, SecretBlock, name)
+}
+
+// Configuration gives the use of a configuration store.
+func (s *Set) Configuration(ctx context.Context, name string) (Use[configstore.Store], error) {
+	return enter[configstore.Store](ctx, s, ConfigurationBlock, name)
 }
 
 // Start opens the components marked required, at once, and fails when one of them cannot be opened.

@@ -62,6 +62,8 @@ type slot struct {
 	failure error
 	retryAt time.Time
 	stop    func(context.Context) error // of the retries
+	unwatch func(context.Context) error // of a secret store that is followed
+	taken   digest                      // of the secrets that it was opened with
 
 	closeErr error // written before gone is closed
 }
@@ -160,11 +162,15 @@ func (s *slot) start() {
 	}
 	s.set.options.Log.Warn("component cannot start and is tried again",
 		"component", s.manifest.Name, "type", s.manifest.Type, "error", s.failure)
-	supervise := s.set.options.Supervise
-	if supervise == nil {
-		supervise = supervised
+	s.stop = s.set.supervise(s.manifest.Name, s.retry)
+}
+
+// supervise runs run as the options say.
+func (s *Set) supervise(name string, run func(context.Context) error) (stop func(context.Context) error) {
+	if s.options.Supervise != nil {
+		return s.options.Supervise(name, run)
 	}
-	s.stop = supervise(s.manifest.Name, s.retry)
+	return supervised(name, run)
 }
 
 // supervised runs what cannot panic in a goroutine of its own.
@@ -262,6 +268,7 @@ func (s *slot) adopt(b Backend, prefix string) bool {
 	}
 	s.backend, s.keyPrefix, s.failure, s.opened = b, prefix, nil, true
 	s.refs.Store(1)
+	s.follow()
 	s.release()
 	return true
 }
@@ -292,6 +299,7 @@ func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
 	if err != nil {
 		return nil, "", err
 	}
+	s.took(m)
 	var keys *sealed.Keys
 	if s.component.block == StateBlock {
 		if keys, err = encryption(s.manifest, m); err != nil {
@@ -336,10 +344,12 @@ func (s *slot) bury() {
 		<-starter
 	}
 	s.mu.Lock()
-	stop := s.stop
+	stops := []func(context.Context) error{s.stop, s.unwatch}
 	s.mu.Unlock()
-	if stop != nil {
-		_ = stop(context.Background()) // fails only when its context ends
+	for _, stop := range stops {
+		if stop != nil {
+			_ = stop(context.Background()) // fails only when its context ends
+		}
 	}
 	if opened {
 		<-s.unused

@@ -27,8 +27,17 @@ const (
 // volumes, and folders that come and go. Bytes decide: a file that was only touched is no change. What changes before
 // Watch has started is not told, so start it before Load.
 func Watch(ctx context.Context, paths []string, onChange func()) error {
+	return Follow(paths)(ctx, onChange)
+}
+
+// Follow is Watch in two steps: what it returns tells of changes since Follow was called.
+func Follow(paths []string) func(ctx context.Context, onChange func()) error {
 	paths = absolute(paths)
 	last := fingerprint(paths)
+	return func(ctx context.Context, onChange func()) error { return follow(ctx, paths, last, onChange) }
+}
+
+func follow(ctx context.Context, paths []string, last [sha256.Size]byte, onChange func()) error {
 	for ctx.Err() == nil {
 		// A fresh watcher each round: folders may have been replaced by others of the same name.
 		w := newWatcher(paths)

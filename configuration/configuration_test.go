@@ -68,6 +68,7 @@ const everything = `  accessControl:
   metrics: {enabled: false}
   logging: {apiLogging: {enabled: true, obfuscateURLs: true, omitHealthChecks: true}}
   components: {deny: [state.redis, pubsub.kafka/v1]}
+  secrets: {scopes: [{storeName: vault, defaultAccess: deny, allowedSecrets: [a], deniedSecrets: [b]}]}
   features: [{name: HotReload, enabled: false}, {name: New, enabled: true}]
 `
 
@@ -79,6 +80,7 @@ func TestEverythingIsRead(t *testing.T) {
 			App: "cart", Namespace: "default", TrustDomain: "public", DefaultAction: "deny",
 			Operations: []access.Operation{{Name: "/price/*", Verbs: []string{"GET", "*"}, Action: "allow"}},
 		}}},
+		Secrets: access.SecretScopes{"vault": {DefaultAccess: "deny", Allowed: []string{"a"}, Denied: []string{"b"}}},
 		Allowed: []access.APIRule{{Name: "state", Version: "v1", Protocol: "http"}},
 		Denied:  []access.APIRule{{Name: "invoke", Version: "v1", Protocol: "grpc"}},
 		Tracing: configuration.Tracing{
@@ -165,7 +167,7 @@ func TestWhatHasNoEffectIsNamedOnce(t *testing.T) {
 	if s == nil || len(findings) != 1 || findings[0].Severity != manifest.Warning {
 		t.Fatal(findings)
 	}
-	for _, name := range []string{"mtls", "httpPipeline", "appHttpPipeline", "secrets", "nameResolution", "wasm", "workflow", "metric.rules", "metric.http"} {
+	for _, name := range []string{"mtls", "httpPipeline", "appHttpPipeline", "nameResolution", "wasm", "workflow", "metric.rules", "metric.http"} {
 		if !strings.Contains(findings[0].Message, name) {
 			t.Errorf("%s is not named: %s", name, findings[0].Message)
 		}

@@ -27,6 +27,8 @@ type Settings struct {
 	// Metrics says whether metrics are served.
 	Metrics bool
 	Logging APILogging
+	// Secrets says which secrets the app may read.
+	Secrets access.SecretScopes
 	// DenyComponents are types of components that are not loaded, each as type or type/version.
 	DenyComponents []string
 	// Features are those that are on, by name.
@@ -107,7 +109,7 @@ func document(raw manifest.Raw, merged *spec) []manifest.Finding {
 // unused names in one warning what is there and has no effect.
 func unused(d *manifest.Document, body *manifest.Object) {
 	var names []string
-	for _, key := range []string{"httpPipeline", "appHttpPipeline", "mtls", "secrets", "nameResolution", "wasm", "workflow"} {
+	for _, key := range []string{"httpPipeline", "appHttpPipeline", "mtls", "nameResolution", "wasm", "workflow"} {
 		if body.Get(key) != nil {
 			names = append(names, key)
 		}
@@ -219,6 +221,12 @@ func (s *spec) settings() *Settings {
 		}
 	}
 	all.Tracing = s.Tracing.tracing()
+	for _, scope := range s.Secrets.Scopes {
+		if all.Secrets == nil {
+			all.Secrets = access.SecretScopes{}
+		}
+		all.Secrets[scope.StoreName] = access.SecretScope{DefaultAccess: scope.DefaultAccess, Allowed: scope.AllowedSecrets, Denied: scope.DeniedSecrets}
+	}
 	return all
 }
 

@@ -19,7 +19,7 @@ type spec struct {
 	HTTPPipeline    pipelineSpec   `yaml:"httpPipeline" doc:"Unused: middleware of the HTTP API."`
 	AppHTTPPipeline pipelineSpec   `yaml:"appHttpPipeline" doc:"Unused: middleware before the app."`
 	MTLS            mtlsSpec       `yaml:"mtls" doc:"Unused: the fabric knows its members."`
-	Secrets         secretsSpec    `yaml:"secrets" doc:"Unused: which secrets may be read through the API."`
+	Secrets         secretsSpec    `yaml:"secrets" doc:"Which secrets the app may read."`
 	NameResolution  nameSpec       `yaml:"nameResolution" doc:"Unused: presence finds apps."`
 	Wasm            wasmSpec       `yaml:"wasm" doc:"Unused: how WASM components are confined."`
 	Workflow        workflowSpec   `yaml:"workflow" doc:"Unused: bounds of workflows."`
@@ -161,15 +161,15 @@ type validatorSpec struct {
 }
 
 type secretsSpec struct {
-	Scopes []secretsScopeSpec `yaml:"scopes" doc:"Unused."`
+	Scopes []secretsScopeSpec `yaml:"scopes" doc:"What holds for the secrets of one store."`
 }
 
 type secretsScopeSpec struct {
 	manifest.Where
-	DefaultAccess  string   `yaml:"defaultAccess" doc:"Unused."`
-	StoreName      string   `yaml:"storeName" doc:"Unused."`
-	AllowedSecrets []string `yaml:"allowedSecrets" doc:"Unused."`
-	DeniedSecrets  []string `yaml:"deniedSecrets" doc:"Unused."`
+	DefaultAccess  string   `yaml:"defaultAccess" doc:"allow or deny, for secrets that are not named; allow when left out."`
+	StoreName      string   `yaml:"storeName,required" doc:"The secret store."`
+	AllowedSecrets []string `yaml:"allowedSecrets" doc:"The only secrets that may be read, where there are any."`
+	DeniedSecrets  []string `yaml:"deniedSecrets" doc:"Secrets that may not be read."`
 }
 
 type nameSpec struct {

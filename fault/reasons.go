@@ -67,6 +67,9 @@ const (
 	ComponentReplaced Reason = "COMPONENT_REPLACED"
 	BadManifest       Reason = "BAD_MANIFEST"
 	SecretNotFound    Reason = "SECRET_NOT_FOUND"
+	SecretDenied      Reason = "SECRET_DENIED"
+	SettingNotFound   Reason = "SETTING_NOT_FOUND"
+	SubscriptionsFull Reason = "SUBSCRIPTIONS_FULL"
 	BackendFailed     Reason = "BACKEND_FAILED"
 	BackendDown       Reason = "BACKEND_UNAVAILABLE"
 	DirectoryInUse    Reason = "DIRECTORY_IN_USE"
@@ -178,7 +181,10 @@ var reasonTable = []Entry{
 	{ComponentDenied, Denied, true, "The component's scopes do not include this app.", "Add the app id to `scopes`."},
 	{ComponentReplaced, Unavailable, false, "The component's file changed while a subscription or watch was using it.", "Subscribe or watch again: the new component answers."},
 	{BadManifest, Invalid, true, "A component file is wrong.", "Correct the file, line and key that the message names; `sidecast lint` checks a folder."},
-	{SecretNotFound, Invalid, true, "A secretKeyRef or envRef names a secret that does not exist.", "Create the secret or correct the reference."},
+	{SecretNotFound, Invalid, true, "A secretKeyRef, an envRef or a call names a secret that does not exist.", "Create the secret or correct the reference."},
+	{SettingNotFound, NotFound, true, "The configuration store holds no item of that key.", "Check the key, the store and the namespace; `sidecast config get` lists what there is."},
+	{SubscriptionsFull, Exhausted, true, "The sidecar has as many subscriptions to settings as one may have.", "Unsubscribe from those that nobody needs; one subscription may name many keys."},
+	{SecretDenied, Denied, true, "The secret scopes of the Configuration do not let the app read this secret.", "Change `secrets.scopes` of the Configuration, or ask for another secret."},
 	{BackendFailed, Internal, false, "The component's backend answered with an error.", "The message holds the backend's own words."},
 	{BackendDown, Unavailable, false, "The component's backend cannot be reached.", "Check the backend; calls resume when it answers."},
 	{DirectoryInUse, Unavailable, true, "Another process has this data directory open.", "Stop that process, use another directory, or share state with `state.jetstream`."},

@@ -47,7 +47,7 @@ func (r *Rules) Explain(d Defaults) []Explanation {
 	if app := r.App("", d.App); app.Policy.Name != d.App.Name {
 		say("calls to all other apps", app)
 	}
-	for _, kind := range []string{Statestore, Pubsub, Lock} {
+	for _, kind := range []string{Statestore, Pubsub, Lock, Secretstore, Configuration} {
 		if c := r.Component(kind, "", d.Component); c.Policy.Name != d.Component.Name {
 			say("operations on all other components of type "+kind, c)
 		}

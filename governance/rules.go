@@ -64,9 +64,11 @@ func (o *Operation) Matches(verb, operation string) bool { return o.pattern.matc
 
 // The types of components as Dapr names them in its default policies.
 const (
-	Statestore = "Statestore"
-	Pubsub     = "Pubsub"
-	Lock       = "Lock"
+	Statestore    = "Statestore"
+	Pubsub        = "Pubsub"
+	Lock          = "Lock"
+	Secretstore   = "Secretstore"
+	Configuration = "Configuration"
 )
 
 // App is how calls to another app are guarded. Base is what holds where no document says otherwise.
@@ -120,13 +122,18 @@ func noConflict(m resiliency.Match) resiliency.Match {
 
 // Delivery is how the events of a pub/sub component are delivered. Its operations are topics.
 func (r *Rules) Delivery(pubsub string, base resiliency.Policy) Target {
+	return r.Inbound(Pubsub, pubsub, base)
+}
+
+// Inbound is how the app is given what comes from a component of that type.
+func (r *Rules) Inbound(kind, name string, base resiliency.Policy) Target {
 	if r == nil {
 		return Target{Policy: base}
 	}
-	if c, ok := r.components[pubsub]; ok {
+	if c, ok := r.components[name]; ok {
 		return c.inbound.over(base)
 	}
-	return Target{Policy: r.book.defaults("PubsubComponentInbound", "ComponentInbound", "Component").over(base)}
+	return Target{Policy: r.book.defaults(kind+"ComponentInbound", "ComponentInbound", "Component").over(base)}
 }
 
 // Local is how calls to the local app are guarded, whoever makes them.

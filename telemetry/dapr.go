@@ -53,6 +53,12 @@ var (
 	stateCount   = DaprMetric{Name: "dapr_component_state_count", Type: "counter", Help: "The number of operations performed on the state component.", Labels: []string{"component", "namespace", "operation", "success"}}
 	stateLatency = DaprMetric{Name: "dapr_component_state_latencies", Type: "histogram", Help: "The latency of the response from the state component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, buckets: millis}
 
+	secretCount   = DaprMetric{Name: "dapr_component_secret_count", Type: "counter", Help: "The number of operations performed on the secret component.", Labels: []string{"component", "namespace", "operation", "success"}}
+	secretLatency = DaprMetric{Name: "dapr_component_secret_latencies", Type: "histogram", Help: "The latency of the response from the secret component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, buckets: millis}
+
+	configurationCount   = DaprMetric{Name: "dapr_component_configuration_count", Type: "counter", Help: "The number of operations performed on the configuration component.", Labels: []string{"component", "namespace", "operation", "success"}}
+	configurationLatency = DaprMetric{Name: "dapr_component_configuration_latencies", Type: "histogram", Help: "The latency of the response from the configuration component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, buckets: millis}
+
 	egressCount       = DaprMetric{Name: "dapr_component_pubsub_egress_count", Type: "counter", Help: "The number of outgoing messages published to the pub/sub component.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic"}
 	egressLatency     = DaprMetric{Name: "dapr_component_pubsub_egress_latencies", Type: "histogram", Help: "The latency of the response from the pub/sub component, in milliseconds.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic", buckets: millis}
 	bulkEgressCount   = DaprMetric{Name: "dapr_component_pubsub_egress_bulk_count", Type: "counter", Help: "The number of bulk publish calls to the pub/sub component.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic"}
@@ -74,6 +80,7 @@ func DaprMetrics() []DaprMetric {
 		httpServerRequests, httpServerResponses, httpServerLatency, httpServerIn, httpServerOut,
 		grpcServerCompleted, grpcServerLatency, grpcServerIn, grpcServerOut,
 		stateCount, stateLatency,
+		secretCount, secretLatency, configurationCount, configurationLatency,
 		egressCount, egressLatency, bulkEgressCount, bulkEgressLatency, ingressCount, ingressLatency, bulkIngressEvents,
 		invocationSent, invocationReceived, invocationReplied, invocationAnswered, invocationLatency,
 	}
@@ -227,6 +234,26 @@ func (d *Dapr) StateDone(component, operation string, began time.Time, err error
 	success := strconv.FormatBool(err == nil)
 	d.add(&stateCount, 1, component, d.namespace, operation, success)
 	d.add(&stateLatency, inMillis(time.Since(began)), component, d.namespace, operation, success)
+}
+
+// SecretDone records an operation on a secret store, by Dapr's name of it.
+func (d *Dapr) SecretDone(component, operation string, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(&secretCount, 1, component, d.namespace, operation, success)
+	d.add(&secretLatency, inMillis(time.Since(began)), component, d.namespace, operation, success)
+}
+
+// ConfigurationDone records an operation on a configuration store, by Dapr's name of it.
+func (d *Dapr) ConfigurationDone(component, operation string, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(&configurationCount, 1, component, d.namespace, operation, success)
+	d.add(&configurationLatency, inMillis(time.Since(began)), component, d.namespace, operation, success)
 }
 
 // Published records the publication of an event, or of a bulk of them.

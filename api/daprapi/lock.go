@@ -80,14 +80,8 @@ func (a *api) UnlockAlpha1(ctx context.Context, in *runtimev1.UnlockRequest) (*r
 
 // universal answers an HTTP request by the method of the gRPC API: body in as JSON, message out as JSON.
 func universal[I, O proto.Message](s *Server, w http.ResponseWriter, r *http.Request, in I, complete func(), call func(context.Context, I) (O, error), out protojson.MarshalOptions) error {
-	body, err := s.whole(r)
-	if err != nil {
-		return unreadable(err)
-	}
-	if len(body) > 0 {
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true, AllowPartial: true}).Unmarshal(body, in); err != nil {
-			return malformed(err)
-		}
+	if err := s.message(r, in); err != nil {
+		return err
 	}
 	complete()
 	answer, err := call(r.Context(), in)
@@ -99,6 +93,20 @@ func universal[I, O proto.Message](s *Server, w http.ResponseWriter, r *http.Req
 		return plain(http.StatusInternalServerError, codes.Internal, "ERR_INTERNAL", "failed to encode response as JSON: %v", errors.Unwrap(err))
 	}
 	answerData(w, http.StatusOK, data)
+	return nil
+}
+
+// message reads the body, if there is one, into a message of the gRPC API.
+func (s *Server) message(r *http.Request, in proto.Message) error {
+	body, err := s.whole(r)
+	if err != nil {
+		return unreadable(err)
+	}
+	if len(body) > 0 {
+		if err := (protojson.UnmarshalOptions{DiscardUnknown: true, AllowPartial: true}).Unmarshal(body, in); err != nil {
+			return malformed(err)
+		}
+	}
 	return nil
 }
 

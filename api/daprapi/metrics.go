@@ -156,6 +156,12 @@ func placeOf(lane string, rules *governance.Rules) (at policyAt, p resiliency.Po
 		at.target, p = governance.Pubsub+"_"+name, rules.Component(governance.Pubsub, name, p).Policy
 	case "lock":
 		at.target, p = governance.Lock+"_"+name, rules.Component(governance.Lock, name, p).Policy
+	case "secrets":
+		at.target, p = governance.Secretstore+"_"+name, rules.Component(governance.Secretstore, name, p).Policy
+	case "configuration":
+		at.target, p = governance.Configuration+"_"+name, rules.Component(governance.Configuration, name, p).Policy
+	case "settings":
+		at.target, at.direction, p = governance.Configuration+"_"+name, "inbound", rules.Inbound(governance.Configuration, name, p).Policy
 	case "sub":
 		name, _, _ = strings.Cut(name, "/")
 		at.target, at.direction, p = governance.Pubsub+"_"+name, "inbound", rules.Delivery(name, p).Policy

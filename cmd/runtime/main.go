@@ -54,7 +54,7 @@ and look at it from another terminal with
   sidecast tree
   sidecast invoke hello / --verb GET`,
 	}
-	root.AddCommand(newRun(exit), newDaprd(exit), newReference())
+	root.AddCommand(newRun(exit), newDaprd(exit), newConfig(), newReference())
 	root.AddCommand(commands.New(commands.Deps{Catalogue: catalogue{}, Lint: lint, Version: version})...)
 	return root
 }

@@ -204,7 +204,7 @@ func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *ac
 	return system
 }
 
-func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, docs *components.Documents, log *slog.Logger) (*components.Set, *governance.Rules, error) {
+func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, docs *components.Documents, settings *configuration.Settings, log *slog.Logger) (*components.Set, *governance.Rules, error) {
 	rules, err := readRules(c, docs, log)
 	if err != nil {
 		return nil, nil, err
@@ -220,6 +220,7 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 			Replicas: c.Replicas, Local: c.Fabric == "",
 		},
 		Known: standard.All(), BuiltIn: builtIn, Documents: docs, Log: log,
+		FollowSecrets: slices.Contains(settings.Features, configuration.HotReload),
 		Supervise: func(name string, run func(context.Context) error) func(context.Context) error {
 			return system.Worker("component/"+name, run).Stop
 		},
@@ -255,6 +256,7 @@ func newBlocks(lc fx.Lifecycle, self blocks.Self, c *config, log *slog.Logger, s
 		Self:          self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: m, Tracer: t,
 		AppMaxConcurrency: c.AppMaxConcurrency, Rules: rules, Shutdown: shutdown,
 		Access:        access.NewList(settings.Access, c.httpApp()),
+		Secrets:       settings.Secrets,
 		JoinNamespace: c.joinNamespace(log),
 	})
 	lc.Append(fx.Hook{OnStop: b.Close})

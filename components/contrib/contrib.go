@@ -1,4 +1,4 @@
-// Package contrib makes state stores, brokers and locks of github.com/dapr/components-contrib backends of the runtime, under
+// Package contrib makes state stores, brokers, locks and configuration stores of github.com/dapr/components-contrib backends of the runtime, under
 // the type names and with the metadata that Dapr gives them:
 //
 //	apiVersion: dapr.io/v1alpha1
@@ -44,5 +44,6 @@ func All() []components.Component {
 		redisState, postgresV1, postgresV2, sqliteState,
 		redisPubSub, rabbitPubSub, jetstreamPubSub,
 		redisLock,
+		redisConfiguration, postgresConfiguration, postgresConfigurationShort,
 	}
 }

@@ -140,6 +140,28 @@ var redisStateFields = slices.Concat(redisFields, redisLegacy, []components.Fiel
 
 var redisLockFields = slices.Concat(redisFields, redisLegacy, azureFields)
 
+// redisConfigurationFields: the library writes no transaction, and knows no older names here.
+var redisConfigurationFields = slices.Concat(redisFields, azureFields)
+
+var postgresConfigurationFields = slices.Concat([]components.Field{
+	field("connectionString", "string", "URL or key=value list of the database, as libpq reads them.", hidden, also("url")),
+	field("host", "string", "Host, where the connection string names none."),
+	field("hostaddr", "string", "Address of the host, to look no name up."),
+	field("port", "string", "Port of the server."),
+	field("database", "string", "Name of the database."),
+	field("user", "string", "User of the database."),
+	field("password", "string", "Password of the user.", hidden),
+	field("sslRootCert", "string", "File with the certificates of the authorities that may have signed the server's."),
+	field("table", "string", "Table that holds the settings.", needed),
+	field("notifyChannel", "string", "Channel that the table's trigger notifies; left out, subscriptions name it as `pgNotifyChannel`."),
+	field("timeout", "duration", "How long connecting may take; a second or more.", standard("20s")),
+	field("connectionMaxIdleTime", "duration", "How long a connection may idle; 0 is the driver's 30 minutes.", standard("0")),
+	field("connMaxIdleTime", "duration", "Older name of connectionMaxIdleTime."),
+	field("maxConns", "int", "Most connections beside one for each subscription; 0 is four, or one for each processor if that is more.", standard("0")),
+	field("queryExecMode", "string", "How the driver sends statements: a mode of pgx, for connection poolers that keep no prepared ones."),
+	field("useAzureAD", "bool", "Sign in with Microsoft Entra ID.", standard("false")),
+}, azureFields)
+
 var redisPubSubFields = slices.Concat(redisFields, []components.Field{
 	field("processingTimeout", span, "How long a message may be at work before the server's list of pending ones gives it out again: like 60s, or a number of milliseconds; 0 is never.", standard("60s")),
 	field("redeliverInterval", span, "How often that list is looked through: like 15s, or a number of milliseconds; 0 is never.", standard("15s")),

@@ -36,7 +36,7 @@ func open(_ context.Context, _ components.Host, c Config) (components.SecretStor
 // Secret returns the variable under the secret's name.
 func (s *store) Secret(_ context.Context, name string) (map[string]string, error) {
 	variable := s.prefix + name
-	if own(variable) {
+	if components.OwnVariable(variable) {
 		return nil, fault.New("secret "+name, fault.SecretNotFound, "%s configures the sidecar and is not given out", variable)
 	}
 	text, ok := os.LookupEnv(variable)
@@ -46,10 +46,17 @@ func (s *store) Secret(_ context.Context, name string) (map[string]string, error
 	return map[string]string{name: text}, nil
 }
 
-// own says whether a variable belongs to the sidecar.
-func own(variable string) bool {
-	variable = strings.ToUpper(variable)
-	return variable == "APP_API_TOKEN" || strings.HasPrefix(variable, "DAPR_") || strings.HasPrefix(variable, "SIDECAST_")
+// Secrets returns all variables with the prefix.
+func (s *store) Secrets(context.Context) (map[string]map[string]string, error) {
+	all := make(map[string]map[string]string)
+	for _, entry := range os.Environ() {
+		variable, text, _ := strings.Cut(entry, "=")
+		name, ok := strings.CutPrefix(variable, s.prefix)
+		if ok && name != "" && !components.OwnVariable(variable) {
+			all[name] = map[string]string{name: text}
+		}
+	}
+	return all, nil
 }
 
 // Close has nothing to end.

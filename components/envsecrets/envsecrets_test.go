@@ -35,6 +35,26 @@ func TestSecret(t *testing.T) {
 	}
 }
 
+func TestSecrets(t *testing.T) {
+	t.Setenv("ORDERS_DB", "hunter2")
+	t.Setenv("ORDERS_", "alone")
+	t.Setenv("SIDECAST_API_TOKEN", "hunter3")
+	t.Setenv("DAPR_API_TOKEN", "hunter4")
+	s := store{"ORDERS_"}
+	if got, err := s.Secrets(t.Context()); err != nil || len(got) != 1 || got["DB"]["DB"] != "hunter2" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	s = store{}
+	got, err := s.Secrets(t.Context())
+	if err != nil || got["ORDERS_DB"]["ORDERS_DB"] != "hunter2" || got["SIDECAST_API_TOKEN"] != nil || got["DAPR_API_TOKEN"] != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
+	s = store{"DAPR_"}
+	if got, err := s.Secrets(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 func TestOpen(t *testing.T) {
 	b, err := Component.Open(context.Background(), components.Host{}, map[string]string{"prefix": "X_"})
 	if err != nil {

@@ -1,5 +1,6 @@
 // Package filesecrets is the secret store "secretstores.local.file": secrets from a JSON file, for development. The file
-// is read at each look-up, so that a changed secret is seen by whatever is opened next; nothing of it is kept.
+// is read at each look-up, so that a changed secret is seen at once, and followed: components that took another value from
+// it are opened again. Nothing of it is kept.
 //
 //	spec:
 //	  type: secretstores.local.file
@@ -35,12 +36,18 @@ type Config struct {
 // Component makes the store known to the runtime.
 var Component = components.Secrets("local.file", "Secrets from a JSON file on this machine, for development.", open)
 
-var _ components.SecretStore = (*store)(nil)
+var (
+	_ components.SecretStore   = (*store)(nil)
+	_ components.SecretWatcher = (*store)(nil)
+)
 
-type store struct{ config Config }
+type store struct {
+	config Config
+	watch  func(ctx context.Context, changed func()) error
+}
 
 func open(_ context.Context, _ components.Host, c Config) (components.SecretStore, error) {
-	s := &store{config: c}
+	s := &store{config: c, watch: components.Follow([]string{c.SecretsFile})}
 	if _, err := s.read(); err != nil {
 		return nil, err
 	}
@@ -59,6 +66,12 @@ func (s *store) Secret(_ context.Context, name string) (map[string]string, error
 	}
 	return parts, nil
 }
+
+// Secrets returns all secrets of the file.
+func (s *store) Secrets(context.Context) (map[string]map[string]string, error) { return s.read() }
+
+// Watch calls changed when the file has other bytes than before.
+func (s *store) Watch(ctx context.Context, changed func()) error { return s.watch(ctx, changed) }
 
 // read returns all secrets by name. Its errors say where the file is wrong and quote nothing of it.
 func (s *store) read() (map[string]map[string]string, error) {

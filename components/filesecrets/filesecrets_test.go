@@ -5,8 +5,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -62,6 +64,41 @@ func TestSecret(t *testing.T) {
 		if err := b.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestSecretsAreAllThereAre(t *testing.T) {
+	file := write(t, secrets)
+	for multi, want := range map[string]map[string]map[string]string{
+		"false": {"password": {"password": "hunter2"}, "port": {"port": "6379"}, "big": {"big": "12345678901234567890"}, "on": {"on": "true"},
+			"redis:user": {"redis:user": "me"}, "redis:tls:key": {"redis:tls:key": "k"}, "list:0": {"list:0": "a"}, "list:1:b": {"list:1:b": "c"}},
+		"true": {"password": {"password": "hunter2"}, "port": {"port": "6379"}, "big": {"big": "12345678901234567890"}, "on": {"on": "true"},
+			"redis": {"user": "me", "tls:key": "k"}, "list:0": {"list:0": "a"}, "list:1:b": {"list:1:b": "c"}},
+	} {
+		b, err := Component.Open(t.Context(), components.Host{}, map[string]string{"secretsFile": file, "multiValued": multi})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.(components.SecretStore).Secrets(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("multiValued %s: got %v, %v", multi, got, err)
+		}
+	}
+}
+
+func TestWatchTellsWhatChangedSinceOpen(t *testing.T) {
+	file := write(t, secrets)
+	b, err := Component.Open(t.Context(), components.Host{}, map[string]string{"secretsFile": file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(`{"password": "hunter3"}`), 0o600); err != nil { // before anybody watches
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	seen := false
+	if err := b.(components.SecretWatcher).Watch(ctx, func() { seen = true; cancel() }); err != nil || !seen {
+		t.Errorf("seen: %t, %v", seen, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/sidecast/sidecast/components/contrib"
 	"github.com/sidecast/sidecast/components/envsecrets"
 	"github.com/sidecast/sidecast/components/filesecrets"
+	"github.com/sidecast/sidecast/configstore/natsconfig"
 	"github.com/sidecast/sidecast/lock/badgerlock"
 	"github.com/sidecast/sidecast/lock/memorylock"
 	"github.com/sidecast/sidecast/lock/natslock"
@@ -35,6 +36,7 @@ func All() []components.Component {
 		memorylock.Component.As("in-memory"),
 		envsecrets.Component,
 		filesecrets.Component,
+		natsconfig.Component,
 	}
 	return append(own, contrib.All()...)
 }

@@ -19,6 +19,8 @@ import (
 
 // daprMetrics are the names, types and labels of daprd v1.18.3, from pkg/diagnostics and the exporter it has.
 const daprMetrics = `
+dapr_component_configuration_count counter app_id component namespace operation success
+dapr_component_configuration_latencies histogram app_id component namespace operation success
 dapr_component_pubsub_egress_bulk_count counter app_id component namespace success topic
 dapr_component_pubsub_egress_bulk_latencies histogram app_id component namespace success topic
 dapr_component_pubsub_egress_count counter app_id component namespace success topic
@@ -26,6 +28,8 @@ dapr_component_pubsub_egress_latencies histogram app_id component namespace succ
 dapr_component_pubsub_ingress_bulk_event_count counter app_id component namespace process_status topic
 dapr_component_pubsub_ingress_count counter app_id component namespace process_status status topic
 dapr_component_pubsub_ingress_latencies histogram app_id component namespace process_status status topic
+dapr_component_secret_count counter app_id component namespace operation success
+dapr_component_secret_latencies histogram app_id component namespace operation success
 dapr_component_state_count counter app_id component namespace operation success
 dapr_component_state_latencies histogram app_id component namespace operation success
 dapr_grpc_io_server_completed_rpcs counter app_id grpc_server_method grpc_server_status
@@ -52,6 +56,16 @@ dapr_runtime_service_invocation_res_sent_total counter app_id dst_app_id status
 `
 
 const measured = resources + `
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: env}
+spec: {type: secretstores.local.env, version: v1, metadata: []}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: settings}
+spec: {type: configuration.jetstream, version: v1, metadata: []}
 ---
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -160,6 +174,8 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 	d.expect(204, "", "POST", store+"/transaction", `{"operations":[{"operation":"upsert","request":{"key":"t","value":1}}]}`)
 	d.expect(204, "", "DELETE", store+"/a", "")
 	d.expect(500, "{…", "GET", "/v1.0/state/broken/a", "")
+	d.expect(200, `{"PWD":…`, "GET", "/v1.0/secrets/env/PWD", "")
+	d.expect(204, "", "GET", "/v1.0/configuration/settings", "")
 	client := d.client()
 	if _, err := client.DeleteBulkState(t.Context(), &runtimev1.DeleteBulkStateRequest{StoreName: "store", States: []*commonv1.StateItem{{Key: "a"}}}); err != nil {
 		t.Fatal(err)
@@ -208,7 +224,7 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		{"dapr_runtime_service_invocation_req_sent_total", "dst_app_id=other type=unary", 3},
 		{"dapr_runtime_service_invocation_res_recv_total", "src_app_id=other status=200 type=unary", 1},
 		{"dapr_runtime_service_invocation_res_recv_total", "src_app_id=other status=500 type=unary", 1},
-		{"dapr_runtime_component_loaded", "app_id=app", 4},
+		{"dapr_runtime_component_loaded", "app_id=app", 6},
 		{"dapr_runtime_component_init_total", "component=pubsub.jetstream", 1},
 		{"dapr_runtime_component_init_fail_total", "component=state.badger componentName=broken reason=init", 1},
 		{"dapr_resiliency_loaded", "name=shield namespace=default", 1},

@@ -104,7 +104,7 @@ func testSDK(t *testing.T, s sdk) {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(append(cmd.Env, env...), "COMPAT_NODES="+string(told), "NO_PROXY=127.0.0.1,localhost")
+	cmd.Env = append(append(cmd.Env, env...), "COMPAT_NODES="+string(told), "COMPAT_SIDECAST="+machine.Binary(t), "SIDECAST_DATA_DIR="+m.Dir, "NO_PROXY=127.0.0.1,localhost")
 	program := m.StartCommand(cmd)
 	code := program.Wait(6 * machine.Patience)
 
@@ -154,9 +154,18 @@ func testSDK(t *testing.T, s sdk) {
 // be queried where there is PostgreSQL, one that asks for a token, and two that are told to end.
 func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNode, ends []*daprd) {
 	nodes = map[string]sdkNode{}
+	yaml := withSettings + `---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: vault}
+spec:
+  type: secretstores.local.file
+  version: v1
+  metadata: [{name: secretsFile, value: ` + writeFile(t, "secrets.json", `{"password": "hunter2", "db": {"user": "me", "key": "k"}}`) + `}, {name: multiValued, value: "true"}]
+`
 	add := func(m *machine.Machine, name string, node sdkNode, args ...string) *daprd {
 		node.ID = s.name + "-" + name
-		d := start(t, m, node.ID, args...)
+		d := startWith(t, m, yaml, node.ID, args...)
 		node.HTTP, node.GRPC = port(d.http), port(d.grpc)
 		nodes[name] = node
 		return d

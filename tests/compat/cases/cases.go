@@ -45,7 +45,11 @@ var (
 	checked     = shows{"http": "GET /healthz", "grpc": "AppCallbackHealthCheck/HealthCheck"}
 	labels      = shows{"http": "PUT /v1.0/metadata/{key}", "grpc": "SetMetadata"}
 	shutdown    = shows{"http": "POST /v1.0/shutdown", "grpc": "Shutdown"}
-	unserved    = shows{"http": "GET /v1.0/secrets/{secretStoreName}/{key}, POST /v1.0/bindings/{name}", "grpc": "GetSecret, InvokeBinding"}
+	secrets     = shows{"http": "GET /v1.0/secrets/{secretStoreName}/{key}, GET /v1.0/secrets/{secretStoreName}/bulk", "grpc": "GetSecret, GetBulkSecret"}
+	settings    = shows{"grpc": "GetConfiguration"}
+	follows     = shows{"grpc": "SubscribeConfiguration, UnsubscribeConfiguration"}
+	followsOld  = shows{"grpc": "SubscribeConfigurationAlpha1, UnsubscribeConfiguration"}
+	unserved    = shows{"http": "POST /v1.0/bindings/{name}", "grpc": "InvokeBinding"}
 )
 
 // shows holds, for each protocol, routes or RPCs with commas between.
@@ -123,6 +127,12 @@ func JavaScript() []Case {
 		all.add("lock/"+p+"/lock and unlock", locks, p, unlocks, p)
 		all.add("lock/"+p+"/expiry", locks, p, unlocks, p)
 		all.add("lock/"+p+"/errors", locks, p, unlocks, p)
+		all.add("secrets/"+p+"/get and get bulk", secrets, p)
+		all.add("secrets/"+p+"/errors", secrets, p)
+		if p == "grpc" {
+			all.add("configuration/get", settings, p)
+			all.add("configuration/subscribe", follows, p)
+		}
 		all.add("control/"+p+"/metadata", describes, p, labels, p)
 		all.add("control/"+p+"/health", describes, p)
 		if p == "http" {
@@ -172,6 +182,10 @@ func Python() []Case {
 	for _, what := range []string{"lock and unlock", "expiry", "errors"} {
 		all.add("lock/"+what, locks, "grpc", unlocks, "grpc")
 	}
+	all.add("secrets/get and get bulk", secrets, "grpc")
+	all.add("secrets/errors", secrets, "grpc")
+	all.add("configuration/get", settings, "grpc")
+	all.add("configuration/subscribe", followsOld, "grpc")
 	all.add("async/state, lock, metadata", saves, "grpc", gets, "grpc", locks, "grpc", unlocks, "grpc", describes, "grpc")
 	all.add("async/invocation", invokes, "http")
 	all.add("async/streams", streams, "grpc", publishes, "grpc")

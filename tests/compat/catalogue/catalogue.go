@@ -59,6 +59,7 @@ var Packages = map[string]string{
 	"memorylock":   "lock/memorylock",
 	"memorypubsub": "pubsub/memorypubsub",
 	"memorystore":  "state/memorystore",
+	"natsconfig":   "configstore/natsconfig",
 	"natslock":     "lock/natslock",
 	"natspubsub":   "pubsub/natspubsub",
 	"natsstore":    "state/natsstore",

@@ -49,8 +49,14 @@ func componentTypes() Area {
 		works("lock.jetstream", "natslock.TestLocker"),
 		works("lock.badger", "badgerlock.TestLocker"),
 		works("lock.redis", "contrib.TestRedisLock, contrib.TestRedisLockExcludesDapr", "A daprd may share the server: its locks and Sidecast's exclude each other."),
-		works("secretstores.local.env", "envsecrets.TestSecret", "For `secretKeyRef`; there is no secrets API yet."),
-		works("secretstores.local.file", "filesecrets.TestSecret", "For `secretKeyRef`; there is no secrets API yet."),
+		works("secretstores.local.env", "envsecrets.TestSecret, compat.TestSecrets", "As `secretKeyRef`, a variable that is not set is an error."),
+		differs("secretstores.local.file", "filesecrets.TestSecret, compat.TestSecrets, compat.TestChangedSecretsAreTaken",
+			"A changed file counts at once. Numbers and truths are their text, where daprd gives out `%!s(float64=1)`; nulls are no secrets."),
+		works("configuration.jetstream", "natsconfig.TestConformance, natsconfig.TestWatchOutlivesTheServer, compat.TestConfiguration", "Sidecast's: a key-value bucket on the fabric, written by `sidecast config set` or `nats kv put`."),
+		works("configuration.redis", "contrib.TestRedisConfiguration, contrib.TestRedisSettingsAreWhatDaprTakesForThem, contrib.TestRedisConfigurationOutlivesItsServer, compat.TestConfigurationOutlivesItsServer",
+			"Keys that are watched are also read every few seconds: Redis may lose a notification."),
+		differs("configuration.postgresql, configuration.postgres", "contrib.TestPostgresConfiguration, contrib.TestPostgresSettingsHaveMetadataAndBadRequestsAreTold, contrib.TestPostgresConfigurationOutlivesItsServer",
+			"Metadata of a read is passed over, where daprd makes a condition of it that nothing meets. Signing in with AWS IAM is not there yet: use a password."),
 		notYet("all other types of components-contrib"),
 	}}
 }
@@ -63,7 +69,8 @@ func component() Area {
 		works("metadata.namespace", "components.TestSetRefusesByName"),
 		works("spec.type, spec.version", reads),
 		works("spec.metadata.name, spec.metadata.value", "components.TestLoad, components.TestOpenChecksItsMetadata"),
-		works("spec.metadata.secretKeyRef.name, spec.metadata.secretKeyRef.key, spec.metadata.envRef", "components.TestSecretReferences"),
+		works("spec.metadata.secretKeyRef.name, spec.metadata.secretKeyRef.key, spec.metadata.envRef", "components.TestSecretReferences, components.TestAChangedSecretSwapsWhatTookIt, compat.TestChangedSecretsAreTaken",
+			"Where the store tells of changes, as a file does, a component that took a changed secret is opened again. Without `auth.secretStore` a secret is an environment variable."),
 		works("spec.initTimeout", "components.TestSetInitTimeout"),
 		differs("spec.ignoreErrors", "components.TestSetKeepsTryingWhatCannotStart, components.TestSetStartOpensWhatIsRequired",
 			"Every component is as with `true`: one that cannot start is tried again, and the sidecar runs without it. Set `spec.required: true` to have the sidecar not start."),
@@ -121,14 +128,14 @@ func configuration() Area {
 		notYet("spec.httpPipeline, spec.appHttpPipeline", warned),
 		notYet("spec.nameResolution", warned, "None is needed."),
 		notYet("spec.mtls", warned),
-		notYet("spec.secrets", warned),
+		works("spec.secrets", "compat.TestSecretScopes", "Scopes of what the API gives out; components and endpoints may refer to any secret."),
 		notYet("spec.wasm, spec.workflow", warned),
 	}}
 }
 
 func httpEndpoint() Area {
 	return Area{ID: "httpendpoint", Title: "HTTPEndpoint resources", What: "Key", Rows: []Row{
-		works("spec.baseUrl, spec.headers, auth.secretStore, scopes", "compat.TestHTTPEndpoints, compat.TestStreamsThroughHTTPEndpoints"),
+		works("spec.baseUrl, spec.headers, auth.secretStore, scopes", "compat.TestHTTPEndpoints, compat.TestChangedSecretsAreTaken, compat.TestStreamsThroughHTTPEndpoints"),
 		works("spec.clientTLS", "compat.TestHTTPEndpointsWithTLS"),
 	}}
 }

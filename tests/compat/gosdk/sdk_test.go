@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +22,7 @@ import (
 	"github.com/dapr/go-sdk/service/common"
 	daprgrpc "github.com/dapr/go-sdk/service/grpc"
 	daprhttp "github.com/dapr/go-sdk/service/http"
+	"google.golang.org/grpc/status"
 )
 
 const patience = 30 * time.Second
@@ -58,6 +62,16 @@ apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: locks}
 spec: {type: lock.in-memory, version: v1, metadata: []}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: settings}
+spec: {type: configuration.jetstream, version: v1, metadata: []}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: vault}
+spec: {type: secretstores.local.file, version: v1, metadata: [{name: secretsFile, value: SECRETS}, {name: multiValued, value: "true"}]}
 `
 
 func freePort(t *testing.T) string {
@@ -75,8 +89,13 @@ func freePort(t *testing.T) string {
 func sidecar(t *testing.T, dir, app string, args ...string) client.Client {
 	t.Helper()
 	folder := t.TempDir()
-	if err := os.WriteFile(filepath.Join(folder, "r.yaml"), []byte(resources), 0o600); err != nil {
-		t.Fatal(err)
+	secrets := filepath.Join(folder, "secrets.json")
+	for name, text := range map[string]string{
+		filepath.Join(folder, "r.yaml"): strings.ReplaceAll(resources, "SECRETS", secrets), secrets: `{"password": "hunter2", "db": {"user": "me", "key": "k"}}`,
+	} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	httpPort, grpcPort := freePort(t), freePort(t)
 	cmd := exec.Command(binary, append([]string{"daprd", "--app-id", app, "--dapr-http-port", httpPort, "--dapr-grpc-port", grpcPort,
@@ -204,6 +223,68 @@ func TestLock(t *testing.T) {
 	unlock("one", "SUCCESS")
 	if !try("two") {
 		t.Error("a released lock is not free")
+	}
+}
+
+func TestSecrets(t *testing.T) {
+	c, ctx := sidecar(t, group(t), "app"), t.Context()
+	if got, err := c.GetSecret(ctx, "vault", "db", map[string]string{"version": "1"}); err != nil || !maps.Equal(got, map[string]string{"user": "me", "key": "k"}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	want := map[string]map[string]string{"password": {"password": "hunter2"}, "db": {"user": "me", "key": "k"}}
+	if got, err := c.GetBulkSecret(ctx, "vault", nil); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	_, err := c.GetSecret(ctx, "vault", "nope", nil)
+	if want := "failed getting secret with key nope from secret store vault: secret nope not found"; status.Convert(errors.Unwrap(err)).Message() != want {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConfiguration(t *testing.T) {
+	dir := group(t)
+	c, ctx := sidecar(t, dir, "app"), t.Context()
+	set := func(key, value string) {
+		t.Helper()
+		cmd := exec.Command(binary, "config", "set", key, value, "--store", "settings")
+		cmd.Env = append(os.Environ(), "SIDECAST_DATA_DIR="+dir)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	set("a", "1")
+	set("b", "2")
+	if got, err := c.GetConfigurationItem(ctx, "settings", "a"); err != nil || got.Value != "1" || got.Version != "1" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	items, err := c.GetConfigurationItems(ctx, "settings", nil, client.WithConfigurationMetadata("x", "y"))
+	if err != nil || len(items) != 2 || items["b"].Value != "2" {
+		t.Errorf("got %v, %v", items, err)
+	}
+	told := make(chan string, 100)
+	id, err := c.SubscribeConfigurationItems(ctx, "settings", []string{"a"}, func(id string, items map[string]*client.ConfigurationItem) {
+		for key, item := range items {
+			told <- id + " " + key + "=" + item.Value
+		}
+	})
+	if err != nil || id == "" {
+		t.Fatalf("id %q, %v", id, err)
+	}
+	set("b", "3")
+	set("a", "4")
+	select {
+	case got := <-told:
+		if got != id+" a=4" {
+			t.Errorf("told %s", got)
+		}
+	case <-time.After(patience):
+		t.Error("no change is told")
+	}
+	if err := c.UnsubscribeConfigurationItems(ctx, "settings", id); err != nil {
+		t.Error(err)
+	}
+	if err := c.UnsubscribeConfigurationItems(ctx, "settings", id); err == nil || !strings.Contains(err.Error(), "subscription does not exist") {
+		t.Errorf("twice: %v", err)
 	}
 }
 
@@ -369,7 +450,7 @@ func TestMetadataAndShutdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	m, err := c.GetMetadata(ctx)
-	if err != nil || m.ID != "app" || m.ExtendedMetadata["colour"] != "blue" || len(m.RegisteredComponents) != 3 {
+	if err != nil || m.ID != "app" || m.ExtendedMetadata["colour"] != "blue" || len(m.RegisteredComponents) != 5 {
 		t.Errorf("got %+v %v", m, err)
 	}
 	if err := c.Shutdown(ctx); err != nil {

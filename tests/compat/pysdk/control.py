@@ -20,7 +20,9 @@ def run(nodes, apps):
         got = d.get_metadata()
         equal((got.application_id, got.extended_metadata['colour']), (nodes['caller']['ID'], 'blue and green'))
         equal(sorted((c.name, c.type, c.version) for c in got.registered_components),
-              [('bus', 'pubsub.jetstream', 'v1'), ('locks', 'lock.in-memory', 'v1'), ('store', 'state.in-memory', 'v1')])
+              [('bus', 'pubsub.jetstream', 'v1'), ('locks', 'lock.in-memory', 'v1'),
+               ('settings', 'configuration.jetstream', 'v1'), ('store', 'state.in-memory', 'v1'),
+               ('vault', 'secretstores.local.file', 'v1')])
         can = next(c.capabilities for c in got.registered_components if c.name == 'store')
         for capability in ('ETAG', 'TRANSACTIONAL', 'TTL'):
             assert capability in can, can
@@ -59,7 +61,7 @@ def run(nodes, apps):
         equal(error.code(), StatusCode.UNAUTHENTICATED)
 
     with case('control/not served'):
-        for call, args in ((d.get_secret, ('vault', 'key')), (d.invoke_binding, ('out', 'create')), (d.get_configuration, ('config', ['k']))):
+        for call, args in ((d.invoke_binding, ('out', 'create')),):
             equal(failure(RpcError, call, *args).code(), StatusCode.UNIMPLEMENTED)
 
     with case('control/shutdown'):

@@ -19,15 +19,17 @@ warnings.simplefilter('ignore')  # old ways and alpha ones of the SDK are tested
 import apps  # noqa: E402
 import asynchronous  # noqa: E402
 import control  # noqa: E402
+import follow  # noqa: E402
 import invocation  # noqa: E402
 import locks  # noqa: E402
 import pubsub  # noqa: E402
 import state  # noqa: E402
 import streams  # noqa: E402
+import vault  # noqa: E402
 
 try:
     served = apps.serve(NODES)
-    for block in (invocation, state, pubsub, streams, locks, asynchronous, control):
+    for block in (invocation, state, pubsub, streams, locks, vault, follow, asynchronous, control):
         block.run(NODES, served)
     code = 0
 except BaseException as error:  # noqa: B902

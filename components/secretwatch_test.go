@@ -1,0 +1,181 @@
+package components
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/sidecast/sidecast/fault"
+)
+
+// livingVault is a secret store whose secrets change.
+type livingVault struct {
+	mu       sync.Mutex
+	password string // "" is none
+	changed  chan struct{}
+}
+
+func (v *livingVault) Close(context.Context) error { return nil }
+
+func (v *livingVault) Secret(_ context.Context, name string) (map[string]string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.password == "" {
+		return nil, fault.New("secret "+name, fault.SecretNotFound, "there is none")
+	}
+	return map[string]string{"password": v.password}, nil
+}
+
+func (v *livingVault) Secrets(context.Context) (map[string]map[string]string, error) { return nil, nil }
+
+func (v *livingVault) Watch(ctx context.Context, changed func()) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-v.changed:
+			changed()
+		}
+	}
+}
+
+// set changes the secret and returns when everybody has dealt with it.
+func (v *livingVault) set(password string) {
+	v.mu.Lock()
+	v.password = password
+	v.mu.Unlock()
+	v.changed <- struct{}{}
+	synctest.Wait()
+}
+
+// secretive is a store that takes its password from the vault, and the vault.
+func secretive(s *livingVault, log *slog.Logger) *Set {
+	vault := Secrets("living", "Secrets that change.", func(context.Context, Host, none) (SecretStore, error) { return s, nil })
+	cart := at("a")
+	cart.SecretStore = "vault"
+	cart.Metadata = append(cart.Metadata, Entry{Key: "password", Secret: &SecretRef{Name: "cart", Key: "password"}, Line: 6})
+	plain := at("b")
+	plain.Name, plain.SecretStore = "plain", "vault"
+	return NewSet(Options{
+		Known: []Component{testStore, vault}, FollowSecrets: true, Log: log,
+		Documents: docs(cart, plain, Manifest{Name: "vault", Type: "secretstores.living"}),
+	})
+}
+
+func TestAChangedSecretSwapsWhatTookIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var written bytes.Buffer
+		v := &livingVault{password: "hunter2", changed: make(chan struct{})}
+		s := secretive(v, slog.New(slog.NewTextHandler(&written, nil)))
+		old := mustState(t, s)
+		plain, err := s.State(t.Context(), "plain")
+		if err != nil {
+			t.Fatal(err)
+		}
+		version := s.SecretsVersion()
+		v.set("hunter2") // another secret, maybe
+		again := mustState(t, s)
+		if again.Backend != old.Backend || s.SecretsVersion() == version {
+			t.Error("a component was opened again whose secret stayed, or nobody knows that one may have changed")
+		}
+		again.Release()
+		v.set("hunter3")
+		select {
+		case <-old.Replaced():
+		default:
+			t.Error("who holds the old one is not told")
+		}
+		fresh := mustState(t, s)
+		if got := fresh.Backend.(*fakeStore).config.Password; got != "hunter3" {
+			t.Errorf("it has %q", got)
+		}
+		select {
+		case <-plain.Replaced():
+			t.Error("a component without a secret was swapped")
+		default:
+		}
+		v.set("") // a file that is half written, say
+		kept := mustState(t, s)
+		if kept.Backend != fresh.Backend || !strings.Contains(written.String(), "goes on with those it has") {
+			t.Errorf("a secret that cannot be read took the component away: %s", &written)
+		}
+		for _, use := range []interface{ Release() }{old, plain, fresh, kept} {
+			use.Release()
+		}
+		closeSet(t, s)
+		if strings.Contains(written.String(), "hunter") {
+			t.Errorf("the log tells secrets: %s", &written)
+		}
+	})
+}
+
+func TestASecretThatComesMendsWhatMissedIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &livingVault{changed: make(chan struct{})}
+		s := secretive(v, nil)
+		if _, err := s.State(t.Context(), "cart"); fault.ReasonOf(err) != fault.ComponentDegraded {
+			t.Fatalf("got %v", err)
+		}
+		v.set("hunter2")
+		mustState(t, s).Release() // at once, and not when it is tried again
+		closeSet(t, s)
+	})
+}
+
+func TestSecretsOfTheSecretStoreSwapToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &livingVault{password: "hunter2", changed: make(chan struct{})}
+		root := Secrets("root", "Secrets that change.", func(context.Context, Host, none) (SecretStore, error) { return v, nil })
+		type sealed struct {
+			Password string `meta:"password" secret:"true" doc:"What opens it."`
+		}
+		middle := Secrets("middle", "Secrets behind a secret.", func(_ context.Context, _ Host, c sealed) (SecretStore, error) {
+			return fakeVault{"cart": {"password": "of " + c.Password}}, nil
+		})
+		reference := Entry{Key: "password", Secret: &SecretRef{Name: "cart", Key: "password"}, Line: 6}
+		cart := at("a")
+		cart.SecretStore, cart.Metadata = "middle", append(cart.Metadata, reference)
+		s := NewSet(Options{Known: []Component{testStore, root, middle}, FollowSecrets: true, Documents: docs(cart,
+			Manifest{Name: "middle", Type: "secretstores.middle", SecretStore: "root", Metadata: []Entry{reference}}, Manifest{Name: "root", Type: "secretstores.root"})})
+		mustState(t, s).Release()
+		v.set("hunter3")
+		fresh := mustState(t, s)
+		if got := fresh.Backend.(*fakeStore).config.Password; got != "of hunter3" {
+			t.Errorf("it has %q", got)
+		}
+		fresh.Release()
+		closeSet(t, s)
+	})
+}
+
+func TestSecretsAreNotFollowedUnlessAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &livingVault{password: "hunter2", changed: make(chan struct{}, 1)}
+		s := secretive(v, nil)
+		s.options.FollowSecrets = false
+		mustState(t, s).Release()
+		v.set("hunter3")
+		use := mustState(t, s)
+		if got := use.Backend.(*fakeStore).config.Password; got != "hunter2" || len(v.changed) != 1 {
+			t.Errorf("it has %q", got)
+		}
+		use.Release()
+		closeSet(t, s)
+	})
+}
+
+func TestTheSidecarsOwnVariablesAreNoSecrets(t *testing.T) {
+	for _, e := range []Entry{{Key: "password", Env: "DAPR_API_TOKEN"}, {Key: "password", Secret: &SecretRef{Name: "app_api_token", Key: "app_api_token"}}} {
+		m := at("a")
+		m.Metadata = append(m.Metadata, e)
+		s := NewSet(Options{Known: []Component{testStore}, Documents: docs(m), LookupEnv: func(string) (string, bool) { return "hunter2", true }})
+		if _, err := s.State(t.Context(), "cart"); fault.ReasonOf(err) != fault.ComponentDegraded || !strings.Contains(err.Error(), "not given out") {
+			t.Errorf("got %v", err)
+		}
+		closeSet(t, s)
+	}
+}
