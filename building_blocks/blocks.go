@@ -42,7 +42,7 @@ type Deps struct {
 	// JoinNamespace makes the sidecar a member of another namespace of its fabric, under CallerName; nil keeps it and its app to
 	// their own: no calls go out of it and none from others are taken.
 	JoinNamespace func(ctx context.Context, namespace string) (*fabric.Fabric, error)
-	// Access decides who may call the app; nil lets all.
+	// Access decides who may call the app; nil lets all. App.SetAccess replaces it.
 	Access *access.List
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.

@@ -149,7 +149,7 @@ func (d *Documents) Deny(types []string) (names []string) {
 		return nil
 	}
 	d.Components = slices.DeleteFunc(d.Components, func(m Manifest) bool {
-		denied := slices.Contains(types, m.Type) || slices.Contains(types, m.Type+"/v1")
+		denied := slices.Contains(types, m.Type) || slices.Contains(types, m.Type+"/"+cmp.Or(m.Version, "v1"))
 		if denied {
 			names = append(names, m.Name)
 		}

@@ -22,13 +22,24 @@ const (
 	pollEvery = 15 * time.Second
 )
 
-// Watch calls onChange after each change of what Load would read from paths, one call at a time, until ctx ends; then it
-// returns nil. It follows files that are replaced by renaming, links that are swapped as Kubernetes does with mounted
-// volumes, and folders that come and go. Bytes decide: a file that was only touched is no change. What changes before
-// Watch has started is not told, so start it before Load.
-func Watch(ctx context.Context, paths []string, onChange func()) error {
+// Seen is what Load would have read from paths at one moment.
+type Seen struct {
+	paths []string
+	bytes [sha256.Size]byte
+}
+
+// See looks at paths.
+func See(paths []string) Seen {
 	paths = absolute(paths)
-	last := fingerprint(paths)
+	return Seen{paths, fingerprint(paths)}
+}
+
+// Watch calls onChange after each change of what Load would read from the paths that were seen, one call at a time, until ctx
+// ends; then it returns nil. It follows files that are replaced by renaming, links that are swapped as Kubernetes does with
+// mounted volumes, and folders that come and go. Bytes decide: a file that was only touched is no change. What has changed
+// since they were seen is told, so See before Load.
+func Watch(ctx context.Context, seen Seen, onChange func()) error {
+	paths, last := seen.paths, seen.bytes
 	for ctx.Err() == nil {
 		// A fresh watcher each round: folders may have been replaced by others of the same name.
 		w := newWatcher(paths)

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -53,12 +54,8 @@ type Options struct {
 	Bodies *bodies.Budget
 	// AllowedOrigins are the origins of browsers' requests, comma separated; "" leaves CORS out, "*" allows all.
 	AllowedOrigins string
-	// Logging is a line for each call.
-	Logging Logging
-	// APIs says which parts of the API are served; nil serves all.
-	APIs *access.APIs
-	// Features are those that metadata tells as enabled.
-	Features []string
+	// Settings are those that a Configuration has; Server.Set replaces them.
+	Settings Settings
 	// Ready is nil once the sidecar and its app are up, or says what is not; Usable is Ready without the app. They answer
 	// health checks and may be called at any time.
 	Ready, Usable func() error
@@ -67,6 +64,16 @@ type Options struct {
 	// Metrics are those with Dapr's names; nil feeds none.
 	Metrics *telemetry.Dapr
 	Log     *slog.Logger
+}
+
+// Settings are what a Configuration says of the door. The zero Settings serve all, and log nothing.
+type Settings struct {
+	// Logging is a line for each call.
+	Logging Logging
+	// APIs says which parts of the API are served; nil serves all.
+	APIs *access.APIs
+	// Features are those that metadata tells as enabled.
+	Features []string
 }
 
 // Logging is a line for each call of the API.
@@ -89,6 +96,7 @@ type AppConnection struct {
 // Server is the door.
 type Server struct {
 	o        Options
+	now      atomic.Pointer[served]
 	grpc     *grpc.Server
 	http     []*http.Server // the API, and the one for health and metadata alone
 	host     host
@@ -100,11 +108,27 @@ type Server struct {
 	extendedBytes int               // of its keys and values
 }
 
+// served is what is served, as long as no other Settings come. Each call goes by that which it found when it came.
+type served struct {
+	Settings
+	api, public table
+}
+
+// Set has the calls that come from now on go by other settings.
+func (s *Server) Set(to Settings) {
+	next := &served{Settings: to, api: newTable(routes(s), to.APIs), public: newTable(publicRoutes(s), to.APIs)}
+	if to.APIs.HTTP(invokePath) {
+		next.api.otherwise = s.invoke
+	}
+	s.now.Store(next)
+}
+
 // New builds the door. It listens nowhere yet.
 func New(o Options) *Server {
 	s := &Server{o: o, extended: map[string]string{}, host: thisHost()}
 	s.drained, s.draining = context.WithCancel(context.Background())
-	s.http = []*http.Server{s.newHTTP(s.handler(routes(s), true)), s.newHTTP(s.handler(publicRoutes(s), false))}
+	s.Set(o.Settings)
+	s.http = []*http.Server{s.newHTTP(s.handler(true)), s.newHTTP(s.handler(false))}
 	size := int(o.MaxBody)
 	if size <= 0 {
 		size = MostWhole

@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/call"
 )
@@ -90,21 +91,20 @@ func unimplemented(http.ResponseWriter, *http.Request, params) error {
 }
 
 // handler is what every request passes: of the API, or of the port for health and metadata alone.
-func (s *Server) handler(all []route, api bool) http.Handler {
-	t := &table{}
-	for _, r := range all {
-		if s.o.APIs.HTTP(r.path) {
-			t.entries = append(t.entries, entry{strings.Fields(r.methods), strings.Split(r.path, "/"), r.name, r.handle})
-		}
-	}
-	if api && s.o.APIs.HTTP(invokePath) {
-		t.otherwise = s.invoke
-	}
+func (s *Server) handler(api bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := s.now.Load()
+		t := &now.public
+		if api {
+			t = &now.api
+		}
 		var heard *heardCall
-		if s.o.Logging.Calls && api || s.o.Metrics != nil {
+		if now.Logging.Calls && api || s.o.Metrics != nil {
 			heard = &heardCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path}
-			defer s.tell(r, r.URL.Path, time.Now(), heard, api)
+			if api {
+				heard.logging = now.Logging
+			}
+			defer s.tell(r, r.URL.Path, time.Now(), heard)
 			w = heard
 		}
 		defer s.contain(w, r)
@@ -139,6 +139,16 @@ const invokePath = "v1.0/invoke/*"
 type table struct {
 	entries   []entry
 	otherwise func(w http.ResponseWriter, r *http.Request) error // takes what no route does; nil refuses it
+}
+
+// newTable is those of the routes that are served.
+func newTable(all []route, apis *access.APIs) (t table) {
+	for _, r := range all {
+		if apis.HTTP(r.path) {
+			t.entries = append(t.entries, entry{strings.Fields(r.methods), strings.Split(r.path, "/"), r.name, r.handle})
+		}
+	}
+	return t
 }
 
 // entry is a route made ready to be looked up.
@@ -291,6 +301,7 @@ type heardCall struct {
 	http.ResponseWriter
 	status, size int
 	method, name string
+	logging      Logging
 }
 
 func (c *heardCall) route(name string) {
@@ -313,15 +324,15 @@ func (c *heardCall) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController flush.
 func (c *heardCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// tell has a call that has ended measured and, if it came through the API, heard.
-func (s *Server) tell(r *http.Request, path string, began time.Time, c *heardCall, api bool) {
+// tell has a call that has ended measured and, if it is to be, heard.
+func (s *Server) tell(r *http.Request, path string, began time.Time, c *heardCall) {
 	took := time.Since(began)
 	s.o.Metrics.HTTPServed(r.Method, path, c.status, r.ContentLength, int64(c.size), took)
-	if !api || !s.o.Logging.Calls || s.o.Logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
+	if !c.logging.Calls || c.logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
 		return
 	}
 	method := c.method
-	if s.o.Logging.HideURLs {
+	if c.logging.HideURLs {
 		method = c.name
 	}
 	s.o.Log.Info("HTTP API Called", "method", method, "useragent", r.UserAgent(), "code", c.status, "size", c.size, "duration", took.Milliseconds())

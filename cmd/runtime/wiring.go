@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 
@@ -49,7 +48,7 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.Supply(c, log, shutdownFunc(shutdown)),
 		fx.Provide(newSelf, newDocuments, newListeners, newTracer, newMetrics, newFabric, newSystem, newComponents,
 			newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
-		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register, arrive),
+		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followFiles, followParent, register, arrive),
 	)
 }
 
@@ -157,10 +156,11 @@ const lastSpans = 500 * time.Millisecond
 
 func newTracer(lc fx.Lifecycle, c *config, settings *configuration.Settings, log *slog.Logger) (*telemetry.Tracer, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
-	tracer, err := telemetry.NewTracer(context.Background(), c.AppID, c.Instance, version, tracing(settings, log))
-	if off := settings.Tracing.Sampled && settings.Tracing.Rate == 0; tracer == nil && c.dapr != nil && !off {
-		tracer = telemetry.Identifier()
+	traces, err := readyTraces(c, settings, log)
+	if err != nil {
+		return nil, err
 	}
+	tracer := telemetry.NewTracer(*traces)
 	lc.Append(fx.Hook{OnStop: func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, lastSpans)
 		defer cancel()
@@ -169,7 +169,13 @@ func newTracer(lc fx.Lifecycle, c *config, settings *configuration.Settings, log
 		}
 		return nil
 	}})
-	return tracer, err
+	return tracer, nil
+}
+
+// readyTraces are those that settings and the environment name.
+func readyTraces(c *config, settings *configuration.Settings, log *slog.Logger) (*telemetry.Traces, error) {
+	traces, err := tracing(settings, log).Ready(context.Background(), c.AppID, c.Instance, version, c.dapr != nil)
+	return &traces, err
 }
 
 func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fabric.Fabric, error) {
@@ -195,11 +201,11 @@ func newMetrics(c *config, self blocks.Self) *telemetry.Metrics {
 
 // newSystem makes the actors and has their lanes share global rate limits from the first call on.
 func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *actors.System {
-	options := actors.Options{Log: log, Pressure: pressure.New().Read}
-	if tracer.Records() {
-		options.Observe = blocks.Trace
-	}
-	system := actors.NewSystem(options)
+	system := actors.NewSystem(actors.Options{Log: log, Pressure: pressure.New().Read, Observe: func(ctx context.Context, d actors.Decided) {
+		if tracer.Records() {
+			blocks.Trace(ctx, d)
+		}
+	}})
 	quota.Start(quota.Options{System: system, Fabric: f, Log: log})
 	return system
 }
@@ -297,8 +303,7 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget 
 	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
-		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Logging: c.apiLogging(settings.Logging),
-		APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Bodies: budget,
+		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Settings: c.doorSettings(settings), Bodies: budget,
 		Ready: p.ready, Usable: p.usable, Metrics: m.Dapr(), Log: log,
 		Abort: func() { os.Exit(commands.ExitFailed) },
 	})
@@ -398,22 +403,6 @@ func announce(lc fx.Lifecycle, c *config, d *drainer) {
 			return nil
 		},
 		OnStop: c.by(runningShare, d.drain),
-	})
-}
-
-func followResources(lc fx.Lifecycle, c *config, b *blocks.Blocks, set *components.Set, settings *configuration.Settings, system *actors.System, log *slog.Logger) {
-	if len(c.Resources) == 0 || !slices.Contains(settings.Features, configuration.HotReload) {
-		return
-	}
-	var follower *actors.Worker
-	lc.Append(fx.Hook{
-		OnStart: func(context.Context) error {
-			follower = system.Worker("resources", func(ctx context.Context) error {
-				return components.Watch(ctx, c.Resources, func() { reload(ctx, c, b, set, settings, log) })
-			})
-			return nil
-		},
-		OnStop: func(ctx context.Context) error { return follower.Stop(ctx) },
 	})
 }
 

@@ -11,7 +11,11 @@ func behaviour() Area {
 		differs("races of ETags and locks", "natsstore.TestConformance, badgerstore.TestConformance, natslock.TestLocker, memorylock.TestLocker", "One wins, always, on every store of Sidecast's own."),
 		differs("calls that a limit refuses", "compat.TestPoliciesGuardInvocation", "Answer 429 with Retry-After, or RESOURCE_EXHAUSTED with RetryInfo, and the error code of the route. daprd has no such limits; none is on unless a document or flag sets it."),
 		differs("resource files with mistakes", "e2e.TestAWrongPolicyKeepsASidecarFromStarting, components.TestLint", "Keep the sidecar from starting, with file, line and key. `sidecast lint DIR` tells them beforehand."),
-		differs("files that change", "compat.TestFilesAreReadAgain, components.TestReloadLetsCallsInFlightFinish", "Are read again at once; no SIGHUP is needed, and one changes nothing."),
+		differs("files that change", "compat.TestFilesAreReadAgain, compat.TestAConfigurationIsReadAgain, compat.TestTracesGoWhereAChangedConfigurationSays, compat.TestComponentsAreReadAgainWhileCallsRun, "+
+			"compat.TestSubscriptionsAreReadAgainWhileEventsCome, compat.TestPoliciesAreReadAgainWhileCallsRun, compat.TestEndpointsAreReadAgainWhileCallsRun, components.TestReloadLetsCallsInFlightFinish",
+			"Resources of every kind are taken into use at once and while calls run, where daprd starts anew for Configuration, Resiliency and HTTPEndpoint. Only whether metrics are served takes a restart."),
+		differs("files that change and have a mistake", "compat.TestAWrongChangeIsRefusedAsAWhole", "Change nothing at all; the log, `sidecast status` and the entry `sidecastWarnings` of the extended metadata say what is wrong, with file, line and key, until it is corrected."),
+		differs("SIGHUP", "compat.TestSIGHUPReadsFilesAgain", "Has all files read again, also with the feature HotReload off; nothing is stopped for it."),
 		differs("sidecars of one machine", "compat.TestGroupsOnOneMachineAreApart", "Find each other with no name resolution. Give groups that shall be apart a SIDECAST_DATA_DIR each."),
 		differs("sidecars of several machines", "cluster.TestAServerOfTheClusterIsLost", "Find each other over NATS: set SIDECAST_FABRIC to its URLs. Placement, scheduler, sentry and operator are not needed."),
 		differs("sizes of events", "compat.TestSizesOfRequests", "A broker on NATS takes events up to its server's max_payload, 1 MiB unless it is set. Put larger bodies into state and publish their key."),
@@ -108,7 +112,7 @@ func resiliency() Area {
 
 func configuration() Area {
 	const warned = "Read and checked; a warning names the file."
-	return Area{ID: "configuration", Title: "Configuration resources", What: "Key", Intro: "Files of `--config`; several are laid over each other. A change takes a restart.", Rows: []Row{
+	return Area{ID: "configuration", Title: "Configuration resources", What: "Key", Intro: "Files of `--config`; several are laid over each other. Changes are taken into use while calls run.", Rows: []Row{
 		differs("spec.accessControl", "compat.TestAccessControlOfAnHTTPApp, compat.TestAccessControlOfAGRPCApp",
 			"Holds without mTLS: the fabric says who calls. Callers of another namespace are of the trust domain `public`."),
 		works("spec.api", "compat.TestOnlyTheAllowedPartsOfTheAPI"),
