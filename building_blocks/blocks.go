@@ -19,6 +19,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -44,6 +45,8 @@ type Deps struct {
 	JoinNamespace func(ctx context.Context, namespace string) (*fabric.Fabric, error)
 	// Access decides who may call the app; nil lets all. App.SetAccess replaces it.
 	Access *access.List
+	// Pipeline is the middleware that requests to HTTP servers outside the fabric pass; nil is none.
+	Pipeline *pipeline.Client
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.
 	MaxDeliveries int

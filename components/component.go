@@ -36,6 +36,7 @@ import (
 
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/state"
 )
@@ -67,6 +68,8 @@ const (
 	PubSubBlock Block = "pubsub"
 	LockBlock   Block = "lock"
 	SecretBlock Block = "secretstores"
+
+	MiddlewareBlock Block = "middleware"
 )
 
 // Backend is what every backend has in common. Close returns when nothing of it is running any more.
@@ -112,6 +115,11 @@ func Lock[C any](product, doc string, open func(context.Context, Host, C) (lock.
 // Secrets makes a secret store known under the type "secretstores.<product>". See State.
 func Secrets[C any](product, doc string, open func(context.Context, Host, C) (SecretStore, error)) Component {
 	return build(SecretBlock, product, doc, open)
+}
+
+// Middleware makes HTTP middleware known under the type "middleware.http.<product>". See State.
+func Middleware[C any](product, doc string, open func(context.Context, Host, C) (pipeline.Middleware, error)) Component {
+	return build(MiddlewareBlock, "http."+product, doc, open)
 }
 
 func build[C any, B Backend](block Block, product, doc string, open func(context.Context, Host, C) (B, error)) Component {

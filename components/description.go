@@ -102,6 +102,7 @@ var blockTitles = []struct {
 	title string
 }{
 	{StateBlock, "State stores"}, {PubSubBlock, "Pub/sub brokers"}, {LockBlock, "Lock stores"}, {SecretBlock, "Secret stores"},
+	{MiddlewareBlock, "HTTP middleware"},
 }
 
 // Reference writes the page docs/reference/components.md: every component, its keys and an example.

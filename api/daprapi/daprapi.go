@@ -30,6 +30,7 @@ import (
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -56,6 +57,8 @@ type Options struct {
 	AllowedOrigins string
 	// Settings are those that a Configuration has; Server.Set replaces them.
 	Settings Settings
+	// Middleware is where the middleware of Settings.Pipeline come from.
+	Middleware pipeline.Source
 	// Ready is nil once the sidecar and its app are up, or says what is not; Usable is Ready without the app. They answer
 	// health checks and may be called at any time.
 	Ready, Usable func() error
@@ -74,6 +77,8 @@ type Settings struct {
 	APIs *access.APIs
 	// Features are those that metadata tells as enabled.
 	Features []string
+	// Pipeline is the middleware that requests to the HTTP API pass.
+	Pipeline []pipeline.Handler
 }
 
 // Logging is a line for each call of the API.
@@ -97,6 +102,7 @@ type AppConnection struct {
 type Server struct {
 	o        Options
 	now      atomic.Pointer[served]
+	pipeline *pipeline.Pipeline
 	grpc     *grpc.Server
 	http     []*http.Server // the API, and the one for health and metadata alone
 	host     host
@@ -114,19 +120,24 @@ type served struct {
 	api, public table
 }
 
-// Set has the calls that come from now on go by other settings.
+// Set has the calls that come from now on go by other settings, and pass their middleware as its source has it from now on.
 func (s *Server) Set(to Settings) {
 	next := &served{Settings: to, api: newTable(routes(s), to.APIs), public: newTable(publicRoutes(s), to.APIs)}
 	if to.APIs.HTTP(invokePath) {
 		next.api.otherwise = s.invoke
 	}
 	s.now.Store(next)
+	s.pipeline.Set(to.Pipeline)
 }
+
+// Warm opens the middleware of the HTTP API, so that the first request need not wait for it.
+func (s *Server) Warm(ctx context.Context) { s.pipeline.Warm(ctx) }
 
 // New builds the door. It listens nowhere yet.
 func New(o Options) *Server {
 	s := &Server{o: o, extended: map[string]string{}, host: thisHost()}
 	s.drained, s.draining = context.WithCancel(context.Background())
+	s.pipeline = pipeline.New("the HTTP API's pipeline", o.Middleware, http.HandlerFunc(s.passed), o.Log)
 	s.Set(o.Settings)
 	s.http = []*http.Server{s.newHTTP(s.handler(true)), s.newHTTP(s.handler(false))}
 	size := int(o.MaxBody)

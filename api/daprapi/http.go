@@ -2,6 +2,7 @@ package daprapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 const tokenHeader = "dapr-api-token"
@@ -100,7 +102,7 @@ func (s *Server) handler(api bool) http.Handler {
 		}
 		var heard *heardCall
 		if now.Logging.Calls && api || s.o.Metrics != nil {
-			heard = &heardCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path}
+			heard = &heardCall{ResponseWriter: w, status: http.StatusOK}
 			if api {
 				heard.logging = now.Logging
 			}
@@ -125,11 +127,42 @@ func (s *Server) handler(api bool) http.Handler {
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
-		err := t.dispatch(w, r, heard)
+		var err error
+		if !api || s.pipeline.Idle() {
+			err = t.dispatch(w, r, heard)
+		} else {
+			err = s.pipeline.Serve(w, passing{t, heard, r.Body, r.ContentLength}.request(r))
+		}
 		if err != nil {
 			problemOf(err).write(w)
 		}
 	})
+}
+
+// passing is a request on its way through middleware.
+type passing struct {
+	table  *table
+	heard  *heardCall
+	body   io.ReadCloser // as it came
+	length int64
+}
+
+type passingKey struct{}
+
+func (p passing) request(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), passingKey{}, p))
+}
+
+// passed takes a request that has passed all middleware.
+func (s *Server) passed(w http.ResponseWriter, r *http.Request) {
+	p := r.Context().Value(passingKey{}).(passing)
+	_, err := pipeline.Settle(r, p.body, p.length)
+	if err == nil {
+		err = p.table.dispatch(w, r, p.heard)
+	}
+	if err != nil {
+		problemOf(err).write(w)
+	}
 }
 
 // invokePath is the route that takes what no other does.
@@ -184,13 +217,13 @@ func (t *table) dispatch(w http.ResponseWriter, r *http.Request, heard *heardCal
 			return nil
 		}
 		if ok {
-			heard.route(e.name)
+			heard.route(r, e.name)
 			return e.handle(w, r, p)
 		}
 	}
 	switch {
 	case t.otherwise != nil:
-		heard.route("InvokeService")
+		heard.route(r, "InvokeService")
 		return t.otherwise(w, r)
 	case other:
 		w.WriteHeader(http.StatusMethodNotAllowed)
@@ -304,9 +337,10 @@ type heardCall struct {
 	logging      Logging
 }
 
-func (c *heardCall) route(name string) {
+// route notes where the request goes, after middleware may have led it elsewhere.
+func (c *heardCall) route(r *http.Request, name string) {
 	if c != nil {
-		c.name = name
+		c.method, c.name = r.Method+" "+r.URL.Path, name
 	}
 }
 
@@ -324,11 +358,11 @@ func (c *heardCall) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController flush.
 func (c *heardCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// tell has a call that has ended measured and, if it is to be, heard.
+// tell has a call that has ended measured and, if it is to be and has come to a route, heard.
 func (s *Server) tell(r *http.Request, path string, began time.Time, c *heardCall) {
 	took := time.Since(began)
 	s.o.Metrics.HTTPServed(r.Method, path, c.status, r.ContentLength, int64(c.size), took)
-	if !c.logging.Calls || c.logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
+	if !c.logging.Calls || c.name == "" || c.logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
 		return
 	}
 	method := c.method

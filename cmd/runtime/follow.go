@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"reflect"
 	"slices"
+	"sync"
 	"syscall"
 
 	"go.uber.org/fx"
@@ -18,6 +19,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -40,6 +42,7 @@ type follower struct {
 	Settings *configuration.Settings // those in use
 	Seen     components.Seen
 	Tracer   *telemetry.Tracer
+	App      *pipeline.Client
 	Dapr     *daprapi.Server // nil unless started as daprd
 	Drainer  *drainer
 	System   *actors.System
@@ -69,7 +72,10 @@ func (f *follower) run(ctx context.Context) error {
 	changed := make(chan struct{}, 1)
 	watching := func() {}
 	defer func() { watching() }()
+	var warming sync.WaitGroup
+	defer warming.Wait()
 	for on := false; ; {
+		warming.Go(func() { f.warm(ctx) })
 		if wanted := slices.Contains(f.Settings.Features, configuration.HotReload); wanted != on {
 			watching()
 			if watching, on = func() {}, wanted; on {
@@ -85,6 +91,14 @@ func (f *follower) run(ctx context.Context) error {
 		}
 		f.Seen = components.See(f.C.Resources)
 		f.reload(ctx)
+	}
+}
+
+// warm opens the middleware of both pipelines.
+func (f *follower) warm(ctx context.Context) {
+	f.App.Warm(ctx)
+	if f.Dapr != nil {
+		f.Dapr.Warm(ctx)
 	}
 }
 
@@ -130,13 +144,14 @@ func (f *follower) reload(ctx context.Context) {
 	}
 	f.Blocks.App.SetAccess(access.NewList(settings.Access, f.C.httpApp()))
 	f.Drainer.setTrustDomain(settings.Access.TrustDomain)
-	if f.Dapr != nil {
-		f.Dapr.Set(f.C.doorSettings(settings))
-	}
 	if settings.Metrics != f.Settings.Metrics {
 		f.Log.Warn("whether metrics are served changes with the next start of the sidecar")
 	}
 	f.Set.Reload(docs)
+	f.App.Set(settings.AppPipeline)
+	if f.Dapr != nil {
+		f.Dapr.Set(f.C.doorSettings(settings))
+	}
 	f.Blocks.Reloaded()
 	f.Blocks.SetRules(rules)
 	f.Blocks.Invocation.SetEndpoints(endpointsOf(docs, f.C))

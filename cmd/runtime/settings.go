@@ -90,7 +90,7 @@ func tracing(settings *configuration.Settings, log *slog.Logger) telemetry.Traci
 // doorSettings are what settings say of Dapr's front door.
 func (c *config) doorSettings(settings *configuration.Settings) daprapi.Settings {
 	return daprapi.Settings{
-		Logging: c.apiLogging(settings.Logging), APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features,
+		Logging: c.apiLogging(settings.Logging), APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Pipeline: settings.Pipeline,
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 // startTime is when this sidecar began to start.
@@ -121,12 +122,12 @@ func (w *waiter) wait(ctx context.Context) error {
 }
 
 // newCallback reaches the app on its port.
-func newCallback(c *config, log *slog.Logger) (appchannel.Channel, error) {
+func newCallback(c *config, through *pipeline.Client, log *slog.Logger) (appchannel.Channel, error) {
 	callback := appchannel.Callback{
 		Address: net.JoinHostPort(or(c.AppAddress, "127.0.0.1"), strconv.Itoa(c.AppPort)),
 		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe,
 		TLS: c.AppProtocol == "https" || c.AppProtocol == "grpcs", H2C: c.AppProtocol == "h2c", MaxBody: c.maxBody, Concurrency: c.AppMaxConcurrency,
-		Token: os.Getenv(appTokenVariable), Log: log,
+		Token: os.Getenv(appTokenVariable), Pipeline: through, Log: log,
 		Health: appchannel.Health{
 			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,
 			Threshold: c.AppHealthThreshold,

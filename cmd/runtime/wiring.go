@@ -32,6 +32,7 @@ import (
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/pressure"
 	"github.com/sidecast/sidecast/quota"
 	"github.com/sidecast/sidecast/telemetry"
@@ -47,7 +48,7 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.StopTimeout(c.GracePeriod+5*time.Second),
 		fx.Supply(c, log, shutdownFunc(shutdown)),
 		fx.Provide(newSelf, newDocuments, newListeners, newTracer, newMetrics, newFabric, newSystem, newComponents,
-			newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
+			newPipeline, newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
 		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followFiles, followParent, register, arrive),
 	)
 }
@@ -235,8 +236,19 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 	return set, rules, nil
 }
 
+// newPipeline is the middleware before an HTTP app.
+func newPipeline(lc fx.Lifecycle, set *components.Set, settings *configuration.Settings, log *slog.Logger) *pipeline.Client {
+	through := pipeline.NewClient("the app's pipeline", set.Middleware, log)
+	through.Set(settings.AppPipeline)
+	lc.Append(fx.Hook{OnStop: func(ctx context.Context) error {
+		through.Set(nil)
+		return through.Wait(ctx)
+	}})
+	return through
+}
+
 // newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
-func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
+func newChannel(c *config, self blocks.Self, through *pipeline.Client, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
 	if c.AppPort == 0 && c.dapr != nil {
 		return appchannel.None, nil, nil // an app of Dapr's dials in to no hub; its subscriptions are streams of their own
 	}
@@ -246,12 +258,12 @@ func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Chann
 		})
 		return hub, hub, nil
 	}
-	channel, err := newCallback(c, log)
+	channel, err := newCallback(c, through, log)
 	return channel, nil, err
 }
 
 func newBlocks(lc fx.Lifecycle, self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
-	rules *governance.Rules, settings *configuration.Settings, app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
+	rules *governance.Rules, settings *configuration.Settings, app appchannel.Channel, through *pipeline.Client, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
 	deliveries := 0
 	if c.dapr != nil {
 		deliveries = 1 // of an event with a dead-letter topic: Dapr tries again only where a policy says so
@@ -262,6 +274,7 @@ func newBlocks(lc fx.Lifecycle, self blocks.Self, c *config, log *slog.Logger, s
 		AppMaxConcurrency: c.AppMaxConcurrency, Rules: rules, Shutdown: shutdown,
 		Access:        access.NewList(settings.Access, c.httpApp()),
 		JoinNamespace: c.joinNamespace(log),
+		Pipeline:      through,
 	})
 	lc.Append(fx.Hook{OnStop: b.Close})
 	return b
@@ -288,7 +301,7 @@ func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Bu
 }
 
 // newDapr is Dapr's front door; nil unless started as daprd.
-func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget *bodies.Budget, settings *configuration.Settings, m *telemetry.Metrics, log *slog.Logger) *daprapi.Server {
+func newDapr(c *config, self blocks.Self, b *blocks.Blocks, set *components.Set, p *progress, budget *bodies.Budget, settings *configuration.Settings, m *telemetry.Metrics, log *slog.Logger) *daprapi.Server {
 	if c.dapr == nil {
 		return nil
 	}
@@ -303,7 +316,7 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget 
 	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
-		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Settings: c.doorSettings(settings), Bodies: budget,
+		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Settings: c.doorSettings(settings), Middleware: set.Middleware, Bodies: budget,
 		Ready: p.ready, Usable: p.usable, Metrics: m.Dapr(), Log: log,
 		Abort: func() { os.Exit(commands.ExitFailed) },
 	})
@@ -333,6 +346,7 @@ func serveDapr(lc fx.Lifecycle, c *config, l *listeners, server *daprapi.Server,
 		},
 		OnStop: c.by(.9, func(ctx context.Context) error {
 			server.Close(ctx)
+			server.Set(daprapi.Settings{}) // lets its middleware go
 			l.dapr.close()
 			return serving.wait(ctx)
 		}),

@@ -12,6 +12,9 @@ import (
 	"github.com/sidecast/sidecast/lock/badgerlock"
 	"github.com/sidecast/sidecast/lock/memorylock"
 	"github.com/sidecast/sidecast/lock/natslock"
+	"github.com/sidecast/sidecast/pipeline/requestlimit"
+	"github.com/sidecast/sidecast/pipeline/signin"
+	"github.com/sidecast/sidecast/pipeline/uppercase"
 	"github.com/sidecast/sidecast/pubsub/memorypubsub"
 	"github.com/sidecast/sidecast/pubsub/natspubsub"
 	"github.com/sidecast/sidecast/state/badgerstore"
@@ -35,6 +38,9 @@ func All() []components.Component {
 		memorylock.Component.As("in-memory"),
 		envsecrets.Component,
 		filesecrets.Component,
+		requestlimit.Component,
+		signin.Component,
+		uppercase.Component,
 	}
 	return append(own, contrib.All()...)
 }
