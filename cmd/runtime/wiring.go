@@ -237,13 +237,13 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 }
 
 // newPipeline is the middleware before an HTTP app.
-func newPipeline(lc fx.Lifecycle, set *components.Set, settings *configuration.Settings, log *slog.Logger) *pipeline.Client {
+func newPipeline(lc fx.Lifecycle, c *config, set *components.Set, settings *configuration.Settings, log *slog.Logger) *pipeline.Client {
 	through := pipeline.NewClient("the app's pipeline", set.Middleware, log)
 	through.Set(settings.AppPipeline)
-	lc.Append(fx.Hook{OnStop: func(ctx context.Context) error {
+	lc.Append(fx.Hook{OnStop: c.by(.91, func(ctx context.Context) error {
 		through.Set(nil)
 		return through.Wait(ctx)
-	}})
+	})})
 	return through
 }
 
