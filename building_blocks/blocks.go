@@ -61,6 +61,7 @@ type Blocks struct {
 	PubSub     *PubSub
 	State      *State
 	Lock       *Lock
+	Crypto     *Crypto
 	Runtime    *Runtime
 
 	rules  *rulebook
@@ -82,6 +83,7 @@ func New(d Deps) *Blocks {
 		PubSub:     events,
 		State:      store,
 		Lock:       newLock(d, rules),
+		Crypto:     newCrypto(d, rules),
 		Runtime:    &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
 		rules:      rules,
 		tracer:     d.Tracer,

@@ -70,6 +70,7 @@ const (
 	SecretBlock Block = "secretstores"
 
 	MiddlewareBlock Block = "middleware"
+	CryptoBlock     Block = "crypto"
 )
 
 // Backend is what every backend has in common. Close returns when nothing of it is running any more.

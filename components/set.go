@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/keyring"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/pubsub"
@@ -83,6 +84,11 @@ func (s *Set) PubSub(ctx context.Context, name string) (Use[pubsub.Broker], erro
 // Lock gives the use of a locker; "" means "lockstore".
 func (s *Set) Lock(ctx context.Context, name string) (Use[lock.Locker], error) {
 	return enter[lock.Locker](ctx, s, LockBlock, cmp.Or(name, "lockstore"))
+}
+
+// Keyring gives the use of a crypto provider.
+func (s *Set) Keyring(ctx context.Context, name string) (Use[keyring.Keyring], error) {
+	return enter[keyring.Keyring](ctx, s, CryptoBlock, name)
 }
 
 // Secrets gives the use of a secret store.

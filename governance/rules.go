@@ -67,6 +67,7 @@ const (
 	Statestore = "Statestore"
 	Pubsub     = "Pubsub"
 	Lock       = "Lock"
+	Crypto     = "Crypto"
 )
 
 // App is how calls to another app are guarded. Base is what holds where no document says otherwise.

@@ -51,10 +51,12 @@ func routes(s *Server) []route {
 		{"POST PUT", "v1.0/publish/{pubsubname}/*", "PublishEvent", s.publish},
 		{"POST", "v1.0-alpha1/lock/{storeName}", "TryLock", s.tryLock},
 		{"POST", "v1.0-alpha1/unlock/{storeName}", "Unlock", s.unlock},
+		{"PUT", "v1.0-alpha1/crypto/{name}/encrypt", "Encrypt", s.encrypt},
+		{"PUT", "v1.0-alpha1/crypto/{name}/decrypt", "Decrypt", s.decrypt},
 		{"POST", "v1.0/shutdown", "Shutdown", s.shutdown},
 	}
 	all = append(all, publicRoutes(s)...)
-	for _, name := range []string{"bindings", "secrets", "configuration", "actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
+	for _, name := range []string{"bindings", "secrets", "configuration", "actors", "workflows", "subtlecrypto", "jobs", "conversation"} {
 		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
 			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
 		}

@@ -46,5 +46,5 @@ func All() []components.Component {
 		redisPubSub, rabbitPubSub, jetstreamPubSub,
 		redisLock,
 	}
-	return slices.Concat(all, middleware, heavyMiddleware)
+	return slices.Concat(all, middleware, heavyMiddleware, keyrings)
 }
