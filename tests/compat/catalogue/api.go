@@ -22,7 +22,7 @@ func rpcs() Area {
 		notYet("StartWorkflowBeta1, GetWorkflowBeta1, PurgeWorkflowBeta1, TerminateWorkflowBeta1, PauseWorkflowBeta1, ResumeWorkflowBeta1, RaiseEventWorkflowBeta1, "+
 			"StartWorkflowAlpha1, GetWorkflowAlpha1, PurgeWorkflowAlpha1, TerminateWorkflowAlpha1, PauseWorkflowAlpha1, ResumeWorkflowAlpha1, RaiseEventWorkflowAlpha1", unimplemented),
 		notYet("ScheduleJob, GetJob, DeleteJob, DeleteJobsByPrefix, ListJobs, ScheduleJobAlpha1, GetJobAlpha1, DeleteJobAlpha1, DeleteJobsByPrefixAlpha1, ListJobsAlpha1", unimplemented),
-		works("EncryptAlpha1, DecryptAlpha1", "compat.TestCryptoStreams"),
+		works("EncryptAlpha1, DecryptAlpha1", "compat.TestCryptoStreams, gosdk.TestCrypto"),
 		notYet("SubtleGetKeyAlpha1, SubtleEncryptAlpha1, SubtleDecryptAlpha1, SubtleWrapKeyAlpha1, SubtleUnwrapKeyAlpha1, SubtleSignAlpha1, SubtleVerifyAlpha1", unimplemented),
 		notYet("ConverseAlpha1, ConverseAlpha2", unimplemented),
 	}}
