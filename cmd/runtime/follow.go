@@ -158,5 +158,5 @@ func (f *follower) reload(ctx context.Context) {
 	f.Blocks.PubSub.Declare(ctx, declared(docs, f.C))
 	f.Settings = settings
 	f.Blocks.Runtime.Warn()
-	f.Log.Info("the files of components, subscriptions, endpoints, policies and configurations were read again")
+	f.Log.Info("component, subscription, endpoint, configuration and policy files were read again")
 }
