@@ -107,7 +107,9 @@ func TestCryptoOverHTTP(t *testing.T) {
 }
 
 // sent sends messages and returns the data that comes back.
-func sent[In any, Out interface{ GetPayload() *commonv1.StreamPayload }](stream interface {
+func sent[In any, Out interface {
+	GetPayload() *commonv1.StreamPayload
+}](stream interface {
 	Send(In) error
 	Recv() (Out, error)
 	CloseSend() error
