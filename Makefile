@@ -25,6 +25,7 @@ run: build ## run the example: three apps, their sidecars, a file of orders
 .PHONY: test
 test: build ## all tests, end-to-end ones included; those of backends whose servers are not installed are skipped
 	go test ./...
+	go test -tags all_components -run TestHeavy ./components/contrib
 	SIDECAST_BINARY=$(CURDIR)/bin/sidecast go test -C tests/compat/gosdk ./...
 	@sh scripts/servers.sh notice
 

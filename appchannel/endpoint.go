@@ -18,6 +18,7 @@ import (
 
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 // Bounds of what an HTTP server outside may take. Whole calls have their lane's deadline besides.
@@ -40,6 +41,19 @@ type EndpointConfig struct {
 	Follow bool
 	// MaxBody bounds the body of a whole answer in bytes. Streams are not bounded.
 	MaxBody int64
+	// Pipeline is the middleware that requests pass; nil is none.
+	Pipeline *pipeline.Client
+}
+
+// piped is a transport behind middleware.
+type piped struct {
+	*http.Transport
+	through *pipeline.Client
+}
+
+// RoundTrip implements http.RoundTripper.
+func (p piped) RoundTrip(r *http.Request) (*http.Response, error) {
+	return p.through.RoundTrip(p.Transport, r)
 }
 
 // Endpoint makes calls to an HTTP server outside the fabric. An answer of any status is an answer. One call is one attempt;
@@ -76,12 +90,12 @@ func OpenEndpoint(c EndpointConfig) (*Endpoint, error) {
 		secure.Certificates = []tls.Certificate{own}
 	}
 	e.client = &http.Client{
-		Transport: &http.Transport{
+		Transport: piped{through: c.Pipeline, Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: endpointDial}).DialContext, ForceAttemptHTTP2: true,
 			TLSClientConfig: secure, TLSHandshakeTimeout: endpointDial, ResponseHeaderTimeout: endpointQuiet,
 			MaxIdleConns: 100, MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
 			ExpectContinueTimeout: time.Second,
-		},
+		}},
 		CheckRedirect: func(next *http.Request, via []*http.Request) error {
 			from := via[0].URL
 			if !c.Follow || next.URL.Host != from.Host || next.URL.Scheme != from.Scheme || len(via) >= endpointHops {

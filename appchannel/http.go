@@ -270,7 +270,7 @@ func (h *HTTP) send(ctx context.Context, op string, r *http.Request) (response *
 	if repeatable(r) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { attempts++ }})
 	}
-	response, err = h.transport.RoundTrip(r.WithContext(ctx))
+	response, err = h.port.Pipeline.RoundTrip(h.transport, r.WithContext(ctx))
 	if err == nil {
 		return response, func() { response.Body.Close(); h.port.end() }, nil
 	}

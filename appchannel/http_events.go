@@ -13,6 +13,7 @@ import (
 
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/routing"
 )
 
@@ -123,7 +124,7 @@ func (h *HTTP) listSubscriptions(ctx context.Context) ([]Subscription, error) {
 }
 
 func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subscription, error)) ([]Subscription, error) {
-	status, body, err := h.get(ctx, path)
+	status, body, err := h.get(ctx, path, h.port.Pipeline)
 	switch {
 	case err != nil:
 		return nil, err
@@ -141,10 +142,10 @@ func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subs
 }
 
 // get asks the app something on behalf of the channel itself.
-func (h *HTTP) get(ctx context.Context, path string) (int, []byte, error) {
+func (h *HTTP) get(ctx context.Context, path string, through *pipeline.Client) (int, []byte, error) {
 	r := &http.Request{Method: http.MethodGet, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
 	h.sign(r.Header)
-	response, err := h.transport.RoundTrip(r.WithContext(ctx))
+	response, err := through.RoundTrip(h.transport, r.WithContext(ctx))
 	if err != nil {
 		return 0, nil, cutOff(ctx, "app over http: GET /"+path, err)
 	}
@@ -155,7 +156,7 @@ func (h *HTTP) get(ctx context.Context, path string) (int, []byte, error) {
 
 // healthy is one health check.
 func (h *HTTP) healthy(ctx context.Context) error {
-	status, _, err := h.get(ctx, h.port.Health.Path)
+	status, _, err := h.get(ctx, h.port.Health.Path, nil)
 	most := 399
 	if h.port.Dapr {
 		most = 299

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 // Callback says how an app with a port is reached, over gRPC or HTTP.
@@ -34,6 +35,8 @@ type Callback struct {
 	NoSubscribe bool
 	// Health is how the app is watched.
 	Health Health
+	// Pipeline is the middleware that requests to an HTTP app pass, all but health checks; nil is none.
+	Pipeline *pipeline.Client
 	// OnReady is called when the app starts (nil) and stops (why) taking work, one call at a time; may be nil.
 	OnReady func(error)
 	// Log is slog.Default() when nil.

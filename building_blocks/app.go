@@ -2,6 +2,7 @@ package blocks
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -24,7 +25,7 @@ type App struct {
 	channel appchannel.Channel
 	fabric  *fabric.Fabric
 	lane    *guard
-	access  *access.List
+	access  atomic.Pointer[access.List]
 	open    bool // to other namespaces
 	metrics *telemetry.Metrics
 	tracer  *telemetry.Tracer
@@ -35,19 +36,23 @@ type App struct {
 var _ fabric.Handler = (*App)(nil)
 
 func newApp(d Deps, rules *rulebook) *App {
-	return &App{
+	a := &App{
 		self:    d.Self,
 		channel: d.App,
 		fabric:  d.Fabric,
 		lane: rules.guard("app", false, func(r *governance.Rules) governance.Target {
 			return r.Local(appPolicy(d.AppMaxConcurrency))
 		}),
-		access:  d.Access,
 		open:    d.JoinNamespace != nil,
 		metrics: d.Metrics,
 		tracer:  d.Tracer,
 	}
+	a.access.Store(d.Access)
+	return a
 }
+
+// SetAccess has another list decide about the calls that come from now on; nil lets all.
+func (a *App) SetAccess(list *access.List) { a.access.Store(list) }
 
 // TrustDomainTag is the tag of an instance that tells its trust domain, where that is not access.PublicDomain.
 const TrustDomainTag = "trust-domain"
@@ -56,13 +61,14 @@ const TrustDomainTag = "trust-domain"
 // from another namespace counts as of the public trust domain.
 func (a *App) admit(req *call.Request) error {
 	req.Caller, req.CallerNamespace = splitCaller(req.Caller)
+	list := a.access.Load()
 	switch {
 	case req.CallerNamespace != "" && !a.open:
 		return fault.New("invoke "+req.Method, fault.AccessDenied, "the app takes no calls from other namespaces, and this one comes from %s", req.CallerNamespace)
-	case a.access == nil || req.Caller == a.self.AppID && req.CallerNamespace == "":
+	case list == nil || req.Caller == a.self.AppID && req.CallerNamespace == "":
 		return nil
 	case req.CallerNamespace != "":
-		return a.access.Check(access.Caller{App: req.Caller, Namespace: req.CallerNamespace, TrustDomain: access.PublicDomain}, req.Method, req.Verb)
+		return list.Check(access.Caller{App: req.Caller, Namespace: req.CallerNamespace, TrustDomain: access.PublicDomain}, req.Method, req.Verb)
 	}
 	caller := access.Caller{App: req.Caller, Namespace: a.self.Namespace, TrustDomain: access.PublicDomain}
 	for _, instance := range a.fabric.Instances(req.Caller) {
@@ -70,7 +76,7 @@ func (a *App) admit(req *call.Request) error {
 			caller.TrustDomain = domain
 		}
 	}
-	return a.access.Check(caller, req.Method, req.Verb)
+	return list.Check(caller, req.Method, req.Verb)
 }
 
 func (a *App) start() error { return a.fabric.Serve(a) }

@@ -20,6 +20,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -43,10 +44,12 @@ type Deps struct {
 	// JoinNamespace makes the sidecar a member of another namespace of its fabric, under CallerName; nil keeps it and its app to
 	// their own: no calls go out of it and none from others are taken.
 	JoinNamespace func(ctx context.Context, namespace string) (*fabric.Fabric, error)
-	// Access decides who may call the app; nil lets all.
+	// Access decides who may call the app; nil lets all. App.SetAccess replaces it.
 	Access *access.List
 	// Secrets says which secrets the app may read; nil lets it read all.
 	Secrets access.SecretScopes
+	// Pipeline is the middleware that requests to HTTP servers outside the fabric pass; nil is none.
+	Pipeline *pipeline.Client
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.
 	MaxDeliveries int
@@ -62,6 +65,7 @@ type Blocks struct {
 	State      *State
 	Lock       *Lock
 	Secrets    *Secrets
+	Crypto     *Crypto
 	// Configuration is the settings of the app, not those of the sidecar.
 	Configuration *Configuration
 	Runtime       *Runtime
@@ -86,6 +90,7 @@ func New(d Deps) *Blocks {
 		State:         store,
 		Lock:          newLock(d, rules),
 		Secrets:       newSecrets(d, rules),
+		Crypto:        newCrypto(d, rules),
 		Configuration: newConfiguration(d, app, rules),
 		Runtime:       &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
 		rules:         rules,

@@ -19,6 +19,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/resiliency"
 )
 
@@ -37,6 +38,7 @@ type endpoints struct {
 	log        *slog.Logger
 	rules      *rulebook
 	components *components.Set
+	pipeline   *pipeline.Client                                                     // may be nil
 	invoke     func(ctx context.Context, req *call.Request) (*call.Response, error) // for fallbacks
 	plain      *appchannel.Endpoint                                                 // for URLs
 
@@ -49,8 +51,8 @@ type endpoints struct {
 }
 
 func newEndpoints(d Deps, rules *rulebook) *endpoints {
-	e := &endpoints{log: d.Log, rules: rules, components: d.Components}
-	e.plain, _ = appchannel.OpenEndpoint(appchannel.EndpointConfig{BaseURL: "http://localhost", MaxBody: endpointAnswer}) // of which nothing can be wrong
+	e := &endpoints{log: d.Log, rules: rules, components: d.Components, pipeline: d.Pipeline}
+	e.plain, _ = appchannel.OpenEndpoint(appchannel.EndpointConfig{BaseURL: "http://localhost", MaxBody: endpointAnswer, Pipeline: d.Pipeline}) // of which nothing can be wrong
 	e.named.Store(&map[string]*target{})
 	e.others = sync.OnceValue(func() *target { return e.target("endpoint/others", "", e.byURL) })
 	return e
@@ -108,7 +110,7 @@ func (e *endpoints) set(manifests []components.EndpointManifest) {
 	for _, m := range manifests {
 		t := old[m.Name]
 		if t == nil {
-			opened := &endpoint{components: e.components}
+			opened := &endpoint{components: e.components, pipeline: e.pipeline}
 			t = e.target("endpoint/"+m.Name, m.Name, opened.open)
 			t.label, t.document = m.Name, opened
 		}
@@ -148,6 +150,7 @@ type outside func(ctx context.Context, req *call.Request) (*appchannel.Endpoint,
 // endpoint is a document's server. Its secrets are looked up at the first call, and again until that works.
 type endpoint struct {
 	components *components.Set
+	pipeline   *pipeline.Client
 
 	mu       sync.Mutex
 	manifest components.EndpointManifest
@@ -196,7 +199,7 @@ func (e *endpoint) open(ctx context.Context, _ *call.Request) (*appchannel.Endpo
 	}
 	server, err = appchannel.OpenEndpoint(appchannel.EndpointConfig{
 		BaseURL: resolved.BaseURL, Header: resolved.Headers, RootCA: resolved.RootCA, Certificate: resolved.Certificate,
-		PrivateKey: resolved.PrivateKey, Renegotiation: renegotiations[resolved.Renegotiation], Follow: true, MaxBody: endpointAnswer,
+		PrivateKey: resolved.PrivateKey, Renegotiation: renegotiations[resolved.Renegotiation], Follow: true, MaxBody: endpointAnswer, Pipeline: e.pipeline,
 	})
 	if err != nil {
 		return nil, err

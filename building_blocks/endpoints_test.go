@@ -95,9 +95,9 @@ func TestURLsHaveLanesButNotWithoutEnd(t *testing.T) {
 func TestAccessControlStandsBeforeTheApp(t *testing.T) {
 	dir := t.TempDir()
 	server := sidecar(t, dir, "server", &testApp{invoke: echo, deliver: handled}, 0)
-	server.App.access = access.NewList(access.Rules{DefaultAction: "deny", Policies: []access.Policy{
+	server.App.SetAccess(access.NewList(access.Rules{DefaultAction: "deny", Policies: []access.Policy{
 		{App: "friend", Namespace: "test", TrustDomain: "public", DefaultAction: "allow"},
-	}}, false)
+	}}, false))
 	friend := sidecar(t, dir, "friend", &testApp{invoke: echo, deliver: handled}, 0)
 	stranger := sidecar(t, dir, "stranger", &testApp{invoke: echo, deliver: handled}, 0)
 	for _, c := range []struct {

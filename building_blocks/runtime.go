@@ -3,6 +3,7 @@ package blocks
 import (
 	"context"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidecast/sidecast/actors"
@@ -16,6 +17,8 @@ type Runtime struct {
 	started  time.Time
 	pubsub   *PubSub
 	shutdown func()
+
+	warnings atomic.Pointer[[]string]
 }
 
 // Description is who a sidecar is, what it has and whom it sees.
@@ -28,6 +31,8 @@ type Description struct {
 	Components    []components.Status
 	Instances     []fabric.Instance
 	Subscriptions []SubscriptionStatus
+	// Warnings say in a sentence each what is wrong and keeps no call from being served.
+	Warnings []string
 }
 
 // HasComponent says whether the block has a component of that name that the app may use, and whether it has any.
@@ -40,13 +45,20 @@ func (r *Runtime) ComponentType(name string) string { return r.deps.Components.T
 
 // Describe tells who this sidecar is, what it has and whom it sees.
 func (r *Runtime) Describe() Description {
-	return Description{
+	d := Description{
 		Self: r.deps.Self, Started: r.started, PID: os.Getpid(),
 		Fabric: r.deps.Fabric.Describe(), AppChannel: r.deps.App.Kind(),
 		Components: r.deps.Components.Statuses(), Instances: r.deps.Fabric.Instances(""),
 		Subscriptions: r.pubsub.Subscriptions(),
 	}
+	if warnings := r.warnings.Load(); warnings != nil {
+		d.Warnings = *warnings
+	}
+	return d
 }
+
+// Warn has Describe tell of these warnings, in place of those before.
+func (r *Runtime) Warn(warnings ...string) { r.warnings.Store(&warnings) }
 
 // Problems says in a sentence each what keeps the sidecar from being ready; none means ready. A degraded component is
 // not among them: it takes nothing from the others.

@@ -2,6 +2,7 @@ package blocks
 
 import (
 	"context"
+	"sync/atomic"
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/actors"
@@ -14,18 +15,23 @@ import (
 // Secrets reads secrets for the app, as far as its scopes let it. What components refer to passes no scope.
 type Secrets struct {
 	components *components.Set
-	scopes     access.SecretScopes
+	scopes     atomic.Pointer[access.SecretScopes]
 	lanes      *componentLanes
 }
 
 func newSecrets(d Deps, rules *rulebook) *Secrets {
-	return &Secrets{components: d.Components, scopes: d.Secrets, lanes: newComponentLanes(d, rules, "secrets", governance.Secretstore)}
+	s := &Secrets{components: d.Components, lanes: newComponentLanes(d, rules, "secrets", governance.Secretstore)}
+	s.SetScopes(d.Secrets)
+	return s
 }
+
+// SetScopes says which secrets the app may read from now on.
+func (s *Secrets) SetScopes(scopes access.SecretScopes) { s.scopes.Store(&scopes) }
 
 // Get returns the parts of the secret called name; one with a single value has it under its own name. It fails with reason
 // SECRET_DENIED when the app may not read it, and SECRET_NOT_FOUND when there is none.
 func (s *Secrets) Get(ctx context.Context, component, name string) (map[string]string, error) {
-	if !s.scopes.Admits(component, name) {
+	if !s.scopes.Load().Admits(component, name) {
 		return nil, fault.New("secret "+name, fault.SecretDenied, "the secret scopes of %s do not let the app read it", component)
 	}
 	return readSecrets(ctx, s, component, "get", func(ctx context.Context, store components.SecretStore) (map[string]string, error) {
@@ -39,7 +45,7 @@ func (s *Secrets) All(ctx context.Context, component string) (map[string]map[str
 		return store.Secrets(ctx)
 	})
 	for name := range all {
-		if !s.scopes.Admits(component, name) {
+		if !s.scopes.Load().Admits(component, name) {
 			delete(all, name)
 		}
 	}

@@ -37,6 +37,7 @@ import (
 	"github.com/sidecast/sidecast/configstore"
 	"github.com/sidecast/sidecast/lock"
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/state"
 )
@@ -70,6 +71,8 @@ const (
 	SecretBlock Block = "secretstores"
 
 	ConfigurationBlock Block = "configuration"
+	MiddlewareBlock    Block = "middleware"
+	CryptoBlock        Block = "crypto"
 )
 
 // Backend is what every backend has in common. Close returns when nothing of it is running any more.
@@ -128,6 +131,11 @@ func Secrets[C any](product, doc string, open func(context.Context, Host, C) (Se
 // Configuration makes a configuration store known under the type "configuration.<product>". See State.
 func Configuration[C any](product, doc string, open func(context.Context, Host, C) (configstore.Store, error)) Component {
 	return build(ConfigurationBlock, product, doc, open)
+}
+
+// Middleware makes HTTP middleware known under the type "middleware.http.<product>". See State.
+func Middleware[C any](product, doc string, open func(context.Context, Host, C) (pipeline.Middleware, error)) Component {
+	return build(MiddlewareBlock, "http."+product, doc, open)
 }
 
 func build[C any, B Backend](block Block, product, doc string, open func(context.Context, Host, C) (B, error)) Component {

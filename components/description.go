@@ -103,6 +103,7 @@ var blockTitles = []struct {
 }{
 	{StateBlock, "State stores"}, {PubSubBlock, "Pub/sub brokers"}, {LockBlock, "Lock stores"}, {SecretBlock, "Secret stores"},
 	{ConfigurationBlock, "Configuration stores"},
+	{MiddlewareBlock, "HTTP middleware"}, {CryptoBlock, "Crypto providers"},
 }
 
 // Reference writes the page docs/reference/components.md: every component, its keys and an example.

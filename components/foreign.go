@@ -91,8 +91,9 @@ func Foreign[B Backend](block Block, product, doc string, fields []Field, open f
 // settings is what m says for fields.
 func settings(fields []Field, m metadata) Settings {
 	s := Settings{Values: make(map[string]string), at: m.at, places: make(map[string]value)}
+	known := make(map[string]bool)
 	for _, f := range fields {
-		v, given := m.lookup(f, map[string]bool{})
+		v, given := m.lookup(f, known)
 		text := f.Default
 		if given {
 			text, s.places[f.Key] = v.text, v
@@ -102,6 +103,11 @@ func settings(fields []Field, m metadata) Settings {
 		}
 		if given || text != "" {
 			s.Values[f.Key] = text
+		}
+	}
+	for key, v := range m.values {
+		if !known[key] && known[AnyKey] {
+			s.Values[v.key], s.places[v.key] = v.text, v
 		}
 	}
 	return s

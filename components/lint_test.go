@@ -74,7 +74,7 @@ func TestLoad(t *testing.T) {
 	}
 	file := filepath.Join("testdata/lint/good/all.yaml")
 	cart := Manifest{
-		Name: "cart", Namespace: "test", Type: "state.test", Source: Source{File: file, Line: 3}, InitTimeout: 10 * time.Second,
+		Name: "cart", Namespace: "test", Type: "state.test", Source: Source{File: file, Line: 3}, IgnoreErrors: true, InitTimeout: 10 * time.Second,
 		SecretStore: "vault", Scopes: []string{"orders"},
 		Metadata: []Entry{
 			{Key: "Dir", Value: "/tmp/cart", Line: 16, valueLine: 16}, {Key: "size", Value: "1GB", Line: 17, valueLine: 18},

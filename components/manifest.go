@@ -22,6 +22,9 @@ type Manifest struct {
 	Source        Source
 	// Required makes the sidecar fail to start when the component cannot. All others are retried and reported.
 	Required bool
+	// IgnoreErrors passes a middleware over that cannot be opened; without it such a one lets no request through. The others
+	// are as with it.
+	IgnoreErrors bool
 	// InitTimeout is how long a first user waits for the component to open; 0 means 5 s.
 	InitTimeout time.Duration
 	// SecretStore names the component that looks secretKeyRefs up; "" means the environment.
@@ -149,7 +152,7 @@ func (d *Documents) Deny(types []string) (names []string) {
 		return nil
 	}
 	d.Components = slices.DeleteFunc(d.Components, func(m Manifest) bool {
-		denied := slices.Contains(types, m.Type) || slices.Contains(types, m.Type+"/v1")
+		denied := slices.Contains(types, m.Type) || slices.Contains(types, m.Type+"/"+cmp.Or(m.Version, "v1"))
 		if denied {
 			names = append(names, m.Name)
 		}

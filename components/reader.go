@@ -114,7 +114,7 @@ func (r *reader) component(d *manifest.Document, o *manifest.Object, source Sour
 	}
 	m.InitTimeout = spec.Duration("initTimeout")
 	m.Required = spec.Flag("required")
-	if spec.Flag("ignoreErrors") && m.Required {
+	if m.IgnoreErrors = spec.Flag("ignoreErrors"); m.IgnoreErrors && m.Required {
 		d.Fail(spec.Line("required"), spec.At("required"), "contradicts ignoreErrors: the sidecar cannot do both")
 	}
 	m.Metadata = entries(d, spec, "metadata")

@@ -58,6 +58,9 @@ type Field struct {
 	index int // of the struct's field
 }
 
+// AnyKey is the Key of a Field that stands for all keys that no other has.
+const AnyKey = "*"
+
 // schema is what the tags of a Config say.
 type schema struct {
 	subject string // what has these keys, for messages: state.badger
@@ -260,7 +263,7 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 		}
 	}
 	for key, v := range m.values {
-		if known[key] {
+		if known[key] || known[AnyKey] {
 			continue
 		}
 		f := manifest.Unknown(s.subject+" has no such key", v.key, s.keys())

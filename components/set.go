@@ -13,7 +13,9 @@ import (
 
 	"github.com/sidecast/sidecast/configstore"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/keyring"
 	"github.com/sidecast/sidecast/lock"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/state"
 )
@@ -88,6 +90,11 @@ func (s *Set) Lock(ctx context.Context, name string) (Use[lock.Locker], error) {
 	return enter[lock.Locker](ctx, s, LockBlock, cmp.Or(name, "lockstore"))
 }
 
+// Keyring gives the use of a crypto provider.
+func (s *Set) Keyring(ctx context.Context, name string) (Use[keyring.Keyring], error) {
+	return enter[keyring.Keyring](ctx, s, CryptoBlock, name)
+}
+
 // Secrets gives the use of a secret store.
 func (s *Set) Secrets(ctx context.Context, name string) (Use[SecretStore], error) {
 	return enter[SecretStore](ctx, s, SecretBlock, name)
@@ -96,6 +103,25 @@ func (s *Set) Secrets(ctx context.Context, name string) (Use[SecretStore], error
 // Configuration gives the use of a configuration store.
 func (s *Set) Configuration(ctx context.Context, name string) (Use[configstore.Store], error) {
 	return enter[configstore.Store](ctx, s, ConfigurationBlock, name)
+}
+
+// Middleware gives the use of the HTTP middleware that a pipeline names. It is none where the app has no component of that
+// name, type and version, or has one that cannot be opened and says ignoreErrors.
+func (s *Set) Middleware(ctx context.Context, h pipeline.Handler) (pipeline.Link, error) {
+	slot := s.current.Load().slots[h.Name]
+	if slot == nil || slot.denied || slot.component.block != MiddlewareBlock || slot.manifest.Type != h.Type ||
+		cmp.Or(slot.manifest.Version, "v1") != cmp.Or(h.Version, "v1") {
+		s.options.Log.Warn("a middleware is passed over: the app has no such component", "name", h.Name, "type", h.Type, "version", cmp.Or(h.Version, "v1"))
+		return pipeline.Link{}, nil
+	}
+	use, err := enter[pipeline.Middleware](ctx, s, MiddlewareBlock, h.Name)
+	if err != nil && ctx.Err() == nil && slot.manifest.IgnoreErrors {
+		return pipeline.Link{Later: true}, nil // the log says that it cannot be opened
+	}
+	if err != nil {
+		return pipeline.Link{}, err
+	}
+	return pipeline.Link{Middleware: use.Backend, Release: use.Release}, nil
 }
 
 // Start opens the components marked required, at once, and fails when one of them cannot be opened.

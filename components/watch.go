@@ -22,22 +22,24 @@ const (
 	pollEvery = 15 * time.Second
 )
 
-// Watch calls onChange after each change of what Load would read from paths, one call at a time, until ctx ends; then it
-// returns nil. It follows files that are replaced by renaming, links that are swapped as Kubernetes does with mounted
-// volumes, and folders that come and go. Bytes decide: a file that was only touched is no change. What changes before
-// Watch has started is not told, so start it before Load.
-func Watch(ctx context.Context, paths []string, onChange func()) error {
-	return Follow(paths)(ctx, onChange)
+// Seen is what Load would have read from paths at one moment.
+type Seen struct {
+	paths []string
+	bytes [sha256.Size]byte
 }
 
-// Follow is Watch in two steps: what it returns tells of changes since Follow was called.
-func Follow(paths []string) func(ctx context.Context, onChange func()) error {
+// See looks at paths.
+func See(paths []string) Seen {
 	paths = absolute(paths)
-	last := fingerprint(paths)
-	return func(ctx context.Context, onChange func()) error { return follow(ctx, paths, last, onChange) }
+	return Seen{paths, fingerprint(paths)}
 }
 
-func follow(ctx context.Context, paths []string, last [sha256.Size]byte, onChange func()) error {
+// Watch calls onChange after each change of what Load would read from the paths that were seen, one call at a time, until ctx
+// ends; then it returns nil. It follows files that are replaced by renaming, links that are swapped as Kubernetes does with
+// mounted volumes, and folders that come and go. Bytes decide: a file that was only touched is no change. What has changed
+// since they were seen is told, so See before Load.
+func Watch(ctx context.Context, seen Seen, onChange func()) error {
+	paths, last := seen.paths, seen.bytes
 	for ctx.Err() == nil {
 		// A fresh watcher each round: folders may have been replaced by others of the same name.
 		w := newWatcher(paths)

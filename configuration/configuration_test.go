@@ -12,6 +12,7 @@ import (
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/manifest"
 	"github.com/sidecast/sidecast/manifest/schematest"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 const head = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec:\n"
@@ -70,6 +71,8 @@ const everything = `  accessControl:
   components: {deny: [state.redis, pubsub.kafka/v1]}
   secrets: {scopes: [{storeName: vault, defaultAccess: deny, allowedSecrets: [a], deniedSecrets: [b]}]}
   features: [{name: HotReload, enabled: false}, {name: New, enabled: true}]
+  httpPipeline: {handlers: [{name: auth, type: middleware.http.bearer}, {name: up, type: middleware.http.uppercase, version: v1}]}
+  appHttpPipeline: {handlers: [{name: up, type: middleware.http.uppercase}]}
 `
 
 func TestEverythingIsRead(t *testing.T) {
@@ -90,6 +93,8 @@ func TestEverythingIsRead(t *testing.T) {
 		Logging:        configuration.APILogging{Enabled: true, ObfuscateURLs: true, OmitHealthChecks: true},
 		DenyComponents: []string{"state.redis", "pubsub.kafka/v1"},
 		Features:       []string{"New", "WorkflowsRemoteActivityReminder"},
+		Pipeline:       []pipeline.Handler{{Name: "auth", Type: "middleware.http.bearer"}, {Name: "up", Type: "middleware.http.uppercase", Version: "v1"}},
+		AppPipeline:    []pipeline.Handler{{Name: "up", Type: "middleware.http.uppercase"}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -141,6 +146,8 @@ func TestMistakesHaveAPlace(t *testing.T) {
 		"  tracing: {zipkin: {endpointAddress: zipkin}}\n":                                                            `spec.tracing.zipkin.endpointAddress: "zipkin" is no URL`,
 		"  secrets: {scopes: [{storeName: a}, {storeName: a}]}\n":                                                     `"a" is given twice`,
 		"  accessControl: {policies: [{appId: a, namespace: n, trustDomain: t, operations: [{name: x, action: a}]}]}": `operations[0].action: "a" is neither allow nor deny`,
+		"  httpPipeline:\n    handlers:\n    - {name: a, type: state.redis}\n":                                        `a.yaml:7: spec.httpPipeline.handlers[0].type: "state.redis" is no type of HTTP middleware`,
+		"  appHttpPipeline: {handlers: [{type: middleware.http.x}]}\n":                                                `spec.appHttpPipeline.handlers[0].name: is missing`,
 		"  features: [{name: x, enabled: perhaps}]\n":                                                                 `"perhaps" is neither true nor false`,
 	} {
 		s, findings := configuration.Read(documents(spec))
@@ -167,7 +174,7 @@ func TestWhatHasNoEffectIsNamedOnce(t *testing.T) {
 	if s == nil || len(findings) != 1 || findings[0].Severity != manifest.Warning {
 		t.Fatal(findings)
 	}
-	for _, name := range []string{"mtls", "httpPipeline", "appHttpPipeline", "nameResolution", "wasm", "workflow", "metric.rules", "metric.http"} {
+	for _, name := range []string{"mtls", "nameResolution", "wasm", "workflow", "metric.rules", "metric.http"} {
 		if !strings.Contains(findings[0].Message, name) {
 			t.Errorf("%s is not named: %s", name, findings[0].Message)
 		}

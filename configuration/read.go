@@ -12,6 +12,7 @@ import (
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 // Kind is what the documents are called.
@@ -33,6 +34,8 @@ type Settings struct {
 	DenyComponents []string
 	// Features are those that are on, by name.
 	Features []string
+	// Pipeline is the middleware of Dapr's HTTP API, AppPipeline that before an HTTP app.
+	Pipeline, AppPipeline []pipeline.Handler
 }
 
 // Tracing is which calls are traced and where the traces go.
@@ -109,7 +112,7 @@ func document(raw manifest.Raw, merged *spec) []manifest.Finding {
 // unused names in one warning what is there and has no effect.
 func unused(d *manifest.Document, body *manifest.Object) {
 	var names []string
-	for _, key := range []string{"httpPipeline", "appHttpPipeline", "mtls", "nameResolution", "wasm", "workflow"} {
+	for _, key := range []string{"mtls", "nameResolution", "wasm", "workflow"} {
 		if body.Get(key) != nil {
 			names = append(names, key)
 		}
@@ -161,6 +164,13 @@ func check(d *manifest.Document, s *spec) {
 		}
 	}
 	checkTracing(d, &s.Tracing)
+	for _, p := range []pipelineSpec{s.HTTPPipeline, s.AppHTTPPipeline} {
+		for _, h := range p.Handlers {
+			if !strings.HasPrefix(h.Type, "middleware.http.") {
+				d.Fail(h.Line, h.Path+".type", "%q is no type of HTTP middleware: those begin with middleware.http.", h.Type)
+			}
+		}
+	}
 	stores := map[string]bool{}
 	for _, scope := range s.Secrets.Scopes {
 		if stores[scope.StoreName] {
@@ -226,6 +236,14 @@ func (s *spec) settings() *Settings {
 			all.Secrets = access.SecretScopes{}
 		}
 		all.Secrets[scope.StoreName] = access.SecretScope{DefaultAccess: scope.DefaultAccess, Allowed: scope.AllowedSecrets, Denied: scope.DeniedSecrets}
+	}
+	all.Pipeline, all.AppPipeline = s.HTTPPipeline.handlers(), s.AppHTTPPipeline.handlers()
+	return all
+}
+
+func (p *pipelineSpec) handlers() (all []pipeline.Handler) {
+	for _, h := range p.Handlers {
+		all = append(all, pipeline.Handler{Name: h.Name, Type: h.Type, Version: h.Version})
 	}
 	return all
 }

@@ -16,8 +16,8 @@ type spec struct {
 	Logging         loggingSpec    `yaml:"logging" doc:"What is logged."`
 	Components      componentsSpec `yaml:"components" doc:"Which types of components may not be used."`
 	Features        []featureSpec  `yaml:"features" doc:"Features that are on or off."`
-	HTTPPipeline    pipelineSpec   `yaml:"httpPipeline" doc:"Unused: middleware of the HTTP API."`
-	AppHTTPPipeline pipelineSpec   `yaml:"appHttpPipeline" doc:"Unused: middleware before the app."`
+	HTTPPipeline    pipelineSpec   `yaml:"httpPipeline" doc:"Middleware that requests to Dapr's HTTP API pass."`
+	AppHTTPPipeline pipelineSpec   `yaml:"appHttpPipeline" doc:"Middleware that requests to an HTTP app pass."`
 	MTLS            mtlsSpec       `yaml:"mtls" doc:"Unused: the fabric knows its members."`
 	Secrets         secretsSpec    `yaml:"secrets" doc:"Which secrets the app may read."`
 	NameResolution  nameSpec       `yaml:"nameResolution" doc:"Unused: presence finds apps."`
@@ -127,13 +127,14 @@ type featureSpec struct {
 }
 
 type pipelineSpec struct {
-	Handlers []handlerSpec `yaml:"handlers" doc:"Unused."`
+	Handlers []handlerSpec `yaml:"handlers" doc:"The middleware, in the order in which a request passes them."`
 }
 
 type handlerSpec struct {
-	Name     string       `yaml:"name" doc:"Unused."`
-	Type     string       `yaml:"type" doc:"Unused."`
-	Version  string       `yaml:"version" doc:"Unused."`
+	manifest.Where
+	Name     string       `yaml:"name,required" doc:"Name of the component. One that the app does not have is passed over, with a warning."`
+	Type     string       `yaml:"type,required" doc:"Its type, such as middleware.http.bearer."`
+	Version  string       `yaml:"version" doc:"Version of the type; v1 when left out."`
 	Selector selectorSpec `yaml:"selector" doc:"Unused."`
 }
 

@@ -8,11 +8,6 @@ import (
 	"github.com/sidecast/sidecast/call"
 )
 
-// Identifier is a Tracer that makes no spans, but has every call and event belong to a trace: where the header names none it
-// begins one that is not sampled, so that all apps on the way can log one id. It is what Dapr's sidecar does without a
-// collector.
-func Identifier() *Tracer { return &Tracer{} }
-
 // identify adds a traceparent (W3C Trace Context, version 00) to a header that has none.
 func identify(header *call.Header) {
 	if header == nil || header.Get("traceparent") != "" {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,20 @@ func (s *spans) Export(_ context.Context, in *collector.ExportTraceServiceReques
 	return &collector.ExportTraceServiceResponse{}, nil
 }
 
+func ready(t *testing.T, tracing Tracing, identify bool) Traces {
+	t.Helper()
+	traces, err := tracing.Ready(t.Context(), "orders", "orders-1", "test", identify)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return traces
+}
+
+func newTracer(t *testing.T, tracing Tracing, identify bool) *Tracer {
+	t.Helper()
+	return NewTracer(ready(t, tracing, identify))
+}
+
 func TestSpansReachTheCollectorAndHeadersNameThem(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -47,9 +62,9 @@ func TestSpansReachTheCollectorAndHeadersNameThem(t *testing.T) {
 	defer server.Stop()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+listener.Addr().String())
 
-	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{})
-	if err != nil || tracer == nil {
-		t.Fatalf("got %v, %v", tracer, err)
+	tracer := newTracer(t, Tracing{}, false)
+	if !tracer.Records() {
+		t.Fatal("there are no spans")
 	}
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	header := call.Header{{Key: "traceparent", Value: parent}}
@@ -75,9 +90,9 @@ func TestSpansReachTheCollectorAndHeadersNameThem(t *testing.T) {
 
 func TestWithoutTheVariablesThereIsNoTracerAndHeadersPass(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
-	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{})
-	if err != nil || tracer != nil {
-		t.Fatalf("got %v, %v", tracer, err)
+	tracer := newTracer(t, Tracing{}, false)
+	if tracer.Records() {
+		t.Fatal("there are spans")
 	}
 	header := call.Header{{Key: "traceparent", Value: "as it was"}}
 	_, span := tracer.Start(t.Context(), trace.SpanKindClient, &header, "x")
@@ -89,7 +104,7 @@ func TestWithoutTheVariablesThereIsNoTracerAndHeadersPass(t *testing.T) {
 }
 
 func TestAnIdentifierBeginsTracesWhereThereAreNone(t *testing.T) {
-	tracer := Identifier()
+	tracer := newTracer(t, Tracing{}, true)
 	var header call.Header
 	for range 2 { // the second has one
 		ctx, span := tracer.Start(t.Context(), trace.SpanKindClient, &header, "x")
@@ -108,6 +123,12 @@ func TestAnIdentifierBeginsTracesWhereThereAreNone(t *testing.T) {
 	tracer.Start(t.Context(), trace.SpanKindClient, &given, "x")
 	if given.Get("traceparent") != "as it was" || tracer.Close(t.Context()) != nil {
 		t.Errorf("the header is %v", given)
+	}
+	off := newTracer(t, Tracing{Sampled: true}, true)
+	header = nil
+	off.Start(t.Context(), trace.SpanKindClient, &header, "x")
+	if off.Records() || len(header) != 0 {
+		t.Errorf("with a rate of 0 the header is %v", header)
 	}
 }
 
@@ -131,12 +152,7 @@ func TestSpansReachZipkinAndTheLog(t *testing.T) {
 	}))
 	defer server.Close()
 	var log bytes.Buffer
-	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{
-		Sampled: true, Rate: 1, Zipkin: server.URL, Log: slog.New(slog.NewTextHandler(&log, nil)),
-	})
-	if err != nil || tracer == nil {
-		t.Fatalf("got %v, %v", tracer, err)
-	}
+	tracer := newTracer(t, Tracing{Sampled: true, Rate: 1, Zipkin: server.URL, Log: slog.New(slog.NewTextHandler(&log, nil))}, false)
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	header := call.Header{{Key: "traceparent", Value: parent}}
 	_, span := tracer.Start(t.Context(), trace.SpanKindServer, &header, "invoke pricing/price")
@@ -163,9 +179,9 @@ func TestSpansReachZipkinAndTheLog(t *testing.T) {
 func TestTheRateDecidesWhetherThereAreSpans(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
 	for rate, want := range map[float64]bool{0: false, 0.5: true} {
-		tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{Sampled: true, Rate: rate})
-		if err != nil || (tracer != nil) != want {
-			t.Errorf("rate %v: %v %v", rate, tracer, err)
+		tracer := newTracer(t, Tracing{Sampled: true, Rate: rate}, false)
+		if tracer.Records() != want {
+			t.Errorf("rate %v: spans are %v", rate, !want)
 		}
 		_ = tracer.Close(t.Context())
 	}
@@ -180,13 +196,10 @@ func TestACollectorThatADocumentNames(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	tracer, err := NewTracer(t.Context(), "orders", "orders-1", "test", Tracing{
+	tracer := newTracer(t, Tracing{
 		Sampled: true, Rate: 1, Endpoint: strings.TrimPrefix(server.URL, "http://"), HTTP: true, Insecure: true,
 		Headers: map[string]string{"Key": "value"}, Timeout: 5 * time.Second,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	}, false)
 	var header call.Header
 	_, span := tracer.Start(t.Context(), trace.SpanKindClient, &header, "x")
 	var none error
@@ -196,5 +209,80 @@ func TestACollectorThatADocumentNames(t *testing.T) {
 	}
 	if header := <-got; header.Get("Key") != "value" {
 		t.Errorf("got %v", header)
+	}
+}
+
+// zipkinAt is a collector that tells the names of the spans it is sent.
+func zipkinAt(t *testing.T) (url string, names chan string) {
+	names = make(chan string, 1000)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var spans []zipkinSpan
+		if err := json.NewDecoder(r.Body).Decode(&spans); err != nil {
+			t.Error(err)
+		}
+		for _, s := range spans {
+			names <- s.Name
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, names
+}
+
+func TestSpansGoToTheCollectorThatWasInUseWhenTheyBegan(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	first, one := zipkinAt(t)
+	second, two := zipkinAt(t)
+	tracer := newTracer(t, Tracing{Sampled: true, Rate: 1, Zipkin: first}, false)
+	begin := func(name string) Span {
+		_, span := tracer.Start(t.Context(), trace.SpanKindClient, nil, name)
+		return span
+	}
+	var none error
+	ended, runs := begin("ended"), begin("runs")
+	ended.End(&none)
+	tracer.Use(ready(t, Tracing{Sampled: true, Rate: 1, Zipkin: second}, false))
+	if name := <-one; name != "ended" { // sent at the change, not when the last span ends
+		t.Errorf("the first collector got %s", name)
+	}
+	later := begin("later")
+	runs.End(&none)
+	later.End(&none)
+	if name := <-one; name != "runs" {
+		t.Errorf("the first collector got %s", name)
+	}
+	tracer.Use(ready(t, Tracing{}, true)) // traces are turned off
+	if begin("nothing"); tracer.Records() {
+		t.Error("there are spans still")
+	}
+	if name := <-two; name != "later" {
+		t.Errorf("the second collector got %s", name)
+	}
+	if err := tracer.Close(t.Context()); err != nil || len(one)+len(two) != 0 {
+		t.Errorf("%v, and spans came twice", err)
+	}
+}
+
+// Spans begin and end while collectors change: each reaches one, once.
+func TestNoSpanIsLostWhenCollectorsChange(t *testing.T) {
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "")
+	url, names := zipkinAt(t)
+	fresh := func() Traces { return ready(t, Tracing{Sampled: true, Rate: 1, Zipkin: url}, false) }
+	tracer := NewTracer(fresh())
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for range 100 {
+				_, span := tracer.Start(t.Context(), trace.SpanKindClient, nil, "x")
+				var none error
+				span.End(&none)
+			}
+		})
+	}
+	for range 10 {
+		tracer.Use(fresh())
+	}
+	callers.Wait()
+	if err := tracer.Close(t.Context()); err != nil || len(names) != 400 {
+		t.Errorf("%v, %d of 400 spans came", err, len(names))
 	}
 }

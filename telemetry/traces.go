@@ -2,9 +2,12 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -24,9 +27,20 @@ import (
 // Tracer makes spans and carries W3C trace context and baggage in headers. The nil Tracer makes none and leaves headers
 // as they are, so a trace that the apps made still passes through.
 type Tracer struct {
-	provider *sdktrace.TracerProvider
+	current atomic.Pointer[source]
+	carrier propagation.TextMapPropagator
+	leaving sync.WaitGroup // sources that were replaced and whose spans are still being sent
+	closed  chan struct{}
+}
+
+// source is what spans come from at one moment: nothing, trace ids alone, or spans that go to exporters.
+type source struct {
+	identify bool
+	provider *sdktrace.TracerProvider // nil makes no spans
 	tracer   trace.Tracer
-	carrier  propagation.TextMapPropagator
+	// open counts the spans that have not ended, plus one for the source while it is in use; idle is closed when it comes to 0.
+	open atomic.Int64
+	idle chan struct{}
 }
 
 // Tracing is what a document says about traces, beside the variables of OpenTelemetry. The zero Tracing says nothing.
@@ -46,19 +60,29 @@ type Tracing struct {
 	Timeout        time.Duration
 }
 
-// NewTracer makes a tracer of what a document says and of the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT,
+// Traces are made ready to be used by a Tracer; see Tracing.Ready. Those that are never used must be closed.
+type Traces struct{ source *source }
+
+// Close lets go of traces that no Tracer uses.
+func (t Traces) Close(ctx context.Context) error { return t.source.close(ctx) }
+
+// Ready makes traces of what a document says and of the standard variables (OTEL_EXPORTER_OTLP_ENDPOINT,
 // OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, OTEL_EXPORTER_OTLP_PROTOCOL, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_SDK_DISABLED
-// …). It returns nil when neither names an exporter or a rate.
-func NewTracer(ctx context.Context, appID, instance, version string, t Tracing) (*Tracer, error) {
-	if os.Getenv("OTEL_SDK_DISABLED") == "true" || t.Sampled && t.Rate == 0 {
-		return nil, nil
+// …). There are no spans when neither names an exporter or a rate. Identify has each call belong to a trace all the same, if
+// the rate is not 0: where the header names none it begins one that is not sampled, so that all apps on the way can log one
+// id. It is what Dapr's sidecar does without a collector.
+func (t Tracing) Ready(ctx context.Context, appID, instance, version string, identify bool) (Traces, error) {
+	off := t.Sampled && t.Rate == 0
+	none := Traces{&source{identify: identify && !off}}
+	if os.Getenv("OTEL_SDK_DISABLED") == "true" || off {
+		return none, nil
 	}
 	exporters, err := t.exporters(ctx, appID)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	if len(exporters) == 0 && !t.Sampled {
-		return nil, nil
+		return none, nil
 	}
 	about, err := resource.New(ctx, resource.WithAttributes(
 		attribute.String("service.name", appID),
@@ -66,7 +90,7 @@ func NewTracer(ctx context.Context, appID, instance, version string, t Tracing) 
 		attribute.String("sidecast.version", version),
 	), resource.WithFromEnv(), resource.WithTelemetrySDK())
 	if err != nil {
-		return nil, fault.New("traces", fault.FlagInvalid, "OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		return none, fault.New("traces", fault.FlagInvalid, "OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
 	options := []sdktrace.TracerProviderOption{sdktrace.WithResource(about)}
 	for _, exporter := range exporters {
@@ -76,11 +100,70 @@ func NewTracer(ctx context.Context, appID, instance, version string, t Tracing) 
 		options = append(options, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(t.Rate))))
 	}
 	provider := sdktrace.NewTracerProvider(options...)
-	return &Tracer{
-		provider: provider,
-		tracer:   provider.Tracer("github.com/sidecast/sidecast"),
-		carrier:  propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}),
-	}, nil
+	s := &source{provider: provider, tracer: provider.Tracer("github.com/sidecast/sidecast"), idle: make(chan struct{})}
+	s.open.Store(1)
+	return Traces{s}, nil
+}
+
+// NewTracer makes a tracer of traces, and owns them from then on.
+func NewTracer(t Traces) *Tracer {
+	tracer := &Tracer{
+		carrier: propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}), closed: make(chan struct{}),
+	}
+	tracer.current.Store(t.source)
+	return tracer
+}
+
+// Use has the spans that begin from now on come from other traces. What has ended is sent at once, spans that run go where
+// they would have gone, and what the old ones hold is let go of when their last span has ended.
+func (t *Tracer) Use(other Traces) {
+	old := t.current.Swap(other.source)
+	if old.provider == nil {
+		return
+	}
+	old.leave()
+	t.leaving.Go(func() {
+		within := func(do func(context.Context) error) {
+			ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+			defer cancel()
+			_ = do(ctx) // OpenTelemetry's handler of errors is told
+		}
+		within(old.provider.ForceFlush)
+		select {
+		case <-old.idle:
+		case <-t.closed:
+		}
+		within(old.close)
+	})
+}
+
+// flushTimeout bounds how long traces that were replaced wait for their collector, each time.
+const flushTimeout = 10 * time.Second
+
+func (s *source) close(ctx context.Context) error {
+	if s.provider == nil {
+		return nil
+	}
+	return s.provider.Shutdown(ctx)
+}
+
+// enter counts a span in, unless the source was let go of meanwhile.
+func (s *source) enter() bool {
+	for {
+		n := s.open.Load()
+		if n == 0 {
+			return false
+		}
+		if s.open.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (s *source) leave() {
+	if s.open.Add(-1) == 0 {
+		close(s.idle)
+	}
 }
 
 // exporters are all that are named.
@@ -142,23 +225,39 @@ func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
 }
 
 // Start begins a span whose name is parts joined. Its parent is the one that header names, which from then on names the
-// new one; without a header it is the one of ctx.
+// new one; without a header it is the one of ctx. The span must be ended.
 func (t *Tracer) Start(ctx context.Context, kind trace.SpanKind, header *call.Header, parts ...string) (context.Context, Span) {
-	if t == nil {
-		return ctx, Span{}
-	}
-	if t.tracer == nil {
-		identify(header)
+	s := t.enter(header)
+	if s == nil {
 		return ctx, Span{}
 	}
 	if header == nil {
-		ctx, span := t.tracer.Start(ctx, strings.Join(parts, ""), trace.WithSpanKind(kind))
-		return ctx, Span{span}
+		ctx, span := s.tracer.Start(ctx, strings.Join(parts, ""), trace.WithSpanKind(kind))
+		return ctx, Span{span, s}
 	}
 	carrier := headerCarrier{header}
-	ctx, span := t.tracer.Start(t.carrier.Extract(ctx, carrier), strings.Join(parts, ""), trace.WithSpanKind(kind))
+	ctx, span := s.tracer.Start(t.carrier.Extract(ctx, carrier), strings.Join(parts, ""), trace.WithSpanKind(kind))
 	t.carrier.Inject(ctx, carrier)
-	return ctx, Span{span}
+	return ctx, Span{span, s}
+}
+
+// enter is the source of a new span, which is counted in; nil when there are no spans.
+func (t *Tracer) enter(header *call.Header) *source {
+	if t == nil {
+		return nil
+	}
+	for {
+		s := t.current.Load()
+		if s.provider == nil {
+			if s.identify {
+				identify(header)
+			}
+			return nil
+		}
+		if s.enter() {
+			return s
+		}
+	}
 }
 
 // Under is ctx below the span that the caller names in W3C's traceparent, tracestate and baggage, which get looks up.
@@ -170,24 +269,40 @@ func (t *Tracer) Under(ctx context.Context, get func(key string) string) context
 }
 
 // Records reports whether there are spans.
-func (t *Tracer) Records() bool { return t != nil && t.tracer != nil }
+func (t *Tracer) Records() bool { return t != nil && t.current.Load().provider != nil }
 
-// Close sends the spans that are left.
+// Close sends the spans that are left. No other traces may be used after it.
 func (t *Tracer) Close(ctx context.Context) error {
-	if !t.Records() {
+	if t == nil {
 		return nil
 	}
-	return t.provider.Shutdown(ctx)
+	close(t.closed)
+	gone := make(chan struct{})
+	go func() { // ends with the sources, within the time they have for it
+		t.leaving.Wait()
+		close(gone)
+	}()
+	err := t.current.Load().close(ctx)
+	select {
+	case <-gone:
+		return err
+	case <-ctx.Done():
+		return errors.Join(err, fault.FromContext("traces", ctx, "the collector that was replaced"))
+	}
 }
 
 // Span is a span, or nothing.
-type Span struct{ span trace.Span }
+type Span struct {
+	span trace.Span
+	from *source
+}
 
 // End ends the span with the outcome that err holds.
 func (s Span) End(err *error) {
 	if s.span == nil {
 		return
 	}
+	defer s.from.leave()
 	if *err != nil {
 		s.span.SetStatus(codes.Error, (*err).Error())
 		s.span.SetAttributes(attribute.String("sidecast.kind", fault.KindOf(*err).String()),

@@ -31,25 +31,27 @@ var arrows = map[string][]string{
 	"pubsub":              {"fault", "pubsub"},
 	"lock":                {"fault", "lock"},
 	"configstore":         {},
-	"appchannel":          {"fault", "fault/faultgrpc", "call", "routing", "sdk/proto", "appchannel"},
+	"pipeline":            {"fault"},
+	"keyring":             {},
+	"appchannel":          {"fault", "fault/faultgrpc", "call", "pipeline", "routing", "sdk/proto", "appchannel"},
 	"manifest":            {"fault"},
 	"governance":          {"fault", "manifest", "resiliency"},
 	"access":              {"fault"},
-	"configuration":       {"access", "manifest"},
-	"components":          {"fault", "manifest", "routing", "state", "pubsub", "lock", "configstore", "components"},
-	"components/standard": {"components", "state", "pubsub", "lock", "configstore"},
+	"configuration":       {"access", "manifest", "pipeline"},
+	"components":          {"fault", "manifest", "routing", "state", "pubsub", "lock", "configstore", "pipeline", "keyring", "components"},
+	"components/standard": {"components", "state", "pubsub", "lock", "configstore", "pipeline"},
 	"components/badgerdb": {"fault", "fabric/subject", "components"},
-	"building_blocks":     {"fault", "call", "access", "routing", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "configstore", "components"},
+	"building_blocks":     {"fault", "call", "access", "keyring", "pipeline", "routing", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "configstore", "components"},
 	"api":                 {"fault", "fault/faultgrpc", "call", "access", "actors", "appchannel", "state", "lock", "building_blocks", "components", "sdk/proto"},
 	// Dapr's metrics name the policies of documents, so its door knows of them.
-	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "configstore", "building_blocks", "components", "api/bodies", "api/rpc"},
+	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "pipeline", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "configstore", "building_blocks", "components", "api/bodies", "api/rpc"},
 	"sdk/proto":   {},
 	"sdk/go":      {"fault", "fault/faultgrpc", "sdk/proto"},
 	"examples":    {"fault", "sdk/go"},
 }
 
 // backends are the rooms below a contract: they may use the component model and the subjects of the fabric.
-var backends = []string{"state/", "pubsub/", "lock/", "configstore/"}
+var backends = []string{"state/", "pubsub/", "lock/", "configstore/", "pipeline/"}
 
 // onlyIn names the libraries that few rooms may import.
 var onlyIn = map[string][]string{

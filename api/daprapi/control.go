@@ -56,6 +56,10 @@ func (a *api) Shutdown(ctx context.Context, _ *runtimev1.ShutdownRequest) (*empt
 	return &emptypb.Empty{}, nil
 }
 
+// warningsKey is the entry of the extended metadata that tells what is wrong with the sidecar and keeps no call from being
+// served; it is there as long as that is so.
+const warningsKey = "sidecastWarnings"
+
 func (s *Server) end(force bool) {
 	if force {
 		s.o.Log.Warn("a shutdown without a drain was asked for")
@@ -70,7 +74,7 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	s := a.s
 	description := s.o.Blocks.Runtime.Describe()
 	out := &runtimev1.GetMetadataResponse{
-		Id: s.o.AppID, RuntimeVersion: Version, EnabledFeatures: s.o.Features, ExtendedMetadata: map[string]string{},
+		Id: s.o.AppID, RuntimeVersion: Version, EnabledFeatures: s.now.Load().Features, ExtendedMetadata: map[string]string{},
 		ActorRuntime: &runtimev1.ActorRuntime{RuntimeStatus: runtimev1.ActorRuntime_DISABLED},
 		AppConnectionProperties: &runtimev1.AppConnectionProperties{
 			Port: int32(s.o.App.Port), Protocol: s.o.App.Protocol, ChannelAddress: s.o.App.Address, MaxConcurrency: int32(s.o.App.MaxConcurrency),
@@ -82,6 +86,9 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	}
 	s.mu.Unlock()
 	out.ExtendedMetadata["daprRuntimeVersion"] = Version
+	if len(description.Warnings) > 0 {
+		out.ExtendedMetadata[warningsKey] = toValidUTF8(strings.Join(description.Warnings, "\n"))
+	}
 	if app := s.o.App; app.HealthInterval > 0 {
 		health := &runtimev1.AppConnectionHealthProperties{
 			HealthProbeInterval: app.HealthInterval.String(), HealthProbeTimeout: app.HealthTimeout.String(), HealthThreshold: int32(app.HealthThreshold),

@@ -16,6 +16,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -29,6 +30,7 @@ import (
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -53,12 +55,10 @@ type Options struct {
 	Bodies *bodies.Budget
 	// AllowedOrigins are the origins of browsers' requests, comma separated; "" leaves CORS out, "*" allows all.
 	AllowedOrigins string
-	// Logging is a line for each call.
-	Logging Logging
-	// APIs says which parts of the API are served; nil serves all.
-	APIs *access.APIs
-	// Features are those that metadata tells as enabled.
-	Features []string
+	// Settings are those that a Configuration has; Server.Set replaces them.
+	Settings Settings
+	// Middleware is where the middleware of Settings.Pipeline come from.
+	Middleware pipeline.Source
 	// Ready is nil once the sidecar and its app are up, or says what is not; Usable is Ready without the app. They answer
 	// health checks and may be called at any time.
 	Ready, Usable func() error
@@ -67,6 +67,18 @@ type Options struct {
 	// Metrics are those with Dapr's names; nil feeds none.
 	Metrics *telemetry.Dapr
 	Log     *slog.Logger
+}
+
+// Settings are what a Configuration says of the door. The zero Settings serve all, and log nothing.
+type Settings struct {
+	// Logging is a line for each call.
+	Logging Logging
+	// APIs says which parts of the API are served; nil serves all.
+	APIs *access.APIs
+	// Features are those that metadata tells as enabled.
+	Features []string
+	// Pipeline is the middleware that requests to the HTTP API pass.
+	Pipeline []pipeline.Handler
 }
 
 // Logging is a line for each call of the API.
@@ -89,6 +101,8 @@ type AppConnection struct {
 // Server is the door.
 type Server struct {
 	o        Options
+	now      atomic.Pointer[served]
+	pipeline *pipeline.Pipeline
 	grpc     *grpc.Server
 	http     []*http.Server // the API, and the one for health and metadata alone
 	host     host
@@ -100,11 +114,32 @@ type Server struct {
 	extendedBytes int               // of its keys and values
 }
 
+// served is what is served, as long as no other Settings come. Each call goes by that which it found when it came.
+type served struct {
+	Settings
+	api, public table
+}
+
+// Set has the calls that come from now on go by other settings, and pass their middleware as its source has it from now on.
+func (s *Server) Set(to Settings) {
+	next := &served{Settings: to, api: newTable(routes(s), to.APIs), public: newTable(publicRoutes(s), to.APIs)}
+	if to.APIs.HTTP(invokePath) {
+		next.api.otherwise = s.invoke
+	}
+	s.now.Store(next)
+	s.pipeline.Set(to.Pipeline)
+}
+
+// Warm opens the middleware of the HTTP API, so that the first request need not wait for it.
+func (s *Server) Warm(ctx context.Context) { s.pipeline.Warm(ctx) }
+
 // New builds the door. It listens nowhere yet.
 func New(o Options) *Server {
 	s := &Server{o: o, extended: map[string]string{}, host: thisHost()}
 	s.drained, s.draining = context.WithCancel(context.Background())
-	s.http = []*http.Server{s.newHTTP(s.handler(routes(s), true)), s.newHTTP(s.handler(publicRoutes(s), false))}
+	s.pipeline = pipeline.New("the HTTP API's pipeline", o.Middleware, http.HandlerFunc(s.passed), o.Log)
+	s.Set(o.Settings)
+	s.http = []*http.Server{s.newHTTP(s.handler(true)), s.newHTTP(s.handler(false))}
 	size := int(o.MaxBody)
 	if size <= 0 {
 		size = MostWhole

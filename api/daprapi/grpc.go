@@ -61,10 +61,11 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if err := s.authenticate(stream.Context()); err != nil {
 		return err
 	}
-	if s.o.Logging.Calls {
+	now := s.now.Load()
+	if now.Logging.Calls {
 		defer func(began time.Time) { s.logRPC(stream.Context(), info.FullMethod, began, err) }(time.Now())
 	}
-	if !s.o.APIs.GRPC(info.FullMethod) {
+	if !now.APIs.GRPC(info.FullMethod) {
 		return fromHTTPStatus(http.StatusNotImplemented, "requested endpoint is not available")
 	}
 	if s.o.Metrics != nil {

@@ -2,6 +2,7 @@ package daprapi
 
 import (
 	"bytes"
+	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -17,8 +18,10 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 const tokenHeader = "dapr-api-token"
@@ -50,6 +53,8 @@ func routes(s *Server) []route {
 		{"POST", "v1.0-alpha1/unlock/{storeName}", "Unlock", s.unlock},
 		{"GET", "v1.0/secrets/{secretStoreName}/bulk", "GetBulkSecret", s.bulkGetSecret},
 		{"GET", "v1.0/secrets/{secretStoreName}/{key}", "GetSecret", s.getSecret},
+		{"PUT", "v1.0-alpha1/crypto/{name}/encrypt", "Encrypt", s.encrypt},
+		{"PUT", "v1.0-alpha1/crypto/{name}/decrypt", "Decrypt", s.decrypt},
 		{"POST", "v1.0/shutdown", "Shutdown", s.shutdown},
 	}
 	for _, version := range []string{"v1.0", "v1.0-alpha1"} {
@@ -59,7 +64,7 @@ func routes(s *Server) []route {
 			route{"GET", version + "/configuration/{storeName}/{configurationSubscribeID}/unsubscribe", "UnsubscribeConfiguration", s.unsubscribeConfiguration})
 	}
 	all = append(all, publicRoutes(s)...)
-	for _, name := range []string{"bindings", "actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
+	for _, name := range []string{"bindings", "actors", "workflows", "subtlecrypto", "jobs", "conversation"} {
 		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
 			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
 		}
@@ -98,21 +103,20 @@ func unimplemented(http.ResponseWriter, *http.Request, params) error {
 }
 
 // handler is what every request passes: of the API, or of the port for health and metadata alone.
-func (s *Server) handler(all []route, api bool) http.Handler {
-	t := &table{}
-	for _, r := range all {
-		if s.o.APIs.HTTP(r.path) {
-			t.entries = append(t.entries, entry{strings.Fields(r.methods), strings.Split(r.path, "/"), r.name, r.handle})
-		}
-	}
-	if api && s.o.APIs.HTTP(invokePath) {
-		t.otherwise = s.invoke
-	}
+func (s *Server) handler(api bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now := s.now.Load()
+		t := &now.public
+		if api {
+			t = &now.api
+		}
 		var heard *heardCall
-		if s.o.Logging.Calls && api || s.o.Metrics != nil {
-			heard = &heardCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path}
-			defer s.tell(r, r.URL.Path, time.Now(), heard, api)
+		if now.Logging.Calls && api || s.o.Metrics != nil {
+			heard = &heardCall{ResponseWriter: w, status: http.StatusOK}
+			if api {
+				heard.logging = now.Logging
+			}
+			defer s.tell(r, r.URL.Path, time.Now(), heard)
 			w = heard
 		}
 		defer s.contain(w, r)
@@ -133,11 +137,42 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
-		err := t.dispatch(w, r, heard)
+		var err error
+		if !api || s.pipeline.Idle() {
+			err = t.dispatch(w, r, heard)
+		} else {
+			err = s.pipeline.Serve(w, passing{t, heard, r.Body, r.ContentLength}.request(r))
+		}
 		if err != nil {
 			problemOf(err).write(w)
 		}
 	})
+}
+
+// passing is a request on its way through middleware.
+type passing struct {
+	table  *table
+	heard  *heardCall
+	body   io.ReadCloser // as it came
+	length int64
+}
+
+type passingKey struct{}
+
+func (p passing) request(r *http.Request) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), passingKey{}, p))
+}
+
+// passed takes a request that has passed all middleware.
+func (s *Server) passed(w http.ResponseWriter, r *http.Request) {
+	p := r.Context().Value(passingKey{}).(passing)
+	_, err := pipeline.Settle(r, p.body, p.length)
+	if err == nil {
+		err = p.table.dispatch(w, r, p.heard)
+	}
+	if err != nil {
+		problemOf(err).write(w)
+	}
 }
 
 // invokePath is the route that takes what no other does.
@@ -147,6 +182,16 @@ const invokePath = "v1.0/invoke/*"
 type table struct {
 	entries   []entry
 	otherwise func(w http.ResponseWriter, r *http.Request) error // takes what no route does; nil refuses it
+}
+
+// newTable is those of the routes that are served.
+func newTable(all []route, apis *access.APIs) (t table) {
+	for _, r := range all {
+		if apis.HTTP(r.path) {
+			t.entries = append(t.entries, entry{strings.Fields(r.methods), strings.Split(r.path, "/"), r.name, r.handle})
+		}
+	}
+	return t
 }
 
 // entry is a route made ready to be looked up.
@@ -182,13 +227,13 @@ func (t *table) dispatch(w http.ResponseWriter, r *http.Request, heard *heardCal
 			return nil
 		}
 		if ok {
-			heard.route(e.name)
+			heard.route(r, e.name)
 			return e.handle(w, r, p)
 		}
 	}
 	switch {
 	case t.otherwise != nil:
-		heard.route("InvokeService")
+		heard.route(r, "InvokeService")
 		return t.otherwise(w, r)
 	case other:
 		w.WriteHeader(http.StatusMethodNotAllowed)
@@ -299,11 +344,13 @@ type heardCall struct {
 	http.ResponseWriter
 	status, size int
 	method, name string
+	logging      Logging
 }
 
-func (c *heardCall) route(name string) {
+// route notes where the request goes, after middleware may have led it elsewhere.
+func (c *heardCall) route(r *http.Request, name string) {
 	if c != nil {
-		c.name = name
+		c.method, c.name = r.Method+" "+r.URL.Path, name
 	}
 }
 
@@ -321,15 +368,15 @@ func (c *heardCall) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController flush.
 func (c *heardCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// tell has a call that has ended measured and, if it came through the API, heard.
-func (s *Server) tell(r *http.Request, path string, began time.Time, c *heardCall, api bool) {
+// tell has a call that has ended measured and, if it is to be and has come to a route, heard.
+func (s *Server) tell(r *http.Request, path string, began time.Time, c *heardCall) {
 	took := time.Since(began)
 	s.o.Metrics.HTTPServed(r.Method, path, c.status, r.ContentLength, int64(c.size), took)
-	if !api || !s.o.Logging.Calls || s.o.Logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
+	if !c.logging.Calls || c.name == "" || c.logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
 		return
 	}
 	method := c.method
-	if s.o.Logging.HideURLs {
+	if c.logging.HideURLs {
 		method = c.name
 	}
 	s.o.Log.Info("HTTP API Called", "method", method, "useragent", r.UserAgent(), "code", c.status, "size", c.size, "duration", took.Milliseconds())

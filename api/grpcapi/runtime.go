@@ -25,7 +25,7 @@ func (s *runtimeServer) Describe(context.Context, *sidecastv1.DescribeRequest) (
 	d := s.runtime.Describe()
 	out := &sidecastv1.DescribeResponse{
 		AppId: d.Self.AppID, Instance: d.Self.Instance, Namespace: d.Self.Namespace, Version: d.Self.Version,
-		Started: timestamppb.New(d.Started), Pid: int32(d.PID), Fabric: d.Fabric, AppChannel: d.AppChannel,
+		Started: timestamppb.New(d.Started), Pid: int32(d.PID), Fabric: d.Fabric, AppChannel: d.AppChannel, Warnings: d.Warnings,
 	}
 	for _, c := range d.Components {
 		out.Components = append(out.Components, &sidecastv1.ComponentStatus{

@@ -40,7 +40,8 @@ type daprConfig struct {
 	Profiling, NoMetrics                        bool
 	APILogging                                  *bool // nil leaves it to the Configuration
 	Log                                         io.Writer
-	Meaningless                                 []string // flags that were given and have no effect
+	Hangups                                     <-chan os.Signal // SIGHUP: all files are read again
+	Meaningless                                 []string         // flags that were given and have no effect
 }
 
 // newDaprd is `sidecast daprd`: the sidecar with Dapr's API, started with daprd's flags and environment.
@@ -70,7 +71,7 @@ SIDECAST_FABRIC_CREDS its credentials file.`,
 				return nil
 			}
 			outliveReaders()
-			signal.Ignore(syscall.SIGHUP) // asks daprd to read its files again, which is done whenever they change
+			d.hangups = hangups()
 			if err := d.options(flags); err != nil {
 				fmt.Fprintln(os.Stderr, "Failed to parse flags:", err)
 				exit(commands.ExitFailed)
@@ -107,7 +108,7 @@ func (d *daprFlags) run(ctx context.Context, flags *pflag.FlagSet) error {
 	if err != nil {
 		return err
 	}
-	c.dapr.Log = os.Stdout
+	c.dapr.Log, c.dapr.Hangups = os.Stdout, d.hangups
 	if d.logFile != "" {
 		file, err := os.OpenFile(d.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {

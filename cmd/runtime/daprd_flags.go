@@ -32,6 +32,7 @@ type daprFlags struct {
 	blockShutdown                                                     time.Duration
 	metrics, profiling, logJSON, apiLogging, appTLS, healthCheck      bool
 	version, buildInfo, wait                                          bool
+	hangups                                                           <-chan os.Signal
 }
 
 // meaningless are daprd's flags for what Sidecast has no use for: the fabric takes the place of the control plane and of

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidecast/sidecast/access"
@@ -29,6 +31,7 @@ type drainer struct {
 	blocks *blocks.Blocks
 	api    *grpcapi.Server
 	self   fabric.Instance
+	tags   atomic.Pointer[map[string]string] // of self, from the next announcement on
 
 	presence *actors.Worker
 	once     sync.Once
@@ -39,32 +42,39 @@ func newDrainer(c *config, log *slog.Logger, f *fabric.Fabric, system *actors.Sy
 	b *blocks.Blocks, api *grpcapi.Server, self blocks.Self, settings *configuration.Settings, started startTime) *drainer {
 	host, _ := os.Hostname() // shown to people only
 	api.SetHealth(supervisor.DrainedService, false)
-	var tags map[string]string
-	if domain := settings.Access.TrustDomain; domain != access.PublicDomain {
-		tags = map[string]string{blocks.TrustDomainTag: domain}
-	}
-	return &drainer{
+	d := &drainer{
 		config: c, log: log, fabric: f, system: system, app: app, blocks: b, api: api,
 		self: fabric.Instance{
 			App: self.AppID, ID: self.Instance, Version: version, Host: host, PID: os.Getpid(), Weight: 1,
-			Started: time.Time(started), Tags: tags,
+			Started: time.Time(started),
 		},
 	}
+	d.setTrustDomain(settings.Access.TrustDomain)
+	return d
+}
+
+// setTrustDomain has presence tell of another trust domain.
+func (d *drainer) setTrustDomain(domain string) {
+	tags := map[string]string{}
+	if domain != access.PublicDomain {
+		tags[blocks.TrustDomainTag] = domain
+	}
+	d.tags.Store(&tags)
 }
 
 // readinessPoll is how often presence looks whether the app takes calls.
 const readinessPoll = 50 * time.Millisecond
 
-// announce starts to tell the fabric of this sidecar, and again at once when the readiness of its app changes, or how much it
-// takes; heartbeats are the fabric's own.
+// announce starts to tell the fabric of this sidecar, and again at once when the readiness of its app changes, how much it
+// takes or its trust domain; heartbeats are the fabric's own.
 func (d *drainer) announce() {
 	d.presence = d.system.Worker("presence", func(ctx context.Context) error {
 		ticker := time.NewTicker(readinessPoll)
 		defer ticker.Stop()
 		for first := true; ; first = false {
-			ready, room := d.app.Ready() == nil, d.blocks.App.Room()
-			if first || ready != d.self.Ready || room != d.self.Room {
-				d.self.Ready, d.self.Room = ready, room
+			ready, room, tags := d.app.Ready() == nil, d.blocks.App.Room(), *d.tags.Load()
+			if first || ready != d.self.Ready || room != d.self.Room || !maps.Equal(tags, d.self.Tags) {
+				d.self.Ready, d.self.Room, d.self.Tags = ready, room, tags
 				d.fabric.Announce(d.self)
 			}
 			select {

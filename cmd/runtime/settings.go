@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/daprapi"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
@@ -19,8 +20,14 @@ import (
 
 // newDocuments reads the files that the sidecar was told of. Of Configurations those count that stand in a file of --config,
 // in the order of the files; a sidecar that has no such flag reads them wherever they stand.
-func newDocuments(c *config, log *slog.Logger) (*components.Documents, *configuration.Settings, error) {
-	docs, err := components.Load(context.Background(), c.Resources, standard.All())
+func newDocuments(c *config, log *slog.Logger) (*components.Documents, *configuration.Settings, components.Seen, error) {
+	seen := components.See(c.Resources)
+	docs, settings, err := readDocuments(context.Background(), c, log)
+	return docs, settings, seen, err
+}
+
+func readDocuments(ctx context.Context, c *config, log *slog.Logger) (*components.Documents, *configuration.Settings, error) {
+	docs, err := components.Load(ctx, c.Resources, standard.All())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -78,6 +85,13 @@ func tracing(settings *configuration.Settings, log *slog.Logger) telemetry.Traci
 		t.Log = log
 	}
 	return t
+}
+
+// doorSettings are what settings say of Dapr's front door.
+func (c *config) doorSettings(settings *configuration.Settings) daprapi.Settings {
+	return daprapi.Settings{
+		Logging: c.apiLogging(settings.Logging), APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Pipeline: settings.Pipeline,
+	}
 }
 
 // apiLogging is how calls of Dapr's API are logged: the flag counts before the Configuration.

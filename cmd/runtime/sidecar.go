@@ -17,12 +17,10 @@ import (
 	"go.uber.org/fx"
 
 	"github.com/sidecast/sidecast/appchannel"
-	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
-	"github.com/sidecast/sidecast/components/standard"
-	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 // startTime is when this sidecar began to start.
@@ -124,12 +122,12 @@ func (w *waiter) wait(ctx context.Context) error {
 }
 
 // newCallback reaches the app on its port.
-func newCallback(c *config, log *slog.Logger) (appchannel.Channel, error) {
+func newCallback(c *config, through *pipeline.Client, log *slog.Logger) (appchannel.Channel, error) {
 	callback := appchannel.Callback{
 		Address: net.JoinHostPort(or(c.AppAddress, "127.0.0.1"), strconv.Itoa(c.AppPort)),
 		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe,
 		TLS: c.AppProtocol == "https" || c.AppProtocol == "grpcs", H2C: c.AppProtocol == "h2c", MaxBody: c.maxBody, Concurrency: c.AppMaxConcurrency,
-		Token: os.Getenv(appTokenVariable), Log: log,
+		Token: os.Getenv(appTokenVariable), Pipeline: through, Log: log,
 		Health: appchannel.Health{
 			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,
 			Threshold: c.AppHealthThreshold,
@@ -154,26 +152,6 @@ func readRules(c *config, docs *components.Documents, log *slog.Logger) (*govern
 		log.Warn(warning.String())
 	}
 	return rules, nil
-}
-
-// reload takes changed files into use: components, subscriptions and policies. Files that are wrong change nothing.
-func reload(ctx context.Context, c *config, b *blocks.Blocks, set *components.Set, settings *configuration.Settings, log *slog.Logger) {
-	docs, err := components.Load(ctx, c.Resources, standard.All())
-	var rules *governance.Rules
-	if err == nil {
-		docs.Deny(settings.DenyComponents)
-		rules, err = readRules(c, docs, log)
-	}
-	if err != nil {
-		log.Error("the changed files are not taken into use: correct them and save again", "error", err)
-		return
-	}
-	set.Reload(docs)
-	b.Reloaded()
-	b.SetRules(rules)
-	b.Invocation.SetEndpoints(endpointsOf(docs, c))
-	b.PubSub.Declare(ctx, declared(docs, c))
-	log.Info("component, subscription and policy files were read again")
 }
 
 // endpointsOf are the HTTP servers outside that manifests let this app invoke.

@@ -33,6 +33,7 @@ import (
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/pressure"
 	"github.com/sidecast/sidecast/quota"
 	"github.com/sidecast/sidecast/telemetry"
@@ -48,8 +49,8 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.StopTimeout(c.GracePeriod+5*time.Second),
 		fx.Supply(c, log, shutdownFunc(shutdown)),
 		fx.Provide(newSelf, newDocuments, newListeners, newTracer, newMetrics, newFabric, newSystem, newComponents,
-			newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
-		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followResources, followParent, register, arrive),
+			newPipeline, newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
+		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followFiles, followParent, register, arrive),
 	)
 }
 
@@ -157,10 +158,11 @@ const lastSpans = 500 * time.Millisecond
 
 func newTracer(lc fx.Lifecycle, c *config, settings *configuration.Settings, log *slog.Logger) (*telemetry.Tracer, error) {
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
-	tracer, err := telemetry.NewTracer(context.Background(), c.AppID, c.Instance, version, tracing(settings, log))
-	if off := settings.Tracing.Sampled && settings.Tracing.Rate == 0; tracer == nil && c.dapr != nil && !off {
-		tracer = telemetry.Identifier()
+	traces, err := readyTraces(c, settings, log)
+	if err != nil {
+		return nil, err
 	}
+	tracer := telemetry.NewTracer(*traces)
 	lc.Append(fx.Hook{OnStop: func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, lastSpans)
 		defer cancel()
@@ -169,7 +171,13 @@ func newTracer(lc fx.Lifecycle, c *config, settings *configuration.Settings, log
 		}
 		return nil
 	}})
-	return tracer, err
+	return tracer, nil
+}
+
+// readyTraces are those that settings and the environment name.
+func readyTraces(c *config, settings *configuration.Settings, log *slog.Logger) (*telemetry.Traces, error) {
+	traces, err := tracing(settings, log).Ready(context.Background(), c.AppID, c.Instance, version, c.dapr != nil)
+	return &traces, err
 }
 
 func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fabric.Fabric, error) {
@@ -195,11 +203,11 @@ func newMetrics(c *config, self blocks.Self) *telemetry.Metrics {
 
 // newSystem makes the actors and has their lanes share global rate limits from the first call on.
 func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *actors.System {
-	options := actors.Options{Log: log, Pressure: pressure.New().Read}
-	if tracer.Records() {
-		options.Observe = blocks.Trace
-	}
-	system := actors.NewSystem(options)
+	system := actors.NewSystem(actors.Options{Log: log, Pressure: pressure.New().Read, Observe: func(ctx context.Context, d actors.Decided) {
+		if tracer.Records() {
+			blocks.Trace(ctx, d)
+		}
+	}})
 	quota.Start(quota.Options{System: system, Fabric: f, Log: log})
 	return system
 }
@@ -230,8 +238,19 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 	return set, rules, nil
 }
 
+// newPipeline is the middleware before an HTTP app.
+func newPipeline(lc fx.Lifecycle, c *config, set *components.Set, settings *configuration.Settings, log *slog.Logger) *pipeline.Client {
+	through := pipeline.NewClient("the app's pipeline", set.Middleware, log)
+	through.Set(settings.AppPipeline)
+	lc.Append(fx.Hook{OnStop: c.by(.91, func(ctx context.Context) error {
+		through.Set(nil)
+		return through.Wait(ctx)
+	})})
+	return through
+}
+
 // newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
-func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
+func newChannel(c *config, self blocks.Self, through *pipeline.Client, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
 	if c.AppPort == 0 && c.dapr != nil {
 		return appchannel.None, nil, nil // an app of Dapr's dials in to no hub; its subscriptions are streams of their own
 	}
@@ -241,12 +260,12 @@ func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Chann
 		})
 		return hub, hub, nil
 	}
-	channel, err := newCallback(c, log)
+	channel, err := newCallback(c, through, log)
 	return channel, nil, err
 }
 
 func newBlocks(lc fx.Lifecycle, self blocks.Self, c *config, log *slog.Logger, system *actors.System, f *fabric.Fabric, set *components.Set,
-	rules *governance.Rules, settings *configuration.Settings, app appchannel.Channel, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
+	rules *governance.Rules, settings *configuration.Settings, app appchannel.Channel, through *pipeline.Client, m *telemetry.Metrics, t *telemetry.Tracer, shutdown shutdownFunc) *blocks.Blocks {
 	deliveries := 0
 	if c.dapr != nil {
 		deliveries = 1 // of an event with a dead-letter topic: Dapr tries again only where a policy says so
@@ -258,6 +277,7 @@ func newBlocks(lc fx.Lifecycle, self blocks.Self, c *config, log *slog.Logger, s
 		Access:        access.NewList(settings.Access, c.httpApp()),
 		Secrets:       settings.Secrets,
 		JoinNamespace: c.joinNamespace(log),
+		Pipeline:      through,
 	})
 	lc.Append(fx.Hook{OnStop: b.Close})
 	return b
@@ -284,7 +304,7 @@ func newGRPC(c *config, b *blocks.Blocks, hub *appchannel.Hub, budget *bodies.Bu
 }
 
 // newDapr is Dapr's front door; nil unless started as daprd.
-func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget *bodies.Budget, settings *configuration.Settings, m *telemetry.Metrics, log *slog.Logger) *daprapi.Server {
+func newDapr(c *config, self blocks.Self, b *blocks.Blocks, set *components.Set, p *progress, budget *bodies.Budget, settings *configuration.Settings, m *telemetry.Metrics, log *slog.Logger) *daprapi.Server {
 	if c.dapr == nil {
 		return nil
 	}
@@ -299,8 +319,7 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget 
 	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
-		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Logging: c.apiLogging(settings.Logging),
-		APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Bodies: budget,
+		MaxBody: c.dapr.MaxBody, MaxHeader: c.dapr.ReadBuffer, AllowedOrigins: c.dapr.AllowedOrigins, Settings: c.doorSettings(settings), Middleware: set.Middleware, Bodies: budget,
 		Ready: p.ready, Usable: p.usable, Metrics: m.Dapr(), Log: log,
 		Abort: func() { os.Exit(commands.ExitFailed) },
 	})
@@ -330,6 +349,7 @@ func serveDapr(lc fx.Lifecycle, c *config, l *listeners, server *daprapi.Server,
 		},
 		OnStop: c.by(.9, func(ctx context.Context) error {
 			server.Close(ctx)
+			server.Set(daprapi.Settings{}) // lets its middleware go
 			l.dapr.close()
 			return serving.wait(ctx)
 		}),
@@ -400,22 +420,6 @@ func announce(lc fx.Lifecycle, c *config, d *drainer) {
 			return nil
 		},
 		OnStop: c.by(runningShare, d.drain),
-	})
-}
-
-func followResources(lc fx.Lifecycle, c *config, b *blocks.Blocks, set *components.Set, settings *configuration.Settings, system *actors.System, log *slog.Logger) {
-	if len(c.Resources) == 0 || !slices.Contains(settings.Features, configuration.HotReload) {
-		return
-	}
-	var follower *actors.Worker
-	lc.Append(fx.Hook{
-		OnStart: func(context.Context) error {
-			follower = system.Worker("resources", func(ctx context.Context) error {
-				return components.Watch(ctx, c.Resources, func() { reload(ctx, c, b, set, settings, log) })
-			})
-			return nil
-		},
-		OnStop: func(ctx context.Context) error { return follower.Stop(ctx) },
 	})
 }
 

@@ -1,4 +1,5 @@
-// Package contrib makes state stores, brokers, locks and configuration stores of github.com/dapr/components-contrib backends of the runtime, under
+// Package contrib makes state stores, brokers, locks, configuration stores, HTTP middleware and crypto providers of
+// github.com/dapr/components-contrib backends of the runtime, under
 // the type names and with the metadata that Dapr gives them:
 //
 //	apiVersion: dapr.io/v1alpha1
@@ -35,15 +36,18 @@
 package contrib
 
 import (
+	"slices"
+
 	"github.com/sidecast/sidecast/components"
 )
 
 // All lists the components that this package makes.
 func All() []components.Component {
-	return []components.Component{
+	all := []components.Component{
 		redisState, postgresV1, postgresV2, sqliteState,
 		redisPubSub, rabbitPubSub, jetstreamPubSub,
 		redisLock,
 		redisConfiguration, postgresConfiguration, postgresConfigurationShort,
 	}
+	return slices.Concat(all, middleware, heavyMiddleware, keyrings)
 }

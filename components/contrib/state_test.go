@@ -35,13 +35,18 @@ import (
 	"github.com/sidecast/sidecast/tests/servers"
 )
 
+// tolerated are goroutines that outlive their component.
+var tolerated = []goleak.Option{
+	// A Subscribe that RabbitMQ refused waits for a minute; see tap.open.
+	goleak.IgnoreAnyFunction("github.com/dapr/components-contrib/pubsub/rabbitmq.(*rabbitMQ).Subscribe"),
+}
+
 func TestMain(m *testing.M) {
 	_ = flag.Set("test.parallel", "8") // tests that run side by side here mostly wait, for servers and leases
 	_ = flag.Set("rapid.checks", "30") // each waits for servers too; the command line may ask for more
 	flag.Parse()
 	code := servers.Run(m)
-	// A Subscribe that RabbitMQ refused waits for a minute; see tap.open.
-	if err := goleak.Find(goleak.IgnoreAnyFunction("github.com/dapr/components-contrib/pubsub/rabbitmq.(*rabbitMQ).Subscribe")); err != nil && code == 0 {
+	if err := goleak.Find(tolerated...); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}

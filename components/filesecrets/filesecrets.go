@@ -43,11 +43,11 @@ var (
 
 type store struct {
 	config Config
-	watch  func(ctx context.Context, changed func()) error
+	seen   components.Seen // before the file was first read
 }
 
 func open(_ context.Context, _ components.Host, c Config) (components.SecretStore, error) {
-	s := &store{config: c, watch: components.Follow([]string{c.SecretsFile})}
+	s := &store{config: c, seen: components.See([]string{c.SecretsFile})}
 	if _, err := s.read(); err != nil {
 		return nil, err
 	}
@@ -71,7 +71,9 @@ func (s *store) Secret(_ context.Context, name string) (map[string]string, error
 func (s *store) Secrets(context.Context) (map[string]map[string]string, error) { return s.read() }
 
 // Watch calls changed when the file has other bytes than before.
-func (s *store) Watch(ctx context.Context, changed func()) error { return s.watch(ctx, changed) }
+func (s *store) Watch(ctx context.Context, changed func()) error {
+	return components.Watch(ctx, s.seen, changed)
+}
 
 // read returns all secrets by name. Its errors say where the file is wrong and quote nothing of it.
 func (s *store) read() (map[string]map[string]string, error) {

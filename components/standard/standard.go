@@ -13,6 +13,9 @@ import (
 	"github.com/sidecast/sidecast/lock/badgerlock"
 	"github.com/sidecast/sidecast/lock/memorylock"
 	"github.com/sidecast/sidecast/lock/natslock"
+	"github.com/sidecast/sidecast/pipeline/requestlimit"
+	"github.com/sidecast/sidecast/pipeline/signin"
+	"github.com/sidecast/sidecast/pipeline/uppercase"
 	"github.com/sidecast/sidecast/pubsub/memorypubsub"
 	"github.com/sidecast/sidecast/pubsub/natspubsub"
 	"github.com/sidecast/sidecast/state/badgerstore"
@@ -37,6 +40,9 @@ func All() []components.Component {
 		envsecrets.Component,
 		filesecrets.Component,
 		natsconfig.Component,
+		requestlimit.Component,
+		signin.Component,
+		uppercase.Component,
 	}
 	return append(own, contrib.All()...)
 }

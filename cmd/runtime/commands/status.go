@@ -26,6 +26,7 @@ type localSidecar struct {
 	// State is `ready`, `not ready` or `does not answer`.
 	State    string   `json:"state"`
 	Problems []string `json:"problems,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
 	Fabric   string   `json:"fabric,omitempty"`
 
 	seen []*sidecastv1.InstanceStatus
@@ -137,7 +138,7 @@ func (s *localSidecar) describe(ctx context.Context) error {
 		return err
 	}
 	s.AppID, s.Instance, s.PID, s.Version = who.AppId, who.Instance, int(who.Pid), who.Version
-	s.Fabric, s.seen, s.Problems = who.Fabric, who.Instances, health.Problems
+	s.Fabric, s.seen, s.Problems, s.Warnings = who.Fabric, who.Instances, health.Problems, who.Warnings
 	if who.Started != nil {
 		s.Started = who.Started.AsTime()
 	}
@@ -181,7 +182,7 @@ func (o *options) printStatus(w io.Writer, local []*localSidecar, fabric []insta
 		return err
 	}
 	for _, s := range local {
-		for _, problem := range s.Problems {
+		for _, problem := range slices.Concat(s.Problems, s.Warnings) {
 			fmt.Fprintf(w, "  ! %s: %s\n", s.AppID, strings.TrimSpace(problem))
 		}
 	}

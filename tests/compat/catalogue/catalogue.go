@@ -63,11 +63,15 @@ var Packages = map[string]string{
 	"natslock":     "lock/natslock",
 	"natspubsub":   "pubsub/natspubsub",
 	"natsstore":    "state/natsstore",
+	"pipeline":     "pipeline",
+	"requestlimit": "pipeline/requestlimit",
 	"routing":      "routing",
 	"rundir":       "cmd/runtime/rundir",
 	"runtime":      "cmd/runtime",
 	"sealed":       "state/sealed",
+	"signin":       "pipeline/signin",
 	"telemetry":    "telemetry",
+	"uppercase":    "pipeline/uppercase",
 }
 
 // Areas are the tables, in the order of the page.

@@ -85,6 +85,9 @@ type DescribeResponse struct {
 	Instances []*InstanceStatus `protobuf:"bytes,10,rep,name=instances,proto3" json:"instances,omitempty"`
 	// The subscriptions of the app.
 	Subscriptions []*SubscriptionStatus `protobuf:"bytes,11,rep,name=subscriptions,proto3" json:"subscriptions,omitempty"`
+	// What is wrong and keeps no call from being served, in a sentence each: changed files that are not taken into use, because
+	// there is a mistake in them.
+	Warnings      []string `protobuf:"bytes,12,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +195,13 @@ func (x *DescribeResponse) GetInstances() []*InstanceStatus {
 func (x *DescribeResponse) GetSubscriptions() []*SubscriptionStatus {
 	if x != nil {
 		return x.Subscriptions
+	}
+	return nil
+}
+
+func (x *DescribeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
 	}
 	return nil
 }
@@ -1556,7 +1566,7 @@ var File_sidecast_v1_runtime_proto protoreflect.FileDescriptor
 const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	"\n" +
 	"\x19sidecast/v1/runtime.proto\x12\vsidecast.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x11\n" +
-	"\x0fDescribeRequest\"\xbe\x03\n" +
+	"\x0fDescribeRequest\"\xda\x03\n" +
 	"\x10DescribeResponse\x12\x15\n" +
 	"\x06app_id\x18\x01 \x01(\tR\x05appId\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x1c\n" +
@@ -1572,7 +1582,8 @@ const file_sidecast_v1_runtime_proto_rawDesc = "" +
 	"components\x129\n" +
 	"\tinstances\x18\n" +
 	" \x03(\v2\x1b.sidecast.v1.InstanceStatusR\tinstances\x12E\n" +
-	"\rsubscriptions\x18\v \x03(\v2\x1f.sidecast.v1.SubscriptionStatusR\rsubscriptions\"}\n" +
+	"\rsubscriptions\x18\v \x03(\v2\x1f.sidecast.v1.SubscriptionStatusR\rsubscriptions\x12\x1a\n" +
+	"\bwarnings\x18\f \x03(\tR\bwarnings\"}\n" +
 	"\x0fComponentStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04type\x18\x02 \x01(\tR\x04type\x12\x14\n" +
