@@ -107,7 +107,7 @@ func TestSchemaAgreesWithTheReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unused := "  httpPipeline: {handlers: [{name: a, type: b, version: v1, selector: {fields: [{field: f, value: 1}]}}]}\n" +
+	unused := "  httpPipeline: {handlers: [{name: a, type: middleware.http.bearer, version: v1, selector: {fields: [{field: f, value: 1}]}}]}\n" +
 		"  nameResolution: {component: consul, configuration: {deep: [1, {a: b}]}}\n  workflow: {maxConcurrentWorkflowInvocations: 3}\n"
 	for spec, allowed := range map[string]bool{
 		everything: true, unused: true, "  tracing: {samplingRate: \"0\"}\n": true,
