@@ -102,7 +102,7 @@ var blockTitles = []struct {
 	title string
 }{
 	{StateBlock, "State stores"}, {PubSubBlock, "Pub/sub brokers"}, {LockBlock, "Lock stores"}, {SecretBlock, "Secret stores"},
-	{ConfigurationBlock, "Configuration stores"},
+	{ConfigurationBlock, "Configuration stores"}, {BindingBlock, "Bindings"},
 }
 
 // Reference writes the page docs/reference/components.md: every component, its keys and an example.
