@@ -142,11 +142,16 @@ func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subs
 
 // get asks the app something on behalf of the channel itself.
 func (h *HTTP) get(ctx context.Context, path string) (int, []byte, error) {
-	r := &http.Request{Method: http.MethodGet, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
+	return h.ask(ctx, http.MethodGet, path)
+}
+
+// ask is get by another method.
+func (h *HTTP) ask(ctx context.Context, method, path string) (int, []byte, error) {
+	r := &http.Request{Method: method, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
 	h.sign(r.Header)
 	response, err := h.transport.RoundTrip(r.WithContext(ctx))
 	if err != nil {
-		return 0, nil, cutOff(ctx, "app over http: GET /"+path, err)
+		return 0, nil, cutOff(ctx, "app over http: "+method+" /"+path, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxControl))

@@ -325,14 +325,29 @@ func (p *port) set(why error) {
 	}
 }
 
-// subscriptions asks the app each time it becomes ready, and again after a pause when asking failed.
+// subscriptions asks the app each time it becomes ready.
 func (p *port) subscriptions(ctx context.Context, changed func([]Subscription), list func(context.Context) ([]Subscription, error)) error {
+	return p.whileReady(ctx, "subscriptions", func(ctx context.Context) error {
+		all, err := list(ctx)
+		if err == nil {
+			changed(merge(all))
+		}
+		return err
+	}, func() {})
+}
+
+// whileReady calls ask each time the app becomes ready, and again after a pause when that failed, until ctx ends. It calls lost
+// while the app is not ready.
+func (p *port) whileReady(ctx context.Context, what string, ask func(context.Context) error, lost func()) error {
 	const longestPause = 15 * time.Second
 	for asked := 0; ; {
 		p.mu.Lock()
 		ready, epoch, next := p.why == nil, p.epoch, p.changed
 		p.mu.Unlock()
 		if !ready || epoch == asked {
+			if !ready {
+				lost()
+			}
 			select {
 			case <-next:
 				continue
@@ -342,16 +357,15 @@ func (p *port) subscriptions(ctx context.Context, changed func([]Subscription), 
 		}
 		for pause := 100 * time.Millisecond; p.Ready() == nil; pause = min(2*pause, longestPause) {
 			asking, cancel := context.WithTimeout(ctx, longestPause)
-			all, err := list(asking)
+			err := ask(asking)
 			cancel()
 			if err == nil {
-				changed(merge(all))
 				break
 			}
 			if ctx.Err() != nil {
 				return nil
 			}
-			p.Log.Warn("the app did not tell its subscriptions; asking again", "error", err, "after", pause)
+			p.Log.Warn("the app did not tell its "+what+"; asking again", "error", err, "after", pause)
 			if !sleep(ctx, pause) {
 				return nil
 			}

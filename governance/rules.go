@@ -69,6 +69,7 @@ const (
 	Lock          = "Lock"
 	Secretstore   = "Secretstore"
 	Configuration = "Configuration"
+	Binding       = "Binding"
 )
 
 // App is how calls to another app are guarded. Base is what holds where no document says otherwise.
