@@ -50,6 +50,7 @@ func routes(s *Server) []route {
 		{"POST", "v1.0-alpha1/unlock/{storeName}", "Unlock", s.unlock},
 		{"GET", "v1.0/secrets/{secretStoreName}/bulk", "GetBulkSecret", s.bulkGetSecret},
 		{"GET", "v1.0/secrets/{secretStoreName}/{key}", "GetSecret", s.getSecret},
+		{"POST PUT", "v1.0/bindings/{name}", "InvokeBinding", s.invokeBinding},
 		{"POST", "v1.0/shutdown", "Shutdown", s.shutdown},
 	}
 	for _, version := range []string{"v1.0", "v1.0-alpha1"} {
@@ -59,7 +60,7 @@ func routes(s *Server) []route {
 			route{"GET", version + "/configuration/{storeName}/{configurationSubscribeID}/unsubscribe", "UnsubscribeConfiguration", s.unsubscribeConfiguration})
 	}
 	all = append(all, publicRoutes(s)...)
-	for _, name := range []string{"bindings", "actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
+	for _, name := range []string{"actors", "workflows", "subtlecrypto", "crypto", "jobs", "conversation"} {
 		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
 			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
 		}
