@@ -210,7 +210,7 @@ func (b *inputBinding) Read(ctx context.Context, handle binding.Handler) error {
 	if err := b.system.connect(calling, b.life, inner, b.host, b.settings, true); err != nil {
 		return unlessOver(ctx, err)
 	}
-	r := &reading{handle: handle, repeats: b.system.forgets, closed: make(chan struct{}), over: make(chan struct{})}
+	r := newReading(handle, b.system.forgets)
 	reading, stop := context.WithCancel(context.WithoutCancel(calling))
 	_, err = detached(calling, b.life, func() (struct{}, error) { return struct{}{}, inner.Read(reading, r.event) })
 	if err == nil {
@@ -257,18 +257,30 @@ type reading struct {
 // errNotTaken has the library keep an event that nobody has seen.
 var errNotTaken = errors.New("the sidecar takes no more events")
 
+func newReading(handle binding.Handler, repeats bool) *reading {
+	return &reading{handle: handle, repeats: repeats, closed: make(chan struct{}), over: make(chan struct{})}
+}
+
 // event hands one over. What the library does with the answer, it does after this has returned.
 func (r *reading) event(_ context.Context, e *contribbindings.ReadResponse) ([]byte, error) {
 	if e == nil {
 		return nil, nil
 	}
+	return r.pass(binding.Event{Data: e.Data, Metadata: e.Metadata}, func() {})
+}
+
+// pass hands an event over; handled is called once it is.
+func (r *reading) pass(e binding.Event, handled func()) ([]byte, error) {
 	if !r.enter() {
 		<-r.over // not at once: the library might come again as fast as it can
 		return nil, errNotTaken
 	}
 	defer r.leave()
 	for {
-		answer, err := r.handle(binding.Event{Data: e.Data, Metadata: e.Metadata})
+		answer, err := r.handle(e)
+		if err == nil {
+			handled()
+		}
 		if err == nil || !r.repeats {
 			return answer, err
 		}

@@ -277,6 +277,77 @@ func TestRabbitBinding(t *testing.T) {
 	}
 }
 
+func TestMQTTBinding(t *testing.T) {
+	t.Parallel()
+	b := openBinding(t, mqttBinding, map[string]string{"url": servers.MQTT(t), "topic": "bound/+", "consumerID": "bound"})
+	got := make(chan binding.Event, 100)
+	var mu sync.Mutex
+	tries := map[string]int{}
+	stop := reads(t, b, func(e binding.Event) ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if tries[string(e.Data)]++; tries[string(e.Data)] == 1 {
+			return nil, errors.New("not now")
+		}
+		got <- e
+		return nil, nil
+	})
+	for i := 0; len(got) == 0; i++ { // a subscription begins when the server says so
+		operate(t, b, "create", fmt.Sprint("hello", i), "topic", "bound/hello")
+		time.Sleep(10 * time.Millisecond)
+	}
+	operate(t, b, "create", "one", "topic", "bound/a")
+	for e := <-got; string(e.Data) != "one"; e = <-got {
+		continue
+	}
+	stop()
+	operate(t, b, "create", "two", "topic", "bound/b") // the server keeps it for who comes back
+	again := make(chan binding.Event, 100)
+	reads(t, b, func(e binding.Event) ([]byte, error) { again <- e; return nil, nil })
+	for e := range again {
+		if string(e.Data) == "one" {
+			t.Error("what was handled comes again")
+		}
+		if string(e.Data) == "two" {
+			if e.Metadata["topic"] != "bound/b" {
+				t.Errorf("the metadata is %v", e.Metadata)
+			}
+			break
+		}
+	}
+}
+
+func TestMQTTBindingOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	server := servers.Own(t, servers.OfMQTT)
+	b := openBinding(t, mqttBinding, map[string]string{"url": "mqtt://" + server.Address(), "topic": "t", "consumerID": "c"})
+	got := make(chan string, 1000)
+	reads(t, b, func(e binding.Event) ([]byte, error) { got <- string(e.Data); return nil, nil })
+	send := func(ctx context.Context) error {
+		_, err := b.(binding.Output).Invoke(ctx, asked("create", "x"))
+		return err
+	}
+	arrives := func(ctx context.Context) error {
+		if err := send(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-got:
+			return nil
+		case <-time.After(time.Second):
+			return errors.New("it does not arrive")
+		}
+	}
+	eventually(t, "create", arrives)
+	killed(t, server, func() { away(t, "create", attempt(t, send)) })
+	eventually(t, "create", arrives)
+	server.Kill()
+	_, err := mqttBinding.Open(t.Context(), components.Host{Log: discard, Binding: components.Binding{Output: true}},
+		map[string]string{"url": "mqtt://" + server.Address(), "topic": "t", "consumerID": "d"})
+	away(t, "open", err)
+	server.Start(t)
+}
+
 // An event that is at work when reading ends is acknowledged all the same.
 func TestTheEndOfReadingWaitsForWhatIsAtWork(t *testing.T) {
 	t.Parallel()

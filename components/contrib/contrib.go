@@ -18,8 +18,8 @@
 // Retries are the lanes': those of a client library are off unless the manifest asks for them. Errors become faults, and
 // Close waits for the calls and goroutines there are. Where the library's own code cannot keep a promise of ours and the
 // server can, the missing part is here: Redis applies batches by one script and its locks have leases, tokens and a line
-// (redisstate.go, redislock.go). A NATS server is pulled from (jetstream.go). The binding of HTTP servers is ours
-// (httpbinding.go). Each reading of a binding has a connection of its own and ends with it, once the events at work have been
+// (redisstate.go, redislock.go). A NATS server is pulled from (jetstream.go). The bindings of HTTP and of MQTT are ours
+// (httpbinding.go, mqttbinding.go). Each reading of a binding has a connection of its own and ends with it, once the events at work have been
 // handled.
 //
 // # What is not promised
@@ -47,6 +47,6 @@ func All() []components.Component {
 		redisPubSub, rabbitPubSub, jetstreamPubSub,
 		redisLock,
 		redisConfiguration, postgresConfiguration, postgresConfigurationShort,
-		httpBinding, localStorageBinding, redisBinding, postgresBinding, cronBinding, rabbitBinding, smtpBinding,
+		httpBinding, localStorageBinding, redisBinding, postgresBinding, cronBinding, rabbitBinding, smtpBinding, mqttBinding,
 	}
 }

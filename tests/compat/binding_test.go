@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
@@ -278,6 +279,112 @@ func TestAnswersToBindingsAreObeyed(t *testing.T) {
 	})
 	d.expect(200, `{"n":1}`, "GET", "/v1.0/state/store/k", "")
 	d.expect(200, `"text"`, "GET", "/v1.0/state/store/k2", "")
+}
+
+// An inbound policy has the app asked again for one event, an outbound one the system for one operation.
+func TestPoliciesGuardBindings(t *testing.T) {
+	events, asked := &tries{}, &tries{}
+	app := newBoundApp("/tick")
+	app.says = func(r *http.Request, _ string) (int, string) {
+		at := r.Header.Get("Readtimeutc") // of one event
+		if events.count(at) < 3 {
+			return 503, ""
+		}
+		return 200, ""
+	}
+	web := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/broken" || asked.count(r.URL.Path) < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	yaml := component("web", "bindings.http", "url: http://127.0.0.1:"+web) + component("tick", "bindings.cron", "schedule: @every 1s", "direction: input") + `
+---
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: shield}
+spec:
+  policies:
+    retries: {twice: {policy: constant, duration: 1ms, maxRetries: 2}}
+    circuitBreakers: {quick: {maxRequests: 1, timeout: 1h, trip: consecutiveFailures >= 3}}
+  targets:
+    components:
+      web: {outbound: {retry: twice, circuitBreaker: quick}}
+      tick: {inbound: {retry: twice}}
+`
+	metrics := machine.Port(t)
+	d := startWith(t, machine.New(t), yaml, "app", "--metrics-port", metrics, "--app-port", serve(t, app))
+	d.expect(200, "", "POST", "/v1.0/bindings/web", `{"operation":"post","metadata":{"path":"/shaky"}}`)
+	for range 3 {
+		receive(t, app.got)
+	}
+	machine.Until(t, "a handled event", func() error {
+		if n := value(scrape(t, metrics), "dapr_component_input_binding_count", "component=tick success=true"); n < 1 {
+			return fmt.Errorf("counted %v", n)
+		}
+		return nil
+	})
+	d.expect(500, `{"errorCode":"ERR_INVOKE_OUTPUT_BINDING","message":"error invoking output binding web: …`, "POST", "/v1.0/bindings/web", `{"operation":"post","metadata":{"path":"/broken"}}`)
+	d.expect(500, `{"errorCode":"ERR_INVOKE_OUTPUT_BINDING",…`, "POST", "/v1.0/bindings/web", `{"operation":"post","metadata":{"path":"/fine"}}`)
+	if n := asked.of("/fine"); n != 0 {
+		t.Errorf("an open breaker let %d requests pass", n)
+	}
+	families := scrape(t, metrics)
+	for _, labels := range []string{"target=Binding_web policy=retry flow_direction=outbound", "target=Binding_tick policy=retry flow_direction=inbound"} {
+		if n := value(families, "dapr_resiliency_activations_total", labels); n < 2 {
+			t.Errorf("%s was activated %v times", labels, n)
+		}
+	}
+}
+
+// An app that is unwell gets no events, one that hangs keeps nothing from ending, and what is at work when the sidecar is told to
+// stop is handled first.
+func TestBindingsAndTheLifeOfApps(t *testing.T) {
+	app := newBoundApp("/tick", "/slow")
+	var well atomic.Bool
+	well.Store(true)
+	hang := make(chan struct{})
+	defer close(hang)
+	begun := make(chan string, 1000)
+	app.says = func(r *http.Request, _ string) (int, string) {
+		if r.URL.Path == "/slow" {
+			begun <- r.URL.Path
+			select {
+			case <-hang:
+			case <-r.Context().Done():
+			}
+		}
+		return 200, ""
+	}
+	at := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/healthz" {
+			if !well.Load() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+			return
+		}
+		app.ServeHTTP(w, r)
+	}))
+	yaml := component("tick", "bindings.cron", "schedule: @every 1s") + component("slow", "bindings.cron", "schedule: @every 1s")
+	d := startWith(t, machine.New(t), yaml, "app", "--app-port", at, "--enable-app-health-check", "--app-health-probe-interval", "1",
+		"--app-health-threshold", "1", "--dapr-graceful-shutdown-seconds", "2")
+	receive(t, app.got)
+	receive(t, begun)
+	well.Store(false)
+	machine.Until(t, "no reading", func() error {
+		if !strings.Contains(d.Output(), "the binding is no longer read") {
+			return fmt.Errorf("the log does not say so")
+		}
+		return nil
+	})
+	for len(app.got) > 0 {
+		<-app.got
+	}
+	well.Store(true)
+	receive(t, app.got)
+	d.Interrupt()
+	if code := d.Wait(machine.Patience); code != 0 {
+		t.Errorf("the sidecar ended with code %d", code)
+	}
 }
 
 // boundServer is a gRPC app with bindings.

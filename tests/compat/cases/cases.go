@@ -75,6 +75,12 @@ func (l *list) add(name string, over ...any) {
 	*l = append(*l, one)
 }
 
+// postgres is add for what needs PostgreSQL.
+func (l *list) postgres(name string, over ...any) {
+	l.add(name, over...)
+	(*l)[len(*l)-1].Postgres = true
+}
+
 // JavaScript are those of jssdk.
 func JavaScript() []Case {
 	var all list
