@@ -46,7 +46,7 @@ func (s *system) component(product, doc string) components.Component {
 }
 
 func (s *system) openOutput(ctx context.Context, host components.Host, settings components.Settings) (*outputBinding, error) {
-	b := &outputBinding{system: s, host: host, settings: settings, life: newLife(host.Log)}
+	b := &outputBinding{system: s, host: host, settings: settings, life: newLife(host.Log), out: make(chan struct{}, mostOut)}
 	if !host.Binding.Output {
 		return b, nil
 	}
@@ -129,7 +129,11 @@ type outputBinding struct {
 	life     *life
 	host     components.Host
 	settings components.Settings
+	out      chan struct{} // holds one for each operation that the library is at, maybe for nobody any more
 }
+
+// mostOut bounds what a system that hangs costs: as many operations as a lane lets pass.
+const mostOut = 512
 
 // Operations implements binding.Output.
 func (b *outputBinding) Operations() []string {
@@ -159,14 +163,21 @@ func (b *outputBinding) Invoke(ctx context.Context, r binding.Request) (*binding
 	if request.Metadata == nil {
 		request.Metadata = map[string]string{}
 	}
+	select {
+	case b.out <- struct{}{}:
+	case <-calling.Done():
+		return nil, b.life.failure(ctx, op, context.Cause(calling))
+	}
 	inner := b.inner
 	if b.system.fresh {
 		inner = b.system.output(newLogs(b.host.Log, nil))
 		if err := b.system.connect(calling, b.life, inner, b.host, b.settings, false); err != nil {
+			<-b.out
 			return nil, err
 		}
 	}
 	answer, err := detached(calling, b.life, func() (*contribbindings.InvokeResponse, error) {
+		defer func() { <-b.out }()
 		if b.system.fresh {
 			defer closeQuietly(inner)
 		}
