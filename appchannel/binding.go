@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -77,12 +78,14 @@ type StateItem struct {
 
 // Bindings asks the app each time it becomes ready: OPTIONS of the path of each binding says that there is such a path.
 func (h *HTTP) Bindings(ctx context.Context, inputs []InputBinding, changed func([]string)) error {
-	return h.port.whileReady(ctx, "bindings", func(ctx context.Context) error {
+	return h.port.whileReady(ctx, "bindings", h.port.BindingTimeout*time.Duration(len(inputs)), func(ctx context.Context) error {
 		var wanted []string
 		for _, in := range inputs {
 			takes := in.Declared
 			if !takes {
-				status, _, err := h.ask(ctx, http.MethodOptions, in.Route)
+				asking, cancel := context.WithTimeout(ctx, h.port.BindingTimeout)
+				status, _, err := h.ask(asking, http.MethodOptions, in.Route)
+				cancel()
 				if err != nil {
 					return err
 				}
@@ -169,7 +172,7 @@ func asJSON(data []byte) []byte {
 
 // Bindings asks the app each time it becomes ready.
 func (d *Dapr) Bindings(ctx context.Context, inputs []InputBinding, changed func([]string)) error {
-	return d.port.whileReady(ctx, "bindings", func(ctx context.Context) error {
+	return d.port.whileReady(ctx, "bindings", d.port.BindingTimeout, func(ctx context.Context) error {
 		answer, err := d.app.ListInputBindings(d.outgoing(ctx, nil), &emptypb.Empty{}, grpc.WaitForReady(true))
 		if err != nil && status.Code(err) != codes.Unimplemented {
 			return faultgrpc.From(err)

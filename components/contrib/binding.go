@@ -94,7 +94,6 @@ type initialized interface {
 // connect initializes inner. One that comes too late is closed.
 func (s *system) connect(ctx context.Context, l *life, inner initialized, host components.Host, settings components.Settings, reading bool) error {
 	values := maps.Clone(settings.Values)
-	values["direction"], values["route"] = "", host.Binding.Route // nothing of the library reads them
 	if s.settle != nil {
 		s.settle(values, settings, reading)
 	}

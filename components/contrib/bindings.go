@@ -2,6 +2,7 @@ package contrib
 
 import (
 	"slices"
+	"strings"
 
 	contribbindings "github.com/dapr/components-contrib/bindings"
 	"github.com/dapr/components-contrib/bindings/cron"
@@ -67,10 +68,9 @@ var (
 )
 
 var postgresBindingFields = slices.Concat(slices.DeleteFunc(slices.Clone(postgresFields), func(f components.Field) bool {
-	return f.Key == "metadataTableName" || f.Key == "cleanupInterval" || f.Key == "useAWSIAM" || f.Key == "useAzureAD"
-}), []components.Field{
-	field("useAzureAD", "bool", "Sign in with Microsoft Entra ID.", standard("false")),
-}, azureFields)
+	return f.Key == "metadataTableName" || f.Key == "cleanupInterval" || f.Key == "useAWSIAM" || // the library does not sign in so
+		strings.HasPrefix(f.Key, "aws") || strings.HasPrefix(f.Key, "assumeRole")
+}), azureFields)
 
 var rabbitBindingFields = []components.Field{
 	field("host", "string", "URL of the server: amqp://user:password@host:5672.", needed, hidden),

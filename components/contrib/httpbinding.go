@@ -2,7 +2,6 @@ package contrib
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -199,9 +198,6 @@ func (h *httpServer) request(ctx context.Context, r binding.Request) (*http.Requ
 		if value := r.Metadata[key]; value != "" {
 			request.Header.Set(key, value)
 		}
-	}
-	if name := cmp.Or(request.Header.Get("Host"), request.Host); name != request.Host {
-		request.Host = name // net/http takes it from nowhere else
 	}
 	return request, nil
 }

@@ -249,6 +249,40 @@ func TestInputBindingsOfHTTPApps(t *testing.T) {
 	}
 }
 
+func TestAppsMayTakeTheirTimeToSayWhatTheyWant(t *testing.T) {
+	var asked atomic.Int32
+	app := newBoundApp("/tick")
+	at := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodOptions && asked.Add(1) == 1 {
+			<-r.Context().Done() // it does not say
+			return
+		}
+		app.ServeHTTP(w, r)
+	}))
+	start := func(timeout string) *daprd {
+		asked.Store(0)
+		return startWith(t, machine.New(t), component("tick", "bindings.cron", "schedule: @every 1s"), "app", "--app-port", at, "--app-binding-options-timeout", timeout)
+	}
+	d := start("50ms")
+	receive(t, app.got) // it is asked again
+	d.Interrupt()
+	d.Wait(machine.Patience)
+	d = start("10h") // longer than anybody waits
+	machine.Until(t, "the app is asked", func() error {
+		if asked.Load() == 0 {
+			return fmt.Errorf("not yet")
+		}
+		return nil
+	})
+	for len(app.got) > 0 {
+		<-app.got
+	}
+	d.Interrupt()
+	if code := d.Wait(machine.Patience); code != 0 || len(app.got) > 0 || asked.Load() != 1 {
+		t.Errorf("the sidecar ended with code %d; the app was asked %d times and got %d events", code, asked.Load(), len(app.got))
+	}
+}
+
 func TestAnswersToBindingsAreObeyed(t *testing.T) {
 	folder := t.TempDir()
 	app := newBoundApp("/tick")
