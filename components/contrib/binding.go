@@ -16,33 +16,27 @@ import (
 	"github.com/sidecast/sidecast/components"
 )
 
-// system is a binding of the library, and what is particular to it.
+// system is a binding of the library, in one direction, and what is particular to it.
 type system struct {
 	name   string // the component's type
 	output func(logger.Logger) contribbindings.OutputBinding
 	input  func(logger.Logger) contribbindings.InputBinding
 	fields []components.Field
-	// settle sets what the library needs and the manifest leaves open, for reading or for operations; nil sets nothing.
-	settle func(values map[string]string, s components.Settings, reading bool)
-	// forgets says that an event is not handed over again after a failure, as long as the connection lasts, unless it is
-	// done here.
-	forgets bool
+	// settle sets what the library needs and the manifest leaves open; nil sets nothing.
+	settle func(values map[string]string, s components.Settings)
 	// done are operations that succeed without the library.
 	done []string
 	// fresh has each operation made by an instance of its own, where these open nothing before.
 	fresh bool
 }
 
-// component makes the system known to the runtime, in its directions.
+// component makes the system known to the runtime.
 func (s *system) component(product, doc string) components.Component {
 	s.name = "bindings." + product
-	switch {
-	case s.input == nil:
+	if s.output != nil {
 		return components.Foreign(components.BindingBlock, product, doc, s.fields, s.openOutput)
-	case s.output == nil:
-		return components.Foreign(components.BindingBlock, product, doc, s.fields, s.openInput)
 	}
-	return components.Foreign(components.BindingBlock, product, doc, s.fields, s.openBoth)
+	return components.Foreign(components.BindingBlock, product, doc, s.fields, s.openInput)
 }
 
 func (s *system) openOutput(ctx context.Context, host components.Host, settings components.Settings) (*outputBinding, error) {
@@ -51,7 +45,7 @@ func (s *system) openOutput(ctx context.Context, host components.Host, settings 
 		return b, nil
 	}
 	b.inner = s.output(newLogs(host.Log, nil))
-	if err := s.connect(ctx, b.life, b.inner, host, settings, false); err != nil {
+	if err := s.connect(ctx, b.life, b.inner, host, settings); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -64,25 +58,11 @@ func (s *system) openInput(ctx context.Context, host components.Host, settings c
 		return b, nil
 	}
 	inner := s.input(newLogs(host.Log, nil))
-	if err := s.connect(ctx, b.life, inner, host, settings, true); err != nil {
+	if err := s.connect(ctx, b.life, inner, host, settings); err != nil {
 		return nil, err
 	}
 	closeQuietly(inner)
 	return b, nil
-}
-
-func (s *system) openBoth(ctx context.Context, host components.Host, settings components.Settings) (*bothBinding, error) {
-	out, err := s.openOutput(ctx, host, settings)
-	if err != nil {
-		return nil, err
-	}
-	in := &inputBinding{system: s, host: host, settings: settings, life: newLife(host.Log)}
-	if !host.Binding.Output { // or else that has shown that the system can be reached
-		if in, err = s.openInput(ctx, host, settings); err != nil {
-			return nil, err
-		}
-	}
-	return &bothBinding{out, in}, nil
 }
 
 // initialized is what the library's bindings have in common.
@@ -92,10 +72,10 @@ type initialized interface {
 }
 
 // connect initializes inner. One that comes too late is closed.
-func (s *system) connect(ctx context.Context, l *life, inner initialized, host components.Host, settings components.Settings, reading bool) error {
+func (s *system) connect(ctx context.Context, l *life, inner initialized, host components.Host, settings components.Settings) error {
 	values := maps.Clone(settings.Values)
 	if s.settle != nil {
-		s.settle(values, settings, reading)
+		s.settle(values, settings)
 	}
 	quiet()
 	_, err := detached(ctx, l, func() (struct{}, error) {
@@ -117,8 +97,6 @@ func (s *system) connect(ctx context.Context, l *life, inner initialized, host c
 var (
 	_ binding.Output = (*outputBinding)(nil)
 	_ binding.Input  = (*inputBinding)(nil)
-	_ binding.Output = (*bothBinding)(nil)
-	_ binding.Input  = (*bothBinding)(nil)
 )
 
 // outputBinding makes an output binding of the library one of ours.
@@ -170,7 +148,7 @@ func (b *outputBinding) Invoke(ctx context.Context, r binding.Request) (*binding
 	inner := b.inner
 	if b.system.fresh {
 		inner = b.system.output(newLogs(b.host.Log, nil))
-		if err := b.system.connect(calling, b.life, inner, b.host, b.settings, false); err != nil {
+		if err := b.system.connect(calling, b.life, inner, b.host, b.settings); err != nil {
 			<-b.out
 			return nil, err
 		}
@@ -217,10 +195,10 @@ func (b *inputBinding) Read(ctx context.Context, handle binding.Handler) error {
 	}
 	defer leave()
 	inner := b.system.input(newLogs(b.host.Log, nil))
-	if err := b.system.connect(calling, b.life, inner, b.host, b.settings, true); err != nil {
+	if err := b.system.connect(calling, b.life, inner, b.host, b.settings); err != nil {
 		return unlessOver(ctx, err)
 	}
-	r := newReading(handle, b.system.forgets)
+	r := newReading(handle, false)
 	reading, stop := context.WithCancel(context.WithoutCancel(calling))
 	_, err = detached(calling, b.life, func() (struct{}, error) { return struct{}{}, inner.Read(reading, r.event) })
 	if err == nil {
@@ -255,7 +233,7 @@ func (b *inputBinding) Close(ctx context.Context) error {
 // reading is the gate that the events of one Read pass.
 type reading struct {
 	handle  binding.Handler
-	repeats bool
+	repeats bool          // an event that failed, until it is handled
 	closed  chan struct{} // no more events pass
 	over    chan struct{} // the library is told that those which wait do not
 
@@ -271,7 +249,7 @@ func newReading(handle binding.Handler, repeats bool) *reading {
 	return &reading{handle: handle, repeats: repeats, closed: make(chan struct{}), over: make(chan struct{})}
 }
 
-// event hands one over. What the library does with the answer, it does after this has returned.
+// event hands over one of the library's.
 func (r *reading) event(_ context.Context, e *contribbindings.ReadResponse) ([]byte, error) {
 	if e == nil {
 		return nil, nil
@@ -320,34 +298,15 @@ func (r *reading) leave() {
 	}
 }
 
-// close lets no more events in and waits for those that are out. The library acknowledges an event after event has returned,
-// and does not say when: it is given a moment for that.
+// close lets no more events in and waits for those that are out.
 func (r *reading) close() {
 	r.mu.Lock()
 	r.idle = make(chan struct{})
 	close(r.closed)
-	busy := r.busy > 0
-	if !busy {
+	if r.busy == 0 {
 		close(r.idle)
 	}
 	r.mu.Unlock()
 	<-r.idle
-	if busy {
-		time.Sleep(acknowledging)
-	}
 	close(r.over)
-}
-
-// acknowledging is daprd's time for the same.
-const acknowledging = 400 * time.Millisecond
-
-// bothBinding is a binding in both directions, with a connection for each.
-type bothBinding struct {
-	*outputBinding
-	*inputBinding
-}
-
-// Close implements binding.Output and binding.Input.
-func (b *bothBinding) Close(ctx context.Context) error {
-	return errors.Join(b.outputBinding.Close(ctx), b.inputBinding.Close(ctx))
 }

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	contribbindings "github.com/dapr/components-contrib/bindings"
-	"github.com/dapr/kit/logger"
 	"go.uber.org/goleak"
 
 	"github.com/sidecast/sidecast/binding"
@@ -86,6 +84,7 @@ func TestRedisBinding(t *testing.T) {
 func TestPostgresBinding(t *testing.T) {
 	t.Parallel()
 	b := openBinding(t, postgresBinding, map[string]string{"connectionString": servers.Postgres(t)})
+	operate(t, b, "exec", "", "sql", "DROP TABLE IF EXISTS bound")
 	operate(t, b, "exec", "", "sql", "CREATE TABLE bound (id INT, name TEXT)")
 	got := operate(t, b, "exec", "", "sql", "INSERT INTO bound VALUES ($1, $2), (2, 'b')", "params", `[1, "a"]`)
 	if got.Metadata["rows-affected"] != "2" || got.Metadata["operation"] != "exec" {
@@ -429,43 +428,40 @@ func TestBindingsOutliveTheirServers(t *testing.T) {
 	})
 }
 
-// oblivious is a binding of the library that repeats nothing itself.
-type oblivious struct {
-	contribbindings.InputBinding
-	handler contribbindings.Handler
-	ctx     context.Context
-	read    chan *oblivious // those that are read
-}
-
-func (f *oblivious) Init(context.Context, contribbindings.Metadata) error { return nil }
-func (f *oblivious) Close() error                                         { return nil }
-func (f *oblivious) Read(ctx context.Context, h contribbindings.Handler) error {
-	f.ctx, f.handler = ctx, h
-	f.read <- f
-	return nil
-}
-
-func TestWhatTheLibraryForgetsIsRepeatedHere(t *testing.T) {
+// What a server would not give out again is repeated until it is handled, or nobody reads any more.
+func TestAReadingRepeatsWhatFails(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	read := make(chan *oblivious, 1)
-	s := &system{forgets: true, input: func(logger.Logger) contribbindings.InputBinding { return &oblivious{read: read} }}
-	b := openBinding(t, s.component("oblivious", "A test."), nil)
-	tries := 0
-	stop := reads(t, b, func(binding.Event) ([]byte, error) {
+	tries, handled := 0, 0
+	r := newReading(func(binding.Event) ([]byte, error) {
 		if tries++; tries < 3 {
 			return nil, errors.New("again")
 		}
 		return []byte("answer"), nil
-	})
-	f := <-read
-	if answer, err := f.handler(t.Context(), &contribbindings.ReadResponse{}); string(answer) != "answer" || err != nil || tries != 3 {
-		t.Errorf("got %q and %v after %d tries", answer, err, tries)
+	}, true)
+	if answer, err := r.pass(binding.Event{}, func() { handled++ }); string(answer) != "answer" || err != nil || tries != 3 || handled != 1 {
+		t.Errorf("got %q and %v after %d tries, handled %d times", answer, err, tries, handled)
 	}
-	if _, err := f.handler(t.Context(), nil); err != nil {
-		t.Errorf("no event is an error: %v", err)
-	}
-	stop()
-	if _, err := f.handler(t.Context(), &contribbindings.ReadResponse{}); err != errNotTaken || f.ctx.Err() == nil {
+	r.close()
+	if _, err := r.pass(binding.Event{}, func() { handled++ }); err != errNotTaken || handled != 1 {
 		t.Errorf("after the end an event is taken: %v", err)
+	}
+
+	failing := make(chan struct{}, 1)
+	r = newReading(func(binding.Event) ([]byte, error) {
+		select {
+		case failing <- struct{}{}:
+		default:
+		}
+		return nil, errors.New("never")
+	}, true)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.pass(binding.Event{}, func() { t.Error("what failed is called handled") })
+		ended <- err
+	}()
+	<-failing
+	r.close()
+	if err := <-ended; err == nil {
+		t.Error("what failed has no error")
 	}
 }

@@ -4,14 +4,11 @@ import (
 	"slices"
 	"strings"
 
-	contribbindings "github.com/dapr/components-contrib/bindings"
 	"github.com/dapr/components-contrib/bindings/cron"
 	"github.com/dapr/components-contrib/bindings/localstorage"
 	"github.com/dapr/components-contrib/bindings/postgres"
-	"github.com/dapr/components-contrib/bindings/rabbitmq"
 	"github.com/dapr/components-contrib/bindings/redis"
 	"github.com/dapr/components-contrib/bindings/smtp"
-	"github.com/dapr/kit/logger"
 
 	"github.com/sidecast/sidecast/components"
 )
@@ -31,7 +28,7 @@ var (
 
 	redisBinding = (&system{
 		output: redis.NewRedis, fields: slices.Concat(redisFields, redisLegacy, azureFields),
-		settle: func(values map[string]string, s components.Settings, _ bool) {
+		settle: func(values map[string]string, s components.Settings) {
 			if s.Given("maxRetries") && !s.Given("redisMaxRetries") {
 				delete(values, "redisMaxRetries") // the default would hide the older name
 			}
@@ -42,12 +39,6 @@ var (
 	postgresBinding = (&system{
 		output: postgres.NewPostgres, fields: postgresBindingFields, done: []string{"close"},
 	}).component("postgresql", "Statements of SQL in PostgreSQL: exec and query, by the metadata sql and params. Its operation close has nothing to do.")
-
-	rabbitBinding = (&system{
-		output: func(l logger.Logger) contribbindings.OutputBinding { return rabbitmq.NewRabbitMQ(l) },
-		input:  func(l logger.Logger) contribbindings.InputBinding { return rabbitmq.NewRabbitMQ(l) },
-		fields: rabbitBindingFields,
-	}).component("rabbitmq", "A queue of RabbitMQ: create writes to it, and its messages are events, one after the other. The server does not confirm what is written.")
 
 	// The library keeps what a request says in its settings, for all requests to come.
 	smtpBinding = (&system{
@@ -71,20 +62,3 @@ var postgresBindingFields = slices.Concat(slices.DeleteFunc(slices.Clone(postgre
 	return f.Key == "metadataTableName" || f.Key == "cleanupInterval" || f.Key == "useAWSIAM" || // the library does not sign in so
 		strings.HasPrefix(f.Key, "aws") || strings.HasPrefix(f.Key, "assumeRole")
 }), azureFields)
-
-var rabbitBindingFields = []components.Field{
-	field("host", "string", "URL of the server: amqp://user:password@host:5672.", needed, hidden),
-	field("queueName", "string", "Name of the queue, which is declared.", needed),
-	field("durable", "bool", "The queue outlives a restart of the server.", standard("false")),
-	field("deleteWhenUnused", "bool", "The queue goes with its last reader.", standard("false")),
-	field("exclusive", "bool", "The queue is of one connection and goes with it: for one direction alone.", standard("false")),
-	field("prefetchCount", "int", "Most messages that wait in this process; 0 is all that there are.", standard("100"), within("0", "65535")),
-	field("maxPriority", "int", "Makes the queue one of priorities up to this.", within("1", "255")),
-	field("ttl", "duration", "How long the queue keeps a message; left out, for ever.", also("ttlInSeconds")),
-	field("reconnectWaitInSeconds", "duration", "Pause before a lost connection is made again.", standard("5s")),
-	field("contentType", "string", "Accepted and without effect, as with daprd: the metadata contentType of a request says it."),
-	field("caCert", "string", "Certificate of the authority that signed the server's, in PEM.", hidden),
-	field("clientCert", "string", "Certificate to present to the server, in PEM.", hidden),
-	field("clientKey", "string", "Key of that certificate, in PEM.", hidden),
-	field("saslExternal", "bool", "Sign in by the client's certificate.", standard("false"), also("externalSasl")),
-}

@@ -18,8 +18,8 @@
 // Retries are the lanes': those of a client library are off unless the manifest asks for them. Errors become faults, and
 // Close waits for the calls and goroutines there are. Where the library's own code cannot keep a promise of ours and the
 // server can, the missing part is here: Redis applies batches by one script and its locks have leases, tokens and a line
-// (redisstate.go, redislock.go). A NATS server is pulled from (jetstream.go). The bindings of HTTP and of MQTT are ours
-// (httpbinding.go, mqttbinding.go). Each reading of a binding has a connection of its own and ends with it, once the events at work have been
+// (redisstate.go, redislock.go). A NATS server is pulled from (jetstream.go). The bindings of HTTP, RabbitMQ and
+// MQTT are ours (httpbinding.go, rabbitbinding.go, mqttbinding.go). Each reading of a binding has a connection of its own and ends with it, once the events at work have been
 // handled.
 //
 // # What is not promised
@@ -33,7 +33,7 @@
 // this process until then, where other instances do not see them. It counts attempts and paces redelivery within the
 // process: after a restart all of that begins anew. Nothing is lost by it: a message stays the server's until the app has
 // handled it, see tap. RabbitMQ carries no header and no key beside an event's envelope, and an exchange without queues
-// keeps nothing. What a binding writes to RabbitMQ, the server does not confirm.
+// keeps nothing.
 package contrib
 
 import (

@@ -55,7 +55,7 @@ func componentTypes() Area {
 		differs("bindings.postgresql", "contrib.TestPostgresBinding", "The operation `close` does nothing, where daprd's binding is of no use afterwards."),
 		works("bindings.cron", "compat.TestInputBindingsOfHTTPApps, compat.TestInputBindingsOfGRPCApps"),
 		differs("bindings.rabbitmq", "contrib.TestRabbitBinding, contrib.TestTheEndOfReadingWaitsForWhatIsAtWork, contrib.TestBindingsOutliveTheirServers",
-			"`prefetchCount` is 100 unless it is set, and an event that fails comes again after a pause that grows with failures in a row. Set `prefetchCount` to 0 for daprd's way."),
+			"An operation answers when the server has confirmed the message. `prefetchCount` is 100 unless it is set, and an event that fails comes again after a pause that grows with failures in a row. Set `prefetchCount` to 0 for daprd's way."),
 		differs("bindings.mqtt3", "contrib.TestMQTTBinding, contrib.TestMQTTBindingOutlivesItsServer",
 			"A message that fails comes again until it is handled, after a pause that grows; `backOffMaxRetries` does nothing. Where the server is away, an operation fails at once."),
 		differs("bindings.smtp", "contrib.TestSMTPBinding", "What the metadata of one request says holds for that request alone."),
