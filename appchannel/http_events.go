@@ -124,7 +124,7 @@ func (h *HTTP) listSubscriptions(ctx context.Context) ([]Subscription, error) {
 }
 
 func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subscription, error)) ([]Subscription, error) {
-	status, body, err := h.get(ctx, path, h.port.Pipeline)
+	status, body, err := h.ask(ctx, http.MethodGet, path, h.port.Pipeline)
 	switch {
 	case err != nil:
 		return nil, err
@@ -141,13 +141,13 @@ func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subs
 	return all, nil
 }
 
-// get asks the app something on behalf of the channel itself.
-func (h *HTTP) get(ctx context.Context, path string, through *pipeline.Client) (int, []byte, error) {
-	r := &http.Request{Method: http.MethodGet, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
+// ask asks the app something on behalf of the channel itself.
+func (h *HTTP) ask(ctx context.Context, method, path string, through *pipeline.Client) (int, []byte, error) {
+	r := &http.Request{Method: method, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
 	h.sign(r.Header)
 	response, err := through.RoundTrip(h.transport, r.WithContext(ctx))
 	if err != nil {
-		return 0, nil, cutOff(ctx, "app over http: GET /"+path, err)
+		return 0, nil, cutOff(ctx, "app over http: "+method+" /"+path, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxControl))
@@ -156,7 +156,7 @@ func (h *HTTP) get(ctx context.Context, path string, through *pipeline.Client) (
 
 // healthy is one health check.
 func (h *HTTP) healthy(ctx context.Context) error {
-	status, _, err := h.get(ctx, h.port.Health.Path, nil)
+	status, _, err := h.ask(ctx, http.MethodGet, h.port.Health.Path, nil)
 	most := 399
 	if h.port.Dapr {
 		most = 299

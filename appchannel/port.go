@@ -33,6 +33,9 @@ type Callback struct {
 	AppID, Namespace string
 	// NoSubscribe leaves the app unasked what it subscribes to.
 	NoSubscribe bool
+	// BindingTimeout is how long the app may take to say whether it wants the events of a binding: at most an hour,
+	// 3 s if 0 or less.
+	BindingTimeout time.Duration
 	// Health is how the app is watched.
 	Health Health
 	// Pipeline is the middleware that requests to an HTTP app pass, all but health checks; nil is none.
@@ -64,6 +67,8 @@ func (c Callback) withDefaults() Callback {
 	}
 	set(&c.Health.Interval, 5*time.Second)
 	set(&c.Health.Timeout, 500*time.Millisecond)
+	set(&c.BindingTimeout, 3*time.Second)
+	c.BindingTimeout = min(c.BindingTimeout, time.Hour)
 	if c.Health.Threshold <= 0 {
 		c.Health.Threshold = 3
 	}
@@ -328,14 +333,31 @@ func (p *port) set(why error) {
 	}
 }
 
-// subscriptions asks the app each time it becomes ready, and again after a pause when asking failed.
+// subscriptions asks the app each time it becomes ready.
 func (p *port) subscriptions(ctx context.Context, changed func([]Subscription), list func(context.Context) ([]Subscription, error)) error {
-	const longestPause = 15 * time.Second
+	return p.whileReady(ctx, "subscriptions", longestPause, func(ctx context.Context) error {
+		all, err := list(ctx)
+		if err == nil {
+			changed(merge(all))
+		}
+		return err
+	}, func() {})
+}
+
+// longestPause is the most between two times that an app is asked for what it does not tell.
+const longestPause = 15 * time.Second
+
+// whileReady calls ask each time the app becomes ready, which may take it as long as within, and again after a pause when that
+// failed, until ctx ends. It calls lost while the app is not ready.
+func (p *port) whileReady(ctx context.Context, what string, within time.Duration, ask func(context.Context) error, lost func()) error {
 	for asked := 0; ; {
 		p.mu.Lock()
 		ready, epoch, next := p.why == nil, p.epoch, p.changed
 		p.mu.Unlock()
 		if !ready || epoch == asked {
+			if !ready {
+				lost()
+			}
 			select {
 			case <-next:
 				continue
@@ -344,17 +366,16 @@ func (p *port) subscriptions(ctx context.Context, changed func([]Subscription), 
 			}
 		}
 		for pause := 100 * time.Millisecond; p.Ready() == nil; pause = min(2*pause, longestPause) {
-			asking, cancel := context.WithTimeout(ctx, longestPause)
-			all, err := list(asking)
+			asking, cancel := context.WithTimeout(ctx, within)
+			err := ask(asking)
 			cancel()
 			if err == nil {
-				changed(merge(all))
 				break
 			}
 			if ctx.Err() != nil {
 				return nil
 			}
-			p.Log.Warn("the app did not tell its subscriptions; asking again", "error", err, "after", pause)
+			p.Log.Warn("the app did not tell its "+what+"; asking again", "error", err, "after", pause)
 			if !sleep(ctx, pause) {
 				return nil
 			}

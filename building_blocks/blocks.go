@@ -1,4 +1,4 @@
-// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock, Secrets and Configuration, one type each. A block holds
+// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock, Bindings, Secrets and Configuration, one type each. A block holds
 // what is true for every backend and every front door: validation, key layout, envelopes, deadlines, lanes, metrics and
 // traces. The front doors in api/ translate to and from these types and decide nothing.
 //
@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/sidecast/sidecast/access"
@@ -64,6 +65,7 @@ type Blocks struct {
 	PubSub     *PubSub
 	State      *State
 	Lock       *Lock
+	Bindings   *Bindings
 	Secrets    *Secrets
 	Crypto     *Crypto
 	// Configuration is the settings of the app, not those of the sidecar.
@@ -89,6 +91,7 @@ func New(d Deps) *Blocks {
 		PubSub:        events,
 		State:         store,
 		Lock:          newLock(d, rules),
+		Bindings:      newBindings(d, app, store, rules),
 		Secrets:       newSecrets(d, rules),
 		Crypto:        newCrypto(d, rules),
 		Configuration: newConfiguration(d, app, rules),
@@ -114,21 +117,30 @@ func (b *Blocks) SetRules(rules *governance.Rules) { b.rules.set(rules) }
 func (b *Blocks) Rules() *governance.Rules { return b.rules.current() }
 
 // Reloaded takes components into account that were changed.
-func (b *Blocks) Reloaded() { b.State.outbox.follow() }
+func (b *Blocks) Reloaded() {
+	b.State.outbox.follow()
+	b.Bindings.follow()
+}
 
-// Start takes calls from the fabric and subscribes to what the app and the manifests ask for.
+// Start takes calls from the fabric, subscribes to what the app and the manifests ask for and reads bindings.
 func (b *Blocks) Start(ctx context.Context, declared []appchannel.Subscription) error {
 	b.Invocation.start()
 	b.PubSub.start(declared)
 	b.State.outbox.follow()
+	b.Bindings.follow()
 	return b.App.start()
 }
 
 // Close leaves the other namespaces that calls went to.
 func (b *Blocks) Close(ctx context.Context) error { return b.Invocation.neighbors.close(ctx) }
 
-// StopIntake ends what brings new work: subscriptions first pull no more, then finish what they hold.
+// StopIntake ends what brings new work: subscriptions and bindings first take no more, then finish what they hold.
 func (b *Blocks) StopIntake(ctx context.Context) error {
 	defer b.Invocation.outside.close()
-	return errors.Join(b.PubSub.stop(ctx), b.Configuration.stop(ctx))
+	var read error
+	var reading sync.WaitGroup
+	reading.Go(func() { read = b.Bindings.stop(ctx) })
+	err := errors.Join(b.PubSub.stop(ctx), b.Configuration.stop(ctx))
+	reading.Wait()
+	return errors.Join(err, read)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/resiliency"
 	"github.com/sidecast/sidecast/telemetry"
 )
 
@@ -19,6 +20,7 @@ type componentLanes struct {
 	rules   *rulebook
 	block   string
 	kind    string // of component, as rules name it
+	policy  resiliency.Policy
 	metrics *telemetry.Metrics
 	tracer  *telemetry.Tracer
 
@@ -27,7 +29,13 @@ type componentLanes struct {
 }
 
 func newComponentLanes(d Deps, rules *rulebook, block, kind string) *componentLanes {
-	return &componentLanes{rules: rules, block: block, kind: kind, metrics: d.Metrics, tracer: d.Tracer}
+	return &componentLanes{rules: rules, block: block, kind: kind, policy: componentPolicy, metrics: d.Metrics, tracer: d.Tracer}
+}
+
+// under is c with another default than that of most components.
+func (c *componentLanes) under(policy resiliency.Policy) *componentLanes {
+	c.policy = policy
+	return c
 }
 
 // record is an operation on a component, as metrics and traces are told of it.
@@ -60,7 +68,7 @@ func (c *componentLanes) of(component string) *guard {
 		return lane.(*guard)
 	}
 	lane := c.rules.guard(c.block+"/"+component, false, func(r *governance.Rules) governance.Target {
-		return r.Component(c.kind, component, componentPolicy)
+		return r.Component(c.kind, component, c.policy)
 	})
 	c.lanes.Store(component, lane)
 	return lane

@@ -85,6 +85,17 @@ func sidecar(t *testing.T, dir, appID string, app *testApp, maxConcurrency int) 
 
 func sidecarAs(t *testing.T, dir, appID, instance string, app *testApp, maxConcurrency int, docs *components.Documents) *Blocks {
 	t.Helper()
+	return sidecarOf(t, dir, appID, instance, app, maxConcurrency, nil, docs)
+}
+
+// sidecarKnowing is a sidecar with components of the test's own.
+func sidecarKnowing(t *testing.T, dir, appID string, app appchannel.Channel, known []components.Component, docs *components.Documents) *Blocks {
+	t.Helper()
+	return sidecarOf(t, dir, appID, appID+"-1", app, 0, known, docs)
+}
+
+func sidecarOf(t *testing.T, dir, appID, instance string, app appchannel.Channel, maxConcurrency int, known []components.Component, docs *components.Documents) *Blocks {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
@@ -101,7 +112,7 @@ func sidecarAs(t *testing.T, dir, appID, instance string, app *testApp, maxConcu
 			Log: log, AppID: appID, Namespace: self.Namespace, Instance: self.Instance, DataDir: dir, Local: true,
 			NATS: func(context.Context) (*nats.Conn, error) { return f.Conn(), nil },
 		},
-		Known: standard.All(), BuiltIn: standard.Defaults(), Documents: docs,
+		Known: append(standard.All(), known...), BuiltIn: standard.Defaults(), Documents: docs,
 	})
 	b := New(Deps{
 		Self: self, Log: log, System: system, Fabric: f, Components: set, App: app, Metrics: telemetry.NewMetrics(),

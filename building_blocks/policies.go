@@ -57,6 +57,16 @@ var componentPolicy = resiliency.Policy{
 	MaxQueue:    2048,
 }
 
+// bindingPolicy guards a binding. What its system thinks of a request says little about how the system does, so there is no
+// breaker unless a document has one; and an operation may take long.
+var bindingPolicy = resiliency.Policy{
+	Name:        "default-binding",
+	CallTimeout: 5 * time.Minute,
+	Retry:       componentPolicy.Retry,
+	MaxInFlight: 512,
+	MaxQueue:    2048,
+}
+
 // waitPolicy guards the lines of locks: a waiter costs little and waits as long as its deadline lets it.
 var waitPolicy = resiliency.Policy{
 	Name:        "lock-wait",

@@ -58,6 +58,8 @@ type Host struct {
 	Replicas int
 	// Local says that the fabric is embedded: one machine, one clock.
 	Local bool
+	// Binding is what the manifest of a binding says of it.
+	Binding Binding
 }
 
 // Block is the building block that a component serves; it is the first part of the component's type.
@@ -73,6 +75,8 @@ const (
 	ConfigurationBlock Block = "configuration"
 	MiddlewareBlock    Block = "middleware"
 	CryptoBlock        Block = "crypto"
+	// BindingBlock has backends that are a binding.Output, a binding.Input or both.
+	BindingBlock Block = "bindings"
 )
 
 // Backend is what every backend has in common. Close returns when nothing of it is running any more.
@@ -102,9 +106,11 @@ type Component struct {
 	block        Block
 	product, doc string
 	version      string // of the type, where it has more than v1; "" means v1
-	when         string // the key that makes a manifest mean this component and not another of its type; "" means none
-	schema       schema
-	open         func(ctx context.Context, host Host, m metadata) (Backend, error)
+	// input and output are the directions of a binding.
+	input, output bool
+	when          string // the key that makes a manifest mean this component and not another of its type; "" means none
+	schema        schema
+	open          func(ctx context.Context, host Host, m metadata) (Backend, error)
 }
 
 // State makes a state store known under the type "state.<product>". open returns a ready store or an error, and leaks

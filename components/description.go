@@ -102,7 +102,7 @@ var blockTitles = []struct {
 	title string
 }{
 	{StateBlock, "State stores"}, {PubSubBlock, "Pub/sub brokers"}, {LockBlock, "Lock stores"}, {SecretBlock, "Secret stores"},
-	{ConfigurationBlock, "Configuration stores"},
+	{ConfigurationBlock, "Configuration stores"}, {BindingBlock, "Bindings"},
 	{MiddlewareBlock, "HTTP middleware"}, {CryptoBlock, "Crypto providers"},
 }
 

@@ -65,6 +65,7 @@ func (s Settings) Invalid(key string, err error) error {
 // tags of a struct, and open gets their text after it was checked. See State.
 func Foreign[B Backend](block Block, product, doc string, fields []Field, open func(context.Context, Host, Settings) (B, error)) Component {
 	c := Component{block: block, product: product, doc: doc}
+	c.directed(reflect.TypeFor[B]())
 	c.schema = schema{subject: c.Type(), config: reflect.TypeFor[struct{}]()}
 	taken := make(map[string]bool)
 	for _, f := range slices.Concat(fields, commonFields[block]) {

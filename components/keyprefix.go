@@ -30,7 +30,8 @@ var lockPrefixField = Field{
 }
 
 // commonFields are the keys that a block reads itself, for all its components.
-var commonFields = map[Block][]Field{StateBlock: slices.Concat([]Field{keyPrefixField, actorField}, encryptionFields, outboxFields), PubSubBlock: topicFields, LockBlock: {lockPrefixField}}
+var commonFields = map[Block][]Field{StateBlock: slices.Concat([]Field{keyPrefixField, actorField}, encryptionFields, outboxFields), PubSubBlock: topicFields, LockBlock: {lockPrefixField},
+	BindingBlock: bindingFields}
 
 // keyPrefix is what the keys of a state store start with, without the separator; "" means nothing.
 func keyPrefix(m Manifest, md metadata, host Host) (string, error) {

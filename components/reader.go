@@ -153,9 +153,12 @@ func (r *reader) check(d *manifest.Document, c Component, m Manifest) {
 	if v, ok := md.values[manifest.FoldKey(keyPrefixField.Key)]; ok && (c.block == StateBlock || c.block == LockBlock) && strings.Contains(v.text, keySeparator) {
 		d.Fail(v.valueAt.Line, "spec.metadata."+v.key, "must not hold %q", keySeparator)
 	}
-	if c.block == StateBlock {
+	switch c.block {
+	case StateBlock:
 		checkOutbox(d, m)
 		checkEncryption(d, m)
+	case BindingBlock:
+		checkBinding(d, m)
 	}
 }
 

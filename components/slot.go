@@ -36,6 +36,7 @@ var errRetired = errors.New("the component was replaced")
 type slot struct {
 	topics    Topics // of a broker
 	outbox    Outbox // of a state store
+	binding   Binding
 	set       *Set
 	manifest  Manifest
 	component Component
@@ -71,7 +72,7 @@ type slot struct {
 func (s *Set) newSlot(m Manifest, old *slot) *slot {
 	component, ok, _ := choose(s.options.Known, m)
 	n := &slot{
-		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host), outbox: outboxOf(m), denied: !admits(m.Scopes, s.options.Host.AppID),
+		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host), outbox: outboxOf(m), binding: bindingOf(m, component), denied: !admits(m.Scopes, s.options.Host.AppID),
 		gone: make(chan struct{}), unused: make(chan struct{}),
 	}
 	if !ok { // Load refuses such a manifest; one made by hand is refused here
@@ -314,7 +315,7 @@ func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
 		}
 	}()
 	host := s.set.options.Host
-	host.Component = s.manifest.Name
+	host.Component, host.Binding = s.manifest.Name, s.binding
 	host.Log = secrets.logger(host.Log).With("component", s.manifest.Name)
 	b, err = s.component.open(ctx, host, m)
 	if err != nil {

@@ -22,6 +22,8 @@ type Use[T any] struct {
 	Topics Topics
 	// Outbox is where the transactions of a state store publish what they write.
 	Outbox Outbox
+	// Binding is what a binding is for the app.
+	Binding Binding
 
 	slot *slot
 }

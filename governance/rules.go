@@ -70,6 +70,7 @@ const (
 	Secretstore   = "Secretstore"
 	Configuration = "Configuration"
 	Crypto        = "Crypto"
+	Binding       = "Binding"
 )
 
 // App is how calls to another app are guarded. Base is what holds where no document says otherwise.

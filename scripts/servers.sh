@@ -5,6 +5,7 @@ missing=
 command -v redis-server >/dev/null || missing="$missing redis-server"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="$missing rabbitmq-server"
+[ -e /usr/sbin/mosquitto ] || missing="$missing mosquitto"
 [ -n "$missing" ] || exit 0
 if [ "${1-}" = notice ]; then
 	echo "Tests of backends whose servers are not installed were skipped. To run them too: apt-get install$missing"

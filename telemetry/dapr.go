@@ -67,6 +67,11 @@ var (
 	ingressLatency    = DaprMetric{Name: "dapr_component_pubsub_ingress_latencies", Type: "histogram", Help: "The consuming app event processing latency, in milliseconds.", Labels: []string{"component", "namespace", "process_status", "status", "topic"}, free: "topic", buckets: millis}
 	bulkIngressEvents = DaprMetric{Name: "dapr_component_pubsub_ingress_bulk_event_count", Type: "counter", Help: "Total number of incoming messages arriving from the bulk pub/sub component via Bulk Subscribe.", Labels: []string{"component", "namespace", "process_status", "topic"}, free: "topic"}
 
+	outputCount   = DaprMetric{Name: "dapr_component_output_binding_count", Type: "counter", Help: "The number of operations invoked on the output binding component.", Labels: []string{"component", "namespace", "operation", "success"}, free: "operation"}
+	outputLatency = DaprMetric{Name: "dapr_component_output_binding_latencies", Type: "histogram", Help: "The latency of the response from the output binding component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, free: "operation", buckets: millis}
+	inputCount    = DaprMetric{Name: "dapr_component_input_binding_count", Type: "counter", Help: "The number of incoming events arriving from the input binding component.", Labels: []string{"component", "namespace", "success"}}
+	inputLatency  = DaprMetric{Name: "dapr_component_input_binding_latencies", Type: "histogram", Help: "The triggered app event processing latency, in milliseconds.", Labels: []string{"component", "namespace", "success"}, buckets: millis}
+
 	invocationSent     = DaprMetric{Name: "dapr_runtime_service_invocation_req_sent_total", Type: "counter", Help: "The number of requests sent via service invocation.", Labels: []string{"dst_app_id", "type"}, free: "dst_app_id"}
 	invocationReceived = DaprMetric{Name: "dapr_runtime_service_invocation_req_recv_total", Type: "counter", Help: "The number of requests received via service invocation.", Labels: []string{"src_app_id"}, free: "src_app_id"}
 	invocationReplied  = DaprMetric{Name: "dapr_runtime_service_invocation_res_sent_total", Type: "counter", Help: "The number of responses sent via service invocation.", Labels: []string{"dst_app_id", "status"}, free: "dst_app_id"}
@@ -82,6 +87,7 @@ func DaprMetrics() []DaprMetric {
 		stateCount, stateLatency,
 		secretCount, secretLatency, configurationCount, configurationLatency,
 		egressCount, egressLatency, bulkEgressCount, bulkEgressLatency, ingressCount, ingressLatency, bulkIngressEvents,
+		outputCount, outputLatency, inputCount, inputLatency,
 		invocationSent, invocationReceived, invocationReplied, invocationAnswered, invocationLatency,
 	}
 }
@@ -287,6 +293,26 @@ func (d *Dapr) Delivered(component, topic, became, said string, bulk bool, took 
 	if took > 0 {
 		d.add(&ingressLatency, inMillis(took), component, d.namespace, became, said, topic)
 	}
+}
+
+// OutputBinding records an operation of a binding.
+func (d *Dapr) OutputBinding(component, operation string, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(&outputCount, 1, component, d.namespace, operation, success)
+	d.add(&outputLatency, inMillis(time.Since(began)), component, d.namespace, operation, success)
+}
+
+// InputBinding records an event of a binding, and how long the app took for it.
+func (d *Dapr) InputBinding(component string, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(&inputCount, 1, component, d.namespace, success)
+	d.add(&inputLatency, inMillis(time.Since(began)), component, d.namespace, success)
 }
 
 // Invoked records a call to another app and its answer: a status of HTTP, or a code of gRPC.

@@ -100,7 +100,7 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	}
 	for _, c := range description.Components {
 		out.RegisteredComponents = append(out.RegisteredComponents, &runtimev1.RegisteredComponents{
-			Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: capabilities(c),
+			Name: c.Name, Type: c.Type, Version: c.Version, Capabilities: s.capabilities(c),
 		})
 	}
 	for _, name := range s.o.Blocks.Invocation.Endpoints() {
@@ -117,16 +117,24 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 
 // capabilities are what a component can do, in Dapr's words. Locks have none with daprd; brokers would have
 // wildcards in topics or bulks of their own, which none here has; RabbitMQ knows when a message expires.
-func capabilities(c components.Status) []string {
-	switch {
+func (s *Server) capabilities(c components.Status) []string {
+	all := []string{}
+	switch b, found := s.o.Blocks.Bindings.Find(c.Name); {
+	case found:
+		if b.Input {
+			all = append(all, "INPUT_BINDING")
+		}
+		if b.Output {
+			all = append(all, "OUTPUT_BINDING")
+		}
 	case c.Type == "state.postgresql" && c.Version == "v1":
 		return []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API"}
 	case strings.HasPrefix(c.Type, "state."): // every store that there is
 		return []string{"ETAG", "TRANSACTIONAL", "TTL"}
 	case c.Type == "pubsub.rabbitmq":
-		return []string{"MESSAGE_TTL"}
+		all = append(all, "MESSAGE_TTL")
 	}
-	return []string{}
+	return all
 }
 
 func (a *api) SetMetadata(_ context.Context, in *runtimev1.SetMetadataRequest) (*emptypb.Empty, error) {

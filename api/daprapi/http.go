@@ -55,6 +55,7 @@ func routes(s *Server) []route {
 		{"GET", "v1.0/secrets/{secretStoreName}/{key}", "GetSecret", s.getSecret},
 		{"PUT", "v1.0-alpha1/crypto/{name}/encrypt", "Encrypt", s.encrypt},
 		{"PUT", "v1.0-alpha1/crypto/{name}/decrypt", "Decrypt", s.decrypt},
+		{"POST PUT", "v1.0/bindings/{name}", "InvokeBinding", s.invokeBinding},
 		{"POST", "v1.0/shutdown", "Shutdown", s.shutdown},
 	}
 	for _, version := range []string{"v1.0", "v1.0-alpha1"} {
@@ -64,7 +65,7 @@ func routes(s *Server) []route {
 			route{"GET", version + "/configuration/{storeName}/{configurationSubscribeID}/unsubscribe", "UnsubscribeConfiguration", s.unsubscribeConfiguration})
 	}
 	all = append(all, publicRoutes(s)...)
-	for _, name := range []string{"bindings", "actors", "workflows", "subtlecrypto", "jobs", "conversation"} {
+	for _, name := range []string{"actors", "workflows", "subtlecrypto", "jobs", "conversation"} {
 		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
 			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
 		}

@@ -162,6 +162,10 @@ func placeOf(lane string, rules *governance.Rules) (at policyAt, p resiliency.Po
 		at.target, p = governance.Configuration+"_"+name, rules.Component(governance.Configuration, name, p).Policy
 	case "settings":
 		at.target, at.direction, p = governance.Configuration+"_"+name, "inbound", rules.Inbound(governance.Configuration, name, p).Policy
+	case "bindings":
+		at.target, p = governance.Binding+"_"+name, rules.Component(governance.Binding, name, p).Policy
+	case "input":
+		at.target, at.direction, p = governance.Binding+"_"+name, "inbound", rules.Inbound(governance.Binding, name, p).Policy
 	case "sub":
 		name, _, _ = strings.Cut(name, "/")
 		at.target, at.direction, p = governance.Pubsub+"_"+name, "inbound", rules.Delivery(name, p).Policy

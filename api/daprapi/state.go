@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"math"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -100,24 +98,8 @@ func (i *stateItem) op() (state.Op, error) {
 		return op, nil
 	}
 	var err error
-	op.TTL, err = stateTTL(i.metadata)
+	op.TTL, err = blocks.ItemTTL(i.metadata)
 	return op, err
-}
-
-// stateTTL reads ttlInSeconds; -1 and 0 mean that the item stays.
-func stateTTL(metadata map[string]string) (time.Duration, error) {
-	text := metadata["ttlInSeconds"]
-	if text == "" {
-		return 0, nil
-	}
-	seconds, err := strconv.ParseInt(text, 10, 0)
-	if err != nil {
-		return 0, fmt.Errorf("incorrect value for metadata 'ttlInSeconds': %w", err)
-	}
-	if seconds < -1 || seconds > math.MaxInt32 {
-		return 0, errors.New("incorrect value for metadata 'ttlInSeconds': must be -1 or greater")
-	}
-	return time.Duration(max(0, seconds)) * time.Second, nil
 }
 
 // applyEach does one batch of independent writes: each is done or fails for itself. What has no condition goes in few batches,

@@ -44,6 +44,7 @@ type config struct {
 	AppMaxConcurrency          int
 	AppAddress                 string // "" is loopback
 	NoSubscribe                bool   // the app is not asked what it subscribes to
+	BindingTimeout             time.Duration
 
 	ListenAddress         string
 	GRPCPort, MetricsPort int

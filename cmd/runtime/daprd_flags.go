@@ -29,7 +29,7 @@ type daprFlags struct {
 	maxConcurrency, maxBodyMB, readBufferKB, graceSeconds             int
 	maxBodyBytes, readBufferBytes                                     int64 // of the four that say it; 0 is no bound
 	healthInterval, healthTimeout, healthThreshold                    int
-	blockShutdown                                                     time.Duration
+	blockShutdown, bindingTimeout                                     time.Duration
 	metrics, profiling, logJSON, apiLogging, appTLS, healthCheck      bool
 	version, buildInfo, wait                                          bool
 	hangups                                                           <-chan os.Signal
@@ -46,7 +46,7 @@ var meaninglessFlags = []meaningless{
 	{"sentry-request-jwt-audiences", "list"}, {"enable-mtls", "bool"},
 	{"placement-host-address", "string"}, {"scheduler-host-address", "list"}, {"scheduler-job-streams", "uint"},
 	{"actors-service", "string"}, {"reminders-service", "string"}, {"actors-disseminate-timeout", "duration"},
-	{"hot-reload-reconcile-interval", "duration"}, {"app-binding-options-timeout", "duration"},
+	{"hot-reload-reconcile-interval", "duration"},
 	{"disable-builtin-k8s-secret-store", "bool"},
 }
 
@@ -56,6 +56,7 @@ func (d *daprFlags) declare(f *pflag.FlagSet) {
 	f.StringVar(&d.appProtocol, "app-protocol", "http", "Protocol for the application: grpc, grpcs, http, https, h2c")
 	f.BoolVar(&d.appTLS, "app-ssl", false, "The application's port speaks TLS")
 	f.StringVar(&d.appAddress, "app-channel-address", "127.0.0.1", "The network address the application listens on")
+	f.DurationVar(&d.bindingTimeout, "app-binding-options-timeout", 3*time.Second, "How long the application may take to say whether it wants the events of a binding")
 	f.IntVar(&d.maxConcurrency, "app-max-concurrency", -1, "How many requests the application is given at once; -1 for the default")
 	f.StringVar(&d.httpPort, "dapr-http-port", "3500", "HTTP port for the Dapr API to listen on")
 	f.StringVar(&d.grpcPort, "dapr-grpc-port", "50001", "gRPC port for the Dapr API to listen on")
@@ -238,7 +239,7 @@ func (d *daprFlags) app(c *config, _ *pflag.FlagSet) (err error) {
 			return fmt.Errorf("invalid value for 'disable-init-endpoints': %v", endpoint)
 		}
 	}
-	c.AppMaxConcurrency = max(0, d.maxConcurrency)
+	c.AppMaxConcurrency, c.BindingTimeout = max(0, d.maxConcurrency), d.bindingTimeout
 	c.AppHealthInterval, c.AppHealthTimeout, c.AppHealthThreshold = 5*time.Second, 500*time.Millisecond, 3
 	if d.healthInterval > 0 {
 		c.AppHealthInterval = time.Duration(d.healthInterval) * time.Second

@@ -125,7 +125,7 @@ func (w *waiter) wait(ctx context.Context) error {
 func newCallback(c *config, through *pipeline.Client, log *slog.Logger) (appchannel.Channel, error) {
 	callback := appchannel.Callback{
 		Address: net.JoinHostPort(or(c.AppAddress, "127.0.0.1"), strconv.Itoa(c.AppPort)),
-		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe,
+		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe, BindingTimeout: c.BindingTimeout,
 		TLS: c.AppProtocol == "https" || c.AppProtocol == "grpcs", H2C: c.AppProtocol == "h2c", MaxBody: c.maxBody, Concurrency: c.AppMaxConcurrency,
 		Token: os.Getenv(appTokenVariable), Pipeline: through, Log: log,
 		Health: appchannel.Health{

@@ -1,4 +1,4 @@
-// Package contrib makes state stores, brokers, locks, configuration stores, HTTP middleware and crypto providers of
+// Package contrib makes state stores, brokers, locks, bindings, configuration stores, HTTP middleware and crypto providers of
 // github.com/dapr/components-contrib backends of the runtime, under
 // the type names and with the metadata that Dapr gives them:
 //
@@ -19,7 +19,9 @@
 // Retries are the lanes': those of a client library are off unless the manifest asks for them. Errors become faults, and
 // Close waits for the calls and goroutines there are. Where the library's own code cannot keep a promise of ours and the
 // server can, the missing part is here: Redis applies batches by one script and its locks have leases, tokens and a line
-// (redisstate.go, redislock.go). A NATS server is pulled from (jetstream.go).
+// (redisstate.go, redislock.go). A NATS server is pulled from (jetstream.go). The bindings of HTTP, RabbitMQ and
+// MQTT are ours (httpbinding.go, rabbitbinding.go, mqttbinding.go). Each reading of a binding has a connection of its own and ends with it, once the events at work have been
+// handled.
 //
 // # What is not promised
 //
@@ -48,6 +50,7 @@ func All() []components.Component {
 		redisPubSub, rabbitPubSub, jetstreamPubSub,
 		redisLock,
 		redisConfiguration, postgresConfiguration, postgresConfigurationShort,
+		httpBinding, localStorageBinding, redisBinding, postgresBinding, cronBinding, rabbitBinding, smtpBinding, mqttBinding,
 	}
 	return slices.Concat(all, middleware, heavyMiddleware, keyrings)
 }

@@ -21,6 +21,10 @@ import (
 const daprMetrics = `
 dapr_component_configuration_count counter app_id component namespace operation success
 dapr_component_configuration_latencies histogram app_id component namespace operation success
+dapr_component_input_binding_count counter app_id component namespace success
+dapr_component_input_binding_latencies histogram app_id component namespace success
+dapr_component_output_binding_count counter app_id component namespace operation success
+dapr_component_output_binding_latencies histogram app_id component namespace operation success
 dapr_component_pubsub_egress_bulk_count counter app_id component namespace success topic
 dapr_component_pubsub_egress_bulk_latencies histogram app_id component namespace success topic
 dapr_component_pubsub_egress_count counter app_id component namespace success topic
@@ -159,7 +163,8 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 	d := startWith(t, m, measured, "app", "--metrics-port", metrics, "--app-port", serve(t, events))
 	d.subscribed(2)
 	otherMetrics := machine.Port(t)
-	other := startWith(t, m, measured, "other", "--metrics-port", otherMetrics, "--app-port", serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	bindings := component("tick", "bindings.cron", "schedule: @every 1s") + component("files", "bindings.localstorage", "rootPath: "+t.TempDir())
+	other := startWith(t, m, measured+bindings, "other", "--metrics-port", otherMetrics, "--app-port", serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/bad") {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
@@ -245,7 +250,21 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 	if body := d.do("GET", "/v1.0/metadata", "").body; !strings.Contains(strings.ReplaceAll(body, " ", ""), `"resiliencies":[{"name":"shield"}]`) {
 		t.Errorf("metadata does not name the resiliency resource: %s", body)
 	}
-	served := scrape(t, otherMetrics)
+	other.expect(200, "…", "POST", "/v1.0/bindings/files", `{"operation":"create","data":"x"}`)
+	other.expect(500, "{…", "POST", "/v1.0/bindings/files", `{"operation":"get","metadata":{"fileName":"none"}}`)
+	var served map[string]*dto.MetricFamily
+	machine.Until(t, "an event of a binding", func() error {
+		served = scrape(t, otherMetrics)
+		if n := value(served, "dapr_component_input_binding_count", "component=tick namespace=default success=true"); n < 1 {
+			return fmt.Errorf("counted %v", n)
+		}
+		return nil
+	})
+	for _, labels := range []string{"operation=create success=true", "operation=get success=false"} {
+		if n := value(served, "dapr_component_output_binding_count", "component=files namespace=default "+labels); n != 1 {
+			t.Errorf("counted %v operations of a binding with %s", n, labels)
+		}
+	}
 	if got := value(served, "dapr_runtime_service_invocation_req_recv_total", "src_app_id=app"); got != 4 {
 		t.Errorf("the other has had %v calls of the app", got)
 	}

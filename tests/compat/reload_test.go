@@ -281,21 +281,17 @@ func TestSIGHUPReadsFilesAgain(t *testing.T) {
 	stop()
 }
 
-func component(name, more string) string {
-	return "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: " + name + "}\nspec: {type: state.in-memory, version: v1, metadata: [" + more + "]}\n---\n"
-}
-
 func TestComponentsAreReadAgainWhileCallsRun(t *testing.T) {
-	file := newDocument(t, component("changing", ""))
+	file := newDocument(t, component("changing", "state.in-memory"))
 	d := start(t, machine.New(t), "app", "--resources-path", file.file)
 	others := d.load(204, "GET", "/v1.0/state/store/k", "")
 	same := d.load(204, "GET", "/v1.0/state/changing/k", "")
-	file.write(component("changing", "") + component("added", ""))
+	file.write(component("changing", "state.in-memory") + component("added", "state.in-memory"))
 	d.until(204, "", "GET", "/v1.0/state/added/k", "")
 	d.expect(204, "", "POST", "/v1.0/state/changing", `[{"key":"k2","value":1}]`)
-	file.write(component("changing", `{name: keyPrefix, value: none}`) + component("added", ""))
+	file.write(component("changing", "state.in-memory", "keyPrefix: none") + component("added", "state.in-memory"))
 	d.until(204, "", "GET", "/v1.0/state/changing/k2", "") // in memory: a new one is empty
-	file.write(component("changing", `{name: keyPrefix, value: none}`) + strings.Replace(component("added", ""), "spec:", "scopes: [another]\nspec:", 1))
+	file.write(component("changing", "state.in-memory", "keyPrefix: none") + strings.Replace(component("added", "state.in-memory"), "spec:", "scopes: [another]\nspec:", 1))
 	d.until(400, "ERR_STATE_STORE_NOT_FOUND", "GET", "/v1.0/state/added/k", "")
 	same()
 	file.write("")

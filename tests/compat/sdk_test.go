@@ -154,7 +154,7 @@ func testSDK(t *testing.T, s sdk) {
 // be queried where there is PostgreSQL, one that asks for a token, and two that are told to end.
 func (s *sdk) sidecars(t *testing.T, m *machine.Machine) (nodes map[string]sdkNode, ends []*daprd) {
 	nodes = map[string]sdkNode{}
-	yaml := withSettings + `---
+	base := withSettings + `---
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: vault}
@@ -163,6 +163,7 @@ spec:
   version: v1
   metadata: [{name: secretsFile, value: ` + writeFile(t, "secrets.json", `{"password": "hunter2", "db": {"user": "me", "key": "k"}}`) + `}, {name: multiValued, value: "true"}]
 `
+	yaml := base
 	add := func(m *machine.Machine, name string, node sdkNode, args ...string) *daprd {
 		node.ID = s.name + "-" + name
 		d := startWith(t, m, yaml, node.ID, args...)
@@ -172,9 +173,11 @@ spec:
 	}
 	for name, protocol := range s.apps {
 		app := machine.Port(t)
+		yaml = base + component("files", "bindings.localstorage", "rootPath: "+t.TempDir()) + component("tick", "bindings.cron", "schedule: @every 1s")
 		add(m, name, sdkNode{App: app}, "--app-port", app, "--app-protocol", protocol,
 			"--enable-app-health-check", "--app-health-probe-interval", "2", "--app-health-probe-timeout", "1900", "--app-health-threshold", "2")
 	}
+	yaml = base
 	add(m, "caller", sdkNode{})
 	if servers.HasPostgres(t) {
 		queried := sdkNode{ID: s.name + "-queried"}

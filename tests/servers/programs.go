@@ -13,9 +13,10 @@ import (
 )
 
 var (
-	redis    = &program{name: "redis", debian: "redis-server", find: inPath("redis-server"), ports: 1, run: runRedis}
-	postgres = &program{name: "postgresql", debian: "postgresql", find: existing("/usr/lib/postgresql/*/bin/postgres"), ports: 1, run: runPostgres}
-	rabbit   = &program{name: "rabbitmq", debian: "rabbitmq-server", find: existing("/usr/lib/rabbitmq/bin/rabbitmq-server"), ports: 3, run: runRabbit}
+	redis     = &program{name: "redis", debian: "redis-server", find: inPath("redis-server"), ports: 1, run: runRedis}
+	postgres  = &program{name: "postgresql", debian: "postgresql", find: existing("/usr/lib/postgresql/*/bin/postgres"), ports: 1, run: runPostgres}
+	mosquitto = &program{name: "mosquitto", debian: "mosquitto", find: existing("/usr/sbin/mosquitto"), ports: 1, run: runMosquitto}
+	rabbit    = &program{name: "rabbitmq", debian: "rabbitmq-server", find: existing("/usr/lib/rabbitmq/bin/rabbitmq-server"), ports: 3, run: runRabbit}
 )
 
 // Kind is a kind of server that a test may have for itself.
@@ -26,6 +27,7 @@ var (
 	OfRedis    = Kind{redis}
 	OfPostgres = Kind{postgres}
 	OfRabbitMQ = Kind{rabbit}
+	OfMQTT     = Kind{mosquitto}
 )
 
 // Redis is the address, host:port, of a Redis server without a password. Its 1000 databases are for tests to share out.
@@ -54,6 +56,36 @@ func Postgres(t testing.TB) string {
 func RabbitMQ(t testing.TB) string {
 	t.Helper()
 	return "amqp://guest:guest@" + rabbit.get(t)
+}
+
+// MQTT is the URL of an MQTT server, which asks for no name.
+func MQTT(t testing.TB) string {
+	t.Helper()
+	return "mqtt://" + mosquitto.get(t)
+}
+
+func runMosquitto(s *instance) error {
+	settings := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 20\npersistence %t\npersistence_location %s/\nautosave_interval 1\nautosave_on_changes true\n",
+		s.ports[0], s.durable, s.dir)
+	file := filepath.Join(s.dir, "mosquitto.conf")
+	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil {
+		return err
+	}
+	cmd := exec.Command(s.executable, "-c", file)
+	if err := as("mosquitto", s.dir, cmd); err != nil {
+		return err
+	}
+	p, err := s.start(cmd)
+	if err != nil {
+		return err
+	}
+	return p.ready(s.address(), func(conn net.Conn) bool {
+		// CONNECT of MQTT 3.1.1 with a name, a clean session and 60 s; the answer is CONNACK.
+		_, err := conn.Write([]byte("\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01t"))
+		answer := make([]byte, 4)
+		n, _ := conn.Read(answer)
+		return err == nil && n > 0 && answer[0] == 0x20
+	})
 }
 
 func runRedis(s *instance) error {

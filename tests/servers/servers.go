@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package servers starts the real servers that tests of backends need, from Debian's packages: Redis, PostgreSQL and
-// RabbitMQ. Each starts when a test first asks for it, on a free port of the loopback interface and with its data in a
+// Package servers starts the real servers that tests of backends need, from Debian's packages: Redis, PostgreSQL, RabbitMQ
+// and Mosquitto. Each starts when a test first asks for it, on a free port of the loopback interface and with its data in a
 // directory of its own, serves all tests of the process, and is ended by Stop.
 //
 //	func TestMain(m *testing.M) { os.Exit(servers.Run(m)) }
@@ -59,7 +59,7 @@ type instance struct {
 
 func (s *instance) address() string { return address(s.ports[0]) }
 
-var programs = []*program{redis, postgres, rabbit}
+var programs = []*program{redis, postgres, rabbit, mosquitto}
 
 // Run runs the tests and ends all servers. It returns what os.Exit is to be given.
 func Run(m *testing.M) int {

@@ -18,6 +18,7 @@ func TestEachServerStartsOnceAndAnswers(t *testing.T) {
 		"redis":    func(t testing.TB) string { return "redis://" + servers.Redis(t) },
 		"postgres": servers.Postgres,
 		"rabbitmq": servers.RabbitMQ,
+		"mqtt":     servers.MQTT,
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := start(t)

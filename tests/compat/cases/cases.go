@@ -49,7 +49,8 @@ var (
 	settings    = shows{"grpc": "GetConfiguration"}
 	follows     = shows{"grpc": "SubscribeConfiguration, UnsubscribeConfiguration"}
 	followsOld  = shows{"grpc": "SubscribeConfigurationAlpha1, UnsubscribeConfiguration"}
-	unserved    = shows{"http": "POST /v1.0/bindings/{name}", "grpc": "InvokeBinding"}
+	binds       = shows{"http": "POST /v1.0/bindings/{name}", "grpc": "InvokeBinding"}
+	bound       = shows{"http": "OPTIONS /{binding}, POST /{binding}", "grpc": "AppCallback/ListInputBindings, AppCallback/OnBindingEvent"}
 )
 
 // shows holds, for each protocol, routes or RPCs with commas between.
@@ -72,12 +73,6 @@ func (l *list) add(name string, over ...any) {
 		one.Shows = append(one.Shows, over[i].(shows).over(over[i+1].(string))...)
 	}
 	*l = append(*l, one)
-}
-
-// absent is add for what is not served.
-func (l *list) absent(name string, over ...any) {
-	l.add(name, over...)
-	(*l)[len(*l)-1].Absent = true
 }
 
 // postgres is add for what needs PostgreSQL.
@@ -123,6 +118,10 @@ func JavaScript() []Case {
 			all.add(name+"errors", publishes, from, bulks, from)
 		}
 	}
+	for _, to := range protocols {
+		all.add("binding/"+to+"/send", binds, to)
+		all.add("binding/"+to+"/receive", bound, to)
+	}
 	for _, p := range protocols {
 		all.add("lock/"+p+"/lock and unlock", locks, p, unlocks, p)
 		all.add("lock/"+p+"/expiry", locks, p, unlocks, p)
@@ -139,7 +138,6 @@ func JavaScript() []Case {
 			all.add("control/http/app health", checked, p)
 		}
 		all.add("control/"+p+"/token", describes, p, saves, p, gets, p)
-		all.absent("control/"+p+"/not served", unserved, p)
 		all.add("control/"+p+"/shutdown", shutdown, p)
 	}
 	return all
@@ -179,6 +177,10 @@ func Python() []Case {
 	for _, what := range []string{"success and retry", "unanswered", "drop and dead letter", "handler", "errors"} {
 		all.add("streams/"+what, streams, "grpc")
 	}
+	all.add("binding/invoke", binds, "grpc")
+	for _, to := range apps {
+		all.add("binding/"+to.name, bound, to.protocol)
+	}
 	for _, what := range []string{"lock and unlock", "expiry", "errors"} {
 		all.add("lock/"+what, locks, "grpc", unlocks, "grpc")
 	}
@@ -193,7 +195,6 @@ func Python() []Case {
 	all.add("control/health", outbound, "http")
 	all.add("control/app health", checked, "http", checked, "grpc")
 	all.add("control/token", describes, "grpc", saves, "grpc")
-	all.absent("control/not served", unserved, "grpc")
 	all.add("control/shutdown", shutdown, "grpc")
 	return all
 }

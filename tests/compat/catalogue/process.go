@@ -23,6 +23,7 @@ func flags() Area {
 		works("--dapr-block-shutdown-duration", "compat.TestBlockedShutdown"),
 		works("--enable-app-health-check, --app-health-check-path, --app-health-probe-interval, --app-health-probe-timeout, --app-health-threshold",
 			"compat.TestAnUnhealthyAppGetsNothing, compat.TestMetadata, compat.TestHealthFlagsOfZeroMeanTheDefaults"),
+		works("--app-binding-options-timeout", "compat.TestAppsMayTakeTheirTimeToSayWhatTheyWant"),
 		works("--disable-init-endpoints", "compat.TestDisabledInitEndpoints, compat.TestBadFlags"),
 		works("--enable-metrics, --metrics-port", "compat.TestMetricsCanBeOff"),
 		differs("--metrics-listen-address", "compat.TestMetricsCanBeOff", "Left out it is 127.0.0.1. Set `0.0.0.0` where Prometheus comes from elsewhere."),
@@ -32,7 +33,7 @@ func flags() Area {
 		works("--wait", "compat.TestWaitReturnsWhenTheSidecarCanBeUsed"),
 		differs("--dapr-internal-grpc-port, --dapr-internal-grpc-listen-address, --control-plane-address, --sentry-address, --control-plane-trust-domain, "+
 			"--control-plane-namespace, --sentry-request-jwt-audiences, --enable-mtls, --placement-host-address, --scheduler-host-address, --scheduler-job-streams, "+
-			"--actors-service, --reminders-service, --actors-disseminate-timeout, --hot-reload-reconcile-interval, --app-binding-options-timeout, --disable-builtin-k8s-secret-store",
+			"--actors-service, --reminders-service, --actors-disseminate-timeout, --hot-reload-reconcile-interval, --disable-builtin-k8s-secret-store",
 			"compat.TestDaprdStartsAndEndsAsDaprdDoes, compat.TestBadFlags", "Accepted and without effect: the fabric needs no control plane. One line of the log names those that were given. Leave them."),
 	}}
 }

@@ -294,6 +294,7 @@ type service struct {
 	mu     sync.Mutex
 	events map[string][]*common.TopicEvent
 	failed bool
+	ticks  []*common.BindingEvent
 }
 
 // serve runs an app until the test ends, and returns its port.
@@ -337,6 +338,12 @@ func serve(t *testing.T, protocol string) (*service, string) {
 		}
 		return false, nil
 	})))
+	add(s.AddBindingInvocationHandler("tick", func(_ context.Context, in *common.BindingEvent) ([]byte, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.ticks = append(s.ticks, in)
+		return nil, nil
+	}))
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -409,6 +416,45 @@ func TestPubSub(t *testing.T) {
 			}
 			if !found {
 				t.Errorf("no event is the JSON that was published: %+v", app.events["plain"])
+			}
+		})
+	}
+}
+
+func TestBindings(t *testing.T) {
+	for _, protocol := range []string{"http", "grpc"} {
+		t.Run(protocol, func(t *testing.T) {
+			app, port := serve(t, protocol)
+			more := t.TempDir()
+			yaml := "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: tick}\nspec: {type: bindings.cron, version: v1, metadata: [{name: schedule, value: '@every 1s'}]}\n---\n" +
+				"apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: files}\nspec: {type: bindings.localstorage, version: v1, metadata: [{name: rootPath, value: " + t.TempDir() + "}]}\n"
+			if err := os.WriteFile(filepath.Join(more, "bindings.yaml"), []byte(yaml), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := sidecar(t, group(t), "app", "--resources-path", more, "--app-port", port, "--app-protocol", protocol)
+			in := &client.InvokeBindingRequest{Name: "files", Operation: "create", Data: []byte("text!"), Metadata: map[string]string{"fileName": "f"}}
+			if out, err := c.InvokeBinding(t.Context(), in); err != nil || string(out.Data) != `{"fileName":"f"}` {
+				t.Errorf("got %v %v", out, err)
+			}
+			in.Operation, in.Data = "get", nil
+			if out, err := c.InvokeBinding(t.Context(), in); err != nil || string(out.Data) != "text!" {
+				t.Errorf("got %v %v", out, err)
+			}
+			in.Operation = "delete"
+			if err := c.InvokeOutputBinding(t.Context(), in); err != nil {
+				t.Error(err)
+			}
+			in.Name = "nope"
+			if err := c.InvokeOutputBinding(t.Context(), in); err == nil || !strings.Contains(err.Error(), "couldn't find output binding nope") {
+				t.Errorf("a binding that is not there gives %v", err)
+			}
+			until(t, "two events of the binding", func() bool {
+				app.mu.Lock()
+				defer app.mu.Unlock()
+				return len(app.ticks) >= 2
+			})
+			if md := app.ticks[0].Metadata; md["readTimeUTC"]+md["Readtimeutc"] == "" {
+				t.Errorf("an event comes with %v", md)
 			}
 		})
 	}

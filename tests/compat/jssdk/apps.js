@@ -37,6 +37,8 @@ async function serve(protocol, node) {
       throw new Error("no");
     });
   }
+  app.ticks = [];
+  await server.binding.receive("tick", async (data) => app.ticks.push(data));
   await subscribe(app);
   await server.start();
   const sidecar = client("http", node);

@@ -54,18 +54,6 @@ module.exports = async function control(nodes, apps) {
       assert.equal(await guarded.state.get("store", "k"), 1);
     });
 
-    await test(name("not served"), async () => {
-      for (const call of [() => caller.binding.send("out", "create", {})]) {
-        const error = await failure(call());
-        if (protocol === "http") {
-          const { status, body } = httpFailure(error);
-          assert.deepEqual([status, body.errorCode], [501, "ERR_API_UNIMPLEMENTED"]);
-        } else {
-          assert.equal(error.code, 12); // Unimplemented
-        }
-      }
-    });
-
     await test(name("shutdown"), async () => {
       const node = nodes["ending-" + protocol];
       const ending = client(protocol, node);

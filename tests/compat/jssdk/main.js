@@ -10,7 +10,7 @@ const nodes = JSON.parse(process.env.COMPAT_NODES);
 
 async function main() {
   const apps = { http: await serve("http", nodes.http), grpc: await serve("grpc", nodes.grpc) };
-  for (const block of ["invocation", "state", "pubsub", "lock", "secrets", "configuration", "control"]) {
+  for (const block of ["invocation", "state", "pubsub", "binding", "lock", "secrets", "configuration", "control"]) {
     await require("./" + block)(nodes, apps);
   }
   await finish();

@@ -39,6 +39,7 @@ class Recorder:
         self.name = name
         self.subscriptions = len(TOPICS)
         self.well = True  # what the app says of its health
+        self.ticks = 0  # events of a binding
         self._lock = threading.Lock()
         self._events = collections.defaultdict(list)
         self._times = collections.Counter()
@@ -52,6 +53,10 @@ class Recorder:
             if route == 'hopeless' or route == 'again' and self._times[what] < 3:
                 return 'RETRY'
             return 'DROP' if route in ('drop', 'dropped') else 'SUCCESS'
+
+    def tick(self):
+        with self._lock:
+            self.ticks += 1
 
     def of(self, route):
         with self._lock:
@@ -128,6 +133,10 @@ def serve_grpc(recorder, port):
 
     recorder.subscriptions += 1
 
+    @app.binding('tick')
+    def tick(request):
+        recorder.tick()
+
     def health():
         if not recorder.well:
             raise ValueError('not well')
@@ -181,6 +190,10 @@ def serve_fastapi(recorder, port):
     async def health():
         return fastapi.Response(status_code=200 if recorder.well else 503)
 
+    @app.post('/tick')
+    async def tick():
+        recorder.tick()
+
     @app.get('/broken')
     async def broken():
         return fastapi.responses.JSONResponse({'error': 'no'}, status_code=418)
@@ -207,6 +220,11 @@ def serve_flask(recorder, port):
     @app.get('/healthz')
     def health():
         return '', 200 if recorder.well else 503
+
+    @app.post('/tick')
+    def tick():
+        recorder.tick()
+        return ''
 
     @app.get('/broken')
     def broken():

@@ -60,10 +60,6 @@ def run(nodes, apps):
             error = failure(DaprGrpcError, DaprClient().get_metadata)
         equal(error.code(), StatusCode.UNAUTHENTICATED)
 
-    with case('control/not served'):
-        for call, args in ((d.invoke_binding, ('out', 'create')),):
-            equal(failure(RpcError, call, *args).code(), StatusCode.UNIMPLEMENTED)
-
     with case('control/shutdown'):
         ending = client(nodes['ending-grpc'])
         live = ending.subscribe('bus', 'ending')

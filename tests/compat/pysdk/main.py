@@ -18,6 +18,7 @@ warnings.simplefilter('ignore')  # old ways and alpha ones of the SDK are tested
 
 import apps  # noqa: E402
 import asynchronous  # noqa: E402
+import bindings  # noqa: E402
 import control  # noqa: E402
 import follow  # noqa: E402
 import invocation  # noqa: E402
@@ -29,7 +30,7 @@ import vault  # noqa: E402
 
 try:
     served = apps.serve(NODES)
-    for block in (invocation, state, pubsub, streams, locks, vault, follow, asynchronous, control):
+    for block in (invocation, state, pubsub, bindings, streams, locks, vault, follow, asynchronous, control):
         block.run(NODES, served)
     code = 0
 except BaseException as error:  # noqa: B902

@@ -1,0 +1,467 @@
+//go:build linux
+
+package contrib
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/sidecast/sidecast/binding"
+	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/tests/servers"
+)
+
+// openBinding opens a binding in both directions, as far as it has them, and closes it with the test.
+func openBinding(t testing.TB, c components.Component, settings map[string]string) components.Backend {
+	t.Helper()
+	both := host
+	both.Binding = components.Binding{Input: true, Output: true}
+	b, err := c.Open(patiently(t), both, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(patiently(t)); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return b
+}
+
+// operate does an operation that has to succeed; metadata is key, value and so on.
+func operate(t testing.TB, b components.Backend, operation, data string, metadata ...string) *binding.Response {
+	t.Helper()
+	got, err := b.(binding.Output).Invoke(patiently(t), asked(operation, data, metadata...))
+	if err != nil {
+		t.Fatalf("%s: %v", operation, err)
+	}
+	return got
+}
+
+func asked(operation, data string, metadata ...string) binding.Request {
+	r := binding.Request{Operation: operation, Data: []byte(data), Metadata: map[string]string{}}
+	for i := 0; i+1 < len(metadata); i += 2 {
+		r.Metadata[metadata[i]] = metadata[i+1]
+	}
+	return r
+}
+
+func TestRedisBinding(t *testing.T) {
+	t.Parallel()
+	b := openBinding(t, redisBinding, redisSettings(t))
+	if got := operate(t, b, "get", "", "key", "k"); len(got.Data) > 0 {
+		t.Errorf("a key that is not there holds %q", got.Data)
+	}
+	operate(t, b, "create", "v", "key", "k")
+	if got := operate(t, b, "get", "", "key", "k"); string(got.Data) != "v" {
+		t.Errorf("got %q", got.Data)
+	}
+	operate(t, b, "increment", "", "key", "n")
+	operate(t, b, "increment", "", "key", "n")
+	if got := operate(t, b, "get", "", "key", "n", "delete", "true"); string(got.Data) != "2" {
+		t.Errorf("counted to %q", got.Data)
+	}
+	operate(t, b, "delete", "", "key", "k")
+	_, err := b.(binding.Output).Invoke(t.Context(), asked("get", ""))
+	if fault.ReasonOf(err) != fault.BackendFailed || !strings.Contains(err.Error(), "redis binding: missing key in request metadata") {
+		t.Errorf("a request without a key gives %v", err)
+	}
+}
+
+func TestPostgresBinding(t *testing.T) {
+	t.Parallel()
+	b := openBinding(t, postgresBinding, map[string]string{"connectionString": servers.Postgres(t)})
+	operate(t, b, "exec", "", "sql", "DROP TABLE IF EXISTS bound")
+	operate(t, b, "exec", "", "sql", "CREATE TABLE bound (id INT, name TEXT)")
+	got := operate(t, b, "exec", "", "sql", "INSERT INTO bound VALUES ($1, $2), (2, 'b')", "params", `[1, "a"]`)
+	if got.Metadata["rows-affected"] != "2" || got.Metadata["operation"] != "exec" {
+		t.Errorf("got %v", got.Metadata)
+	}
+	if got := operate(t, b, "close", ""); got != nil {
+		t.Errorf("close answers %v", got)
+	}
+	if got := operate(t, b, "query", "", "sql", "SELECT * FROM bound ORDER BY id"); string(got.Data) != `[[1,"a"],[2,"b"]]` {
+		t.Errorf("got %s", got.Data)
+	}
+	if _, err := b.(binding.Output).Invoke(t.Context(), asked("exec", "", "sql", "BROKEN")); fault.KindOf(err) == fault.None {
+		t.Error("a wrong statement is no error")
+	}
+}
+
+func TestHTTPBindingKeepsToItsLimits(t *testing.T) {
+	t.Parallel()
+	hang := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/large":
+			_, _ = io.WriteString(w, strings.Repeat("x", 2000))
+		case "/hang":
+			select {
+			case <-hang:
+			case <-r.Context().Done():
+			}
+		case "/busy":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			_, _ = io.WriteString(w, r.Header.Get("X-Token")+" "+r.Header.Get("Content-Type"))
+		}
+	}))
+	defer server.Close()
+	defer close(hang)
+	b := openBinding(t, httpBinding, map[string]string{
+		"url": server.URL, "maxResponseBodySize": "1k", "responseTimeout": "50ms", "securityTokenHeader": "X-Token", "securityToken": "secret",
+	})
+	for path, want := range map[string]fault.Reason{"/large": fault.AnswerTooLarge, "/hang": fault.BackendDown, "/busy": fault.BackendFailed} {
+		_, err := b.(binding.Output).Invoke(patiently(t), asked("get", "", "path", path))
+		if fault.ReasonOf(err) != want {
+			t.Errorf("%s: %v is not %s", path, err, want)
+		}
+		if path == "/busy" && fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("a 503 is %v", fault.KindOf(err))
+		}
+	}
+	wide := openBinding(t, httpBinding, map[string]string{"url": server.URL, "securityTokenHeader": "X-Token", "securityToken": "secret"})
+	if got := operate(t, wide, "post", "", "Content-Type", "text/plain"); string(got.Data) != "secret text/plain" {
+		t.Errorf("got %q", got.Data)
+	}
+	for key, value := range map[string]string{"MTLSRootCA": "/does/not/exist", "maxResponseBodySize": "much", "responseTimeout": "long"} {
+		_, err := httpBinding.Open(t.Context(), host, map[string]string{"url": server.URL, key: value})
+		if fault.ReasonOf(err) != fault.BadManifest || !strings.Contains(err.Error(), key) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+// mailbox is a mail server that takes what it is sent.
+func mailbox(t *testing.T) (address string, letters <-chan string) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan string, 100)
+	var serving sync.WaitGroup
+	t.Cleanup(func() { listener.Close(); serving.Wait() })
+	serving.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { takeMail(conn, got) })
+		}
+	})
+	return listener.Addr().String(), got
+}
+
+func takeMail(conn net.Conn, got chan<- string) {
+	defer conn.Close()
+	var letter strings.Builder
+	in := bufio.NewReader(conn)
+	fmt.Fprint(conn, "220 here\r\n")
+	for inData := false; ; {
+		line, err := in.ReadString('\n')
+		switch {
+		case err != nil:
+			return
+		case inData && line == ".\r\n":
+			inData = false
+			got <- letter.String()
+			letter.Reset()
+		case inData:
+			letter.WriteString(line)
+			continue
+		case strings.HasPrefix(line, "RCPT"):
+			letter.WriteString(line)
+		case strings.HasPrefix(line, "DATA"):
+			inData = true
+			fmt.Fprint(conn, "354 go on\r\n")
+			continue
+		case strings.HasPrefix(line, "QUIT"):
+			fmt.Fprint(conn, "221 bye\r\n")
+			return
+		}
+		fmt.Fprint(conn, "250 fine\r\n")
+	}
+}
+
+// A request does not change what the next one means.
+func TestSMTPBinding(t *testing.T) {
+	t.Parallel()
+	address, letters := mailbox(t)
+	at, port, _ := net.SplitHostPort(address)
+	b := openBinding(t, smtpBinding, map[string]string{
+		"host": at, "port": port, "emailFrom": "a@example.org", "emailTo": "b@example.org", "subject": "first",
+	})
+	operate(t, b, "create", `"<b>one</b>"`, "emailTo", "c@example.org", "subject", "second", "emailBCC", "hidden@example.org")
+	operate(t, b, "create", "two")
+	for i, want := range [][]string{{"<c@example.org>", "<hidden@example.org>", "Subject: second", "<b>one</b>"}, {"<b@example.org>", "Subject: first", "two"}} {
+		got := <-letters
+		for _, part := range want {
+			if !strings.Contains(got, part) {
+				t.Errorf("letter %d does not hold %q:\n%s", i, part, got)
+			}
+		}
+		if i == 1 && strings.Contains(got, "hidden") {
+			t.Errorf("the second letter goes to the receivers of the first:\n%s", got)
+		}
+	}
+}
+
+// reads reads a binding until stop is called.
+func reads(t *testing.T, b components.Backend, handle binding.Handler) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.(binding.Input).Read(ctx, handle) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("read: %v", err)
+			}
+		case <-time.After(hung):
+			t.Error("reading does not end")
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func TestRabbitBinding(t *testing.T) {
+	t.Parallel()
+	b := openBinding(t, rabbitBinding, map[string]string{"host": servers.RabbitMQ(t), "queueName": "bound", "durable": "true"})
+	operate(t, b, "create", "one", "extra key", "value")
+	operate(t, b, "create", "two")
+	got := make(chan binding.Event, 100)
+	failed := false
+	stop := reads(t, b, func(e binding.Event) ([]byte, error) {
+		got <- e
+		if string(e.Data) == "one" && !failed {
+			failed = true
+			return nil, errors.New("not now")
+		}
+		return nil, nil
+	})
+	counts := map[string]int{}
+	for range 3 {
+		e := <-got
+		counts[string(e.Data)]++
+		if string(e.Data) == "one" && e.Metadata["extra+key"] != "value" {
+			t.Errorf("the metadata is %v", e.Metadata)
+		}
+	}
+	if counts["one"] != 2 || counts["two"] != 1 {
+		t.Errorf("got %v", counts)
+	}
+	stop()
+	operate(t, b, "create", "three") // stays until somebody reads again
+	again := make(chan binding.Event, 100)
+	reads(t, b, func(e binding.Event) ([]byte, error) { again <- e; return nil, nil })
+	if e := <-again; string(e.Data) != "three" {
+		t.Errorf("got %q: what was handled comes again", e.Data)
+	}
+}
+
+func TestMQTTBinding(t *testing.T) {
+	t.Parallel()
+	b := openBinding(t, mqttBinding, map[string]string{"url": servers.MQTT(t), "topic": "bound/+", "consumerID": "bound"})
+	got := make(chan binding.Event, 100)
+	var mu sync.Mutex
+	tries := map[string]int{}
+	stop := reads(t, b, func(e binding.Event) ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if tries[string(e.Data)]++; tries[string(e.Data)] == 1 {
+			return nil, errors.New("not now")
+		}
+		got <- e
+		return nil, nil
+	})
+	for i := 0; len(got) == 0; i++ { // a subscription begins when the server says so
+		operate(t, b, "create", fmt.Sprint("hello", i), "topic", "bound/hello")
+		time.Sleep(10 * time.Millisecond)
+	}
+	operate(t, b, "create", "one", "topic", "bound/a")
+	for e := <-got; string(e.Data) != "one"; e = <-got {
+		continue
+	}
+	stop()
+	operate(t, b, "create", "two", "topic", "bound/b") // the server keeps it for who comes back
+	again := make(chan binding.Event, 100)
+	reads(t, b, func(e binding.Event) ([]byte, error) { again <- e; return nil, nil })
+	for e := range again {
+		if string(e.Data) == "one" {
+			t.Error("what was handled comes again")
+		}
+		if string(e.Data) == "two" {
+			if e.Metadata["topic"] != "bound/b" {
+				t.Errorf("the metadata is %v", e.Metadata)
+			}
+			break
+		}
+	}
+}
+
+func TestMQTTBindingOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	server := servers.Own(t, servers.OfMQTT)
+	b := openBinding(t, mqttBinding, map[string]string{"url": "mqtt://" + server.Address(), "topic": "t", "consumerID": "c"})
+	got := make(chan string, 1000)
+	reads(t, b, func(e binding.Event) ([]byte, error) { got <- string(e.Data); return nil, nil })
+	send := func(ctx context.Context) error {
+		_, err := b.(binding.Output).Invoke(ctx, asked("create", "x"))
+		return err
+	}
+	arrives := func(ctx context.Context) error {
+		if err := send(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-got:
+			return nil
+		case <-time.After(time.Second):
+			return errors.New("it does not arrive")
+		}
+	}
+	eventually(t, "create", arrives)
+	killed(t, server, func() { away(t, "create", attempt(t, send)) })
+	eventually(t, "create", arrives)
+	server.Kill()
+	_, err := mqttBinding.Open(t.Context(), components.Host{Log: discard, Binding: components.Binding{Output: true}},
+		map[string]string{"url": "mqtt://" + server.Address(), "topic": "t", "consumerID": "d"})
+	away(t, "open", err)
+	server.Start(t)
+}
+
+// An event that is at work when reading ends is acknowledged all the same.
+func TestTheEndOfReadingWaitsForWhatIsAtWork(t *testing.T) {
+	t.Parallel()
+	b := openBinding(t, rabbitBinding, map[string]string{"host": servers.RabbitMQ(t), "queueName": "slow"})
+	for _, data := range []string{"one", "two", "three"} {
+		operate(t, b, "create", data)
+	}
+	begun, release := make(chan string, 10), make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- b.(binding.Input).Read(ctx, func(e binding.Event) ([]byte, error) {
+			begun <- string(e.Data)
+			<-release
+			return nil, nil
+		})
+	}()
+	first := <-begun
+	cancel()
+	select {
+	case err := <-done:
+		t.Fatalf("reading ended over a handler at work: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(release)
+	if err := <-done; err != nil || len(begun) > 0 {
+		t.Errorf("reading ended with %v, and %d more events", err, len(begun))
+	}
+	rest := make(chan string, 10)
+	reads(t, b, func(e binding.Event) ([]byte, error) { rest <- string(e.Data); return nil, nil })
+	if a, b := <-rest, <-rest; first != "one" || a != "two" || b != "three" {
+		t.Errorf("%s was at work; then came %s and %s", first, a, b)
+	}
+}
+
+func TestBindingsOutliveTheirServers(t *testing.T) {
+	t.Parallel()
+	server := servers.Own(t, servers.OfRedis)
+	b := openBinding(t, redisBinding, redisAt(server.Address(), "0"))
+	set := func(ctx context.Context) error {
+		_, err := b.(binding.Output).Invoke(ctx, asked("create", "v", "key", "k"))
+		return err
+	}
+	eventually(t, "create", set)
+	killed(t, server, func() { away(t, "create", attempt(t, set)) })
+	eventually(t, "create", set)
+
+	queue := servers.Own(t, servers.OfRabbitMQ)
+	r := openBinding(t, rabbitBinding, map[string]string{
+		"host": "amqp://guest:guest@" + queue.Address(), "queueName": "q", "durable": "true", "reconnectWaitInSeconds": "0.1s",
+	})
+	got := make(chan string, 1000)
+	reads(t, r, func(e binding.Event) ([]byte, error) { got <- string(e.Data); return nil, nil })
+	send := func(data string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := r.(binding.Output).Invoke(ctx, asked("create", data))
+			return err
+		}
+	}
+	eventually(t, "create", send("before"))
+	if e := <-got; e != "before" {
+		t.Errorf("got %q", e)
+	}
+	killed(t, queue, func() {
+		if err := attempt(t, send("lost")); err != nil && fault.KindOf(err) != fault.Unavailable {
+			t.Errorf("create without a server gave %v", err)
+		}
+	})
+	eventually(t, "create", func(ctx context.Context) error { // a connection that is made anew may not know of the queue yet
+		if err := send("after")(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-got:
+			return nil
+		case <-time.After(time.Second):
+			return errors.New("it does not arrive")
+		}
+	})
+}
+
+// What a server would not give out again is repeated until it is handled, or nobody reads any more.
+func TestAReadingRepeatsWhatFails(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	tries, handled := 0, 0
+	r := newReading(func(binding.Event) ([]byte, error) {
+		if tries++; tries < 3 {
+			return nil, errors.New("again")
+		}
+		return []byte("answer"), nil
+	}, true)
+	if answer, err := r.pass(binding.Event{}, func() { handled++ }); string(answer) != "answer" || err != nil || tries != 3 || handled != 1 {
+		t.Errorf("got %q and %v after %d tries, handled %d times", answer, err, tries, handled)
+	}
+	r.close()
+	if _, err := r.pass(binding.Event{}, func() { handled++ }); err != errNotTaken || handled != 1 {
+		t.Errorf("after the end an event is taken: %v", err)
+	}
+
+	failing := make(chan struct{}, 1)
+	r = newReading(func(binding.Event) ([]byte, error) {
+		select {
+		case failing <- struct{}{}:
+		default:
+		}
+		return nil, errors.New("never")
+	}, true)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.pass(binding.Event{}, func() { t.Error("what failed is called handled") })
+		ended <- err
+	}()
+	<-failing
+	r.close()
+	if err := <-ended; err == nil {
+		t.Error("what failed has no error")
+	}
+}
