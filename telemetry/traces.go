@@ -153,11 +153,13 @@ func (t *Tracer) Start(ctx context.Context, kind trace.SpanKind, header *call.He
 	}
 	if header == nil {
 		ctx, span := t.tracer.Start(ctx, strings.Join(parts, ""), trace.WithSpanKind(kind))
+		begun(ctx, span.SpanContext())
 		return ctx, Span{span}
 	}
 	carrier := headerCarrier{header}
 	ctx, span := t.tracer.Start(t.carrier.Extract(ctx, carrier), strings.Join(parts, ""), trace.WithSpanKind(kind))
 	t.carrier.Inject(ctx, carrier)
+	begun(ctx, span.SpanContext())
 	return ctx, Span{span}
 }
 

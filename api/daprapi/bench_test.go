@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/sidecast/sidecast/api/bodies"
+	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/grpcweb"
 )
@@ -20,7 +21,7 @@ import (
 // benched is a server of which only the door itself is used.
 func benched() *Server {
 	return New(Options{
-		AppID: "caller", Log: slog.New(slog.DiscardHandler), MaxBody: 4 << 20, Bodies: bodies.NewBudget(4 << 20),
+		Blocks: &blocks.Blocks{}, AppID: "caller", Log: slog.New(slog.DiscardHandler), MaxBody: 4 << 20, Bodies: bodies.NewBudget(4 << 20),
 		Ready: func() error { return nil }, Usable: func() error { return nil },
 	})
 }

@@ -21,7 +21,6 @@ import (
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 
-	"github.com/sidecast/sidecast/api/rpc"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/grpcweb"
@@ -77,9 +76,19 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			s.o.Metrics.RPCServed(info.FullMethod, status.Code(err).String(), sized.in, sized.out, time.Since(began))
 		}(time.Now())
 	}
-	stream = rpc.Stream(s.o.Blocks, stream)
+	traced, err := s.traceRPC(stream, info)
+	if err != nil {
+		return err
+	}
 	defer s.containRPC(info.FullMethod, &err)
-	return grpcError(handle(srv, stream))
+	if traced == nil {
+		return grpcError(handle(srv, stream))
+	}
+	if err := handle(srv, traced); err != nil {
+		traced.tell()
+		return grpcError(err)
+	}
+	return nil
 }
 
 // sizedStream measures the messages of a unary call; of others in stays -1.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 const tokenHeader = "dapr-api-token"
@@ -109,13 +110,17 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		t.otherwise = s.invoke
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, trace := s.traceOfRequest(r)
 		var heard *heardCall
-		if s.o.Logging.Calls && api || s.o.Metrics != nil {
-			heard = &heardCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path}
+		if s.o.Logging.Calls && api || s.o.Metrics != nil || trace != nil {
+			heard = &heardCall{ResponseWriter: w, status: http.StatusOK, method: r.Method + " " + r.URL.Path, trace: trace}
 			defer s.tell(r, r.URL.Path, time.Now(), heard, api)
 			w = heard
 		}
 		defer s.contain(w, r)
+		if !s.baggage(w, r) {
+			return
+		}
 		if s.cors(w, r) {
 			return
 		}
@@ -125,11 +130,7 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		share := s.o.Bodies.Open()
 		defer share.Close()
 		// A copy: by the body of its own request the server knows whether what is left of it is still on the connection.
-		ctx := share.Context(r.Context())
-		if s.o.Blocks.Traced() {
-			ctx = s.o.Blocks.Under(ctx, r.Header.Get)
-		}
-		r = r.WithContext(ctx)
+		r = r.WithContext(share.Context(ctx))
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
@@ -299,6 +300,8 @@ type heardCall struct {
 	http.ResponseWriter
 	status, size int
 	method, name string
+	trace        *telemetry.Answer
+	begun        bool
 }
 
 func (c *heardCall) route(name string) {
@@ -308,14 +311,24 @@ func (c *heardCall) route(name string) {
 }
 
 func (c *heardCall) WriteHeader(status int) {
+	c.begin()
 	c.status = status
 	c.ResponseWriter.WriteHeader(status)
 }
 
 func (c *heardCall) Write(p []byte) (int, error) {
+	c.begin()
 	n, err := c.ResponseWriter.Write(p)
 	c.size += n
 	return n, err
+}
+
+// begin adds what every answer says before its head is sent.
+func (c *heardCall) begin() {
+	if !c.begun {
+		c.begun = true
+		answerTrace(c.Header(), c.trace)
+	}
 }
 
 // Unwrap lets http.ResponseController flush.

@@ -16,10 +16,10 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/sidecast/sidecast/api/rpc"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/components"
@@ -253,7 +253,7 @@ func (a *api) PublishEvent(ctx context.Context, in *runtimev1.PublishEventReques
 }
 
 func grpcTrace(ctx context.Context) call.Header {
-	return traceOf(func(key string) string { return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",") })
+	return traceOf(rpc.Lookup(ctx))
 }
 
 // bulkEntry is one event of a batch.

@@ -19,6 +19,8 @@ func behaviour() Area {
 		works("API tokens, both ways", "compat.TestTokensAreAskedForAndSent"),
 		works("graceful shutdown", "compat.TestSignalsDrain, compat.TestBlockedShutdown"),
 		works("CORS", "compat.TestCORS"),
+		differs("trace context (W3C and binary) and baggage", "compat.TestTraceContextIsPassedOnInBothForms, compat.TestAnswersNameTheSpanOfTheCall",
+			"Read, passed on and answered as daprd does; where there are spans, apps get that of their caller's sidecar as parent. A `tracestate` stays with its trace on gRPC, too, and a call without a trace begins one that is not sampled."),
 		notYet("mTLS between sidecars", "NATS connections can have TLS; see the fabric's page."),
 		differs("outbox", "compat.TestOutboxPublishesWhatTransactionsWrite, compat.TestOutboxLosesNothingWhenTheSidecarIsKilled", "Events are part of the transaction: [outbox](concepts/outbox.md)."),
 		differs("encryption of state", "compat.TestStateIsEncrypted, sealed.TestFormat, sealed.TestWhatCannotBeOpened",
