@@ -361,6 +361,7 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 			}
 			return control.Flush()
 		},
+		Bound:   blocks.ToHead,
 		Trailer: func() call.Header { return trailerOf(r) },
 		End:     func(trailer call.Header) { writeTrailer(w, trailer) },
 	})

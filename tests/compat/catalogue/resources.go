@@ -16,6 +16,8 @@ func behaviour() Area {
 		differs("sidecars of several machines", "cluster.TestAServerOfTheClusterIsLost", "Find each other over NATS: set SIDECAST_FABRIC to its URLs. Placement, scheduler, sentry and operator are not needed."),
 		differs("sizes of events", "compat.TestSizesOfEvents, compat.TestSizesOfRequests, natspubsub.TestTooLarge", "The fabric's broker takes 8 MiB with the envelope, whatever --max-body-size says; one on a NATS cluster what that server's max_payload says, 1 MiB unless it is set. The error names both sizes. Raise max_payload, or put larger bodies into state and publish their key."),
 		differs("limits of names", "blocks.TestStateRefusesWhatCannotBe, blocks.TestPublishRefusesWhatCannotBe", "Keys have at most 1024 bytes, topics 256. Shorten longer ones."),
+		differs("policies of large HTTP bodies", "compat.TestPoliciesHoldForLargeBodies",
+			"Timeouts hold until the answer begins. A call is made again as long as 8 MiB of its request are enough to do so; daprd keeps all of it in memory. [Resiliency](concepts/resiliency.md#retries)."),
 		works("API tokens, both ways", "compat.TestTokensAreAskedForAndSent"),
 		works("graceful shutdown", "compat.TestSignalsDrain, compat.TestBlockedShutdown"),
 		works("CORS", "compat.TestCORS"),
