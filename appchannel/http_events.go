@@ -142,20 +142,39 @@ func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subs
 
 // get asks the app something on behalf of the channel itself.
 func (h *HTTP) get(ctx context.Context, path string) (int, []byte, error) {
+	began := time.Now()
+	r, response, body, err := h.ask(ctx, path)
+	h.measure(r, response, time.Since(began))
+	if response == nil {
+		return 0, nil, err
+	}
+	return response.StatusCode, body, err
+}
+
+// ask is get for those who measure it; of an answer the body is read.
+func (h *HTTP) ask(ctx context.Context, path string) (*http.Request, *http.Response, []byte, error) {
 	r := &http.Request{Method: http.MethodGet, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
 	h.sign(r.Header)
 	response, err := h.transport.RoundTrip(r.WithContext(ctx))
 	if err != nil {
-		return 0, nil, cutOff(ctx, "app over http: GET /"+path, err)
+		return r, nil, nil, cutOff(ctx, "app over http: GET /"+path, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxControl))
-	return response.StatusCode, body, err
+	return r, response, body, err
 }
 
 // healthy is one health check.
 func (h *HTTP) healthy(ctx context.Context) error {
-	status, _, err := h.get(ctx, h.port.Health.Path)
+	began := time.Now()
+	_, response, _, err := h.ask(ctx, h.port.Health.Path)
+	status := http.StatusInternalServerError
+	if response != nil {
+		status = response.StatusCode
+	}
+	if h.port.Meter != nil {
+		h.port.Meter.HTTPProbed(status, time.Since(began))
+	}
 	most := 399
 	if h.port.Dapr {
 		most = 299

@@ -1,6 +1,7 @@
 package daprapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dapr/dapr/pkg/messages/errorcodes"
 	"google.golang.org/grpc/codes"
 
 	"github.com/sidecast/sidecast/call"
@@ -67,6 +69,22 @@ func TestProblemsAreSaidTwice(t *testing.T) {
 	b.write(w)
 	if w.Body.String() != `{"errorCode":"ERR_Y","message":"why: z"}` || len(b.GRPCStatus().Details()) != 1 {
 		t.Errorf("%s %v", w.Body, b.GRPCStatus())
+	}
+}
+
+// Error codes are counted under daprd's categories.
+func TestCategories(t *testing.T) {
+	for _, code := range []errorcodes.ErrorCode{
+		errorcodes.StateGet, errorcodes.StateSave, errorcodes.StateStoreNotFound, errorcodes.StateStoreNotConfigured, errorcodes.StateNotSupportedOperation,
+		errorcodes.StateMalformedRequest, errorcodes.PubSubEmpty, errorcodes.PubSubTopicNameEmpty, errorcodes.PubsubPublishMessage, errorcodes.PubsubPublishOutbox,
+		errorcodes.PubSubEventsSerEnvelope, errorcodes.ServiceInvocationDirectInvoke, errorcodes.LockTry, errorcodes.LockUnlock, errorcodes.LockStoreNotFound,
+		errorcodes.HealthNotReady, errorcodes.HealthOutboundNotReady, errorcodes.CommonAPIUnimplemented, errorcodes.CommonBodyRead, errorcodes.CommonInternal,
+		errorcodes.CommonMalformedRequest, errorcodes.CommonGeneric,
+	} {
+		counted := cmp.Or(code.GrpcCode, code.Code)
+		if got := category(counted); got != string(code.Category) {
+			t.Errorf("%s is of %s, not %s", counted, got, code.Category)
+		}
 	}
 }
 

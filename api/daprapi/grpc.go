@@ -83,11 +83,14 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 		return err
 	}
 	defer s.containRPC(info.FullMethod, &err)
-	if traced == nil {
-		return grpcError(handle(srv, stream))
+	if traced != nil {
+		stream = traced
 	}
-	if err := handle(srv, traced); err != nil {
-		traced.tell()
+	if err := handle(srv, stream); err != nil {
+		s.count(err)
+		if traced != nil {
+			traced.tell()
+		}
 		return grpcError(err)
 	}
 	return nil

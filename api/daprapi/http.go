@@ -136,7 +136,9 @@ func (s *Server) handler(all []route, api bool) http.Handler {
 		}
 		err := t.dispatch(w, r, heard)
 		if err != nil {
-			problemOf(err).write(w)
+			p := problemOf(err)
+			s.count(p)
+			p.write(w)
 		}
 	})
 }

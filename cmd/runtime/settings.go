@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -78,6 +79,22 @@ func tracing(settings *configuration.Settings, log *slog.Logger) telemetry.Traci
 		t.Log = log
 	}
 	return t
+}
+
+// measuring is how metrics with Dapr's names are made.
+func measuring(from configuration.Measuring) telemetry.DaprOptions {
+	o := telemetry.DaprOptions{
+		LowCardinality: from.LowCardinality, Paths: from.Paths, ExcludeVerbs: from.ExcludeVerbs, ErrorCodes: from.ErrorCodes, Rules: telemetry.LabelRules{},
+	}
+	for _, b := range from.Buckets {
+		if b > 0 { // Dapr leaves out a bucket that nothing is below
+			o.Buckets = append(o.Buckets, float64(b))
+		}
+	}
+	for _, r := range from.Rules {
+		o.Rules.Add(r.Metric, r.Label, telemetry.Replacement{Regex: regexp.MustCompile(r.Regex), With: r.With}) // checked when it was read
+	}
+	return o
 }
 
 // apiLogging is how calls of Dapr's API are logged: the flag counts before the Configuration.

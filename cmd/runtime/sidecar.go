@@ -23,6 +23,7 @@ import (
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 // startTime is when this sidecar began to start.
@@ -124,7 +125,7 @@ func (w *waiter) wait(ctx context.Context) error {
 }
 
 // newCallback reaches the app on its port.
-func newCallback(c *config, log *slog.Logger) (appchannel.Channel, error) {
+func newCallback(c *config, m *telemetry.Metrics, log *slog.Logger) (appchannel.Channel, error) {
 	callback := appchannel.Callback{
 		Address: net.JoinHostPort(or(c.AppAddress, "127.0.0.1"), strconv.Itoa(c.AppPort)),
 		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe,
@@ -134,6 +135,9 @@ func newCallback(c *config, log *slog.Logger) (appchannel.Channel, error) {
 			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,
 			Threshold: c.AppHealthThreshold,
 		},
+	}
+	if dapr := m.Dapr(); dapr != nil {
+		callback.Meter = dapr
 	}
 	switch grpc := strings.HasPrefix(c.AppProtocol, "grpc"); {
 	case grpc && c.dapr != nil:

@@ -185,10 +185,10 @@ func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fab
 const fabricTimeout = 15 * time.Second
 
 // newMetrics are the metrics of this process; those with Dapr's names only where somebody may ask for them.
-func newMetrics(c *config, self blocks.Self) *telemetry.Metrics {
+func newMetrics(c *config, self blocks.Self, settings *configuration.Settings) *telemetry.Metrics {
 	m := telemetry.NewMetrics()
 	if c.dapr != nil && !c.dapr.NoMetrics {
-		m.EnableDapr(self.AppID, self.Namespace)
+		m.EnableDapr(self.AppID, self.Namespace, measuring(settings.Measuring))
 	}
 	return m
 }
@@ -231,7 +231,7 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 }
 
 // newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
-func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
+func newChannel(c *config, self blocks.Self, m *telemetry.Metrics, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
 	if c.AppPort == 0 && c.dapr != nil {
 		return appchannel.None, nil, nil // an app of Dapr's dials in to no hub; its subscriptions are streams of their own
 	}
@@ -241,7 +241,7 @@ func newChannel(c *config, self blocks.Self, log *slog.Logger) (appchannel.Chann
 		})
 		return hub, hub, nil
 	}
-	channel, err := newCallback(c, log)
+	channel, err := newCallback(c, m, log)
 	return channel, nil, err
 }
 
@@ -295,7 +295,7 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, p *progress, budget 
 		app.HealthInterval, app.HealthTimeout, app.HealthThreshold = c.AppHealthInterval, c.AppHealthTimeout, c.AppHealthThreshold
 	}
 	if m.Dapr() != nil {
-		m.Registry().MustRegister(daprapi.NewCollector(b, self.AppID, self.Namespace))
+		m.Registry().MustRegister(daprapi.NewCollector(b, m.Dapr().Rules(), self.AppID, self.Namespace))
 	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,
