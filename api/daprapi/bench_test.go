@@ -92,3 +92,19 @@ func BenchmarkProxied(b *testing.B) {
 		}
 	}
 }
+
+// What a publication makes of its payload.
+func BenchmarkEnvelope(b *testing.B) {
+	s := benched()
+	header := call.Header{{Key: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}
+	for name, data := range map[string]string{"text/plain": strings.Repeat("x", 1<<10), "application/json": `{"order":"` + strings.Repeat("x", 1<<10) + `","lines":[1,2,3]}`} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := s.envelope("pubsub", "orders", name, []byte(data), nil, header); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

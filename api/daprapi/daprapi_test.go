@@ -12,8 +12,10 @@ import (
 
 	"github.com/dapr/dapr/pkg/messages/errorcodes"
 	"google.golang.org/grpc/codes"
+	"pgregory.net/rapid"
 
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/call/rawjson"
 	"github.com/sidecast/sidecast/components"
 )
 
@@ -99,6 +101,36 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 			t.Errorf("%d is %s, not %s", status, got, code)
 		}
 	}
+}
+
+// Envelopes are written as encoding/json writes them.
+func TestEnvelopesAreWrittenAsJSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e, want := map[string]any{}, map[string]any{}
+		for range rapid.IntRange(1, 8).Draw(t, "attributes") {
+			name, text := rapid.String().Draw(t, "name"), rapid.String().Draw(t, "text")
+			raw, _ := json.MarshalIndent(map[string]string{text: "<" + text}, "", " ")
+			switch rapid.IntRange(0, 3).Draw(t, "kind") {
+			case 0:
+				e[name], want[name] = text, text
+			case 1:
+				value, ok := rawjson.AppendValue(nil, raw)
+				if !ok {
+					t.Fatal("not JSON")
+				}
+				e[name], want[name] = written(value), json.RawMessage(raw)
+			case 2:
+				e[name], want[name] = json.RawMessage(raw), json.RawMessage(raw)
+			case 3:
+				e[name], want[name] = len(text), len(text)
+			}
+		}
+		got, err := writeEnvelope(e, 0)
+		encoded, _ := json.Marshal(want)
+		if err != nil || string(got) != string(encoded) {
+			t.Fatalf("%s\nis not\n%s (%v)", got, encoded, err)
+		}
+	})
 }
 
 func FuzzRoutes(f *testing.F) {
