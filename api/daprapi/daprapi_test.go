@@ -81,7 +81,8 @@ func TestCategories(t *testing.T) {
 		errorcodes.StateMalformedRequest, errorcodes.PubSubEmpty, errorcodes.PubSubTopicNameEmpty, errorcodes.PubsubPublishMessage, errorcodes.PubsubPublishOutbox,
 		errorcodes.PubSubEventsSerEnvelope, errorcodes.ServiceInvocationDirectInvoke, errorcodes.LockTry, errorcodes.LockUnlock, errorcodes.LockStoreNotFound,
 		errorcodes.HealthNotReady, errorcodes.HealthOutboundNotReady, errorcodes.CommonAPIUnimplemented, errorcodes.CommonBodyRead, errorcodes.CommonInternal,
-		errorcodes.CommonMalformedRequest, errorcodes.CommonGeneric,
+		errorcodes.CommonMalformedRequest, errorcodes.CommonGeneric, errorcodes.SecretGet, errorcodes.SecretStoreNotFound, errorcodes.SecretStoreNotConfigured,
+		errorcodes.SecretPermissionDenied, errorcodes.ConfigurationGet, errorcodes.ConfigurationStoreNotConfigured, errorcodes.ConfigurationUnsubscribe,
 	} {
 		counted := cmp.Or(code.GrpcCode, code.Code)
 		if got := category(counted); got != string(code.Category) {
