@@ -84,7 +84,7 @@ func (h *HTTP) Bindings(ctx context.Context, inputs []InputBinding, changed func
 			takes := in.Declared
 			if !takes {
 				asking, cancel := context.WithTimeout(ctx, h.port.BindingTimeout)
-				status, _, err := h.ask(asking, http.MethodOptions, in.Route, h.port.Pipeline)
+				status, _, err := h.get(asking, http.MethodOptions, in.Route)
 				cancel()
 				if err != nil {
 					return err

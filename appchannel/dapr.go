@@ -77,13 +77,14 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 	if d.port.Token != "" {
 		own = append(own, call.Field{Key: "dapr-api-token", Value: d.port.Token})
 	}
-	md, values := make(metadata.MD, len(header)+len(own)), make([]string, 0, len(header)+len(own))
+	binary, traced := call.TraceBinary(header.Get("traceparent")) // some clients know one form, some the other
+	md, values := make(metadata.MD, len(header)+len(own)+1), make([]string, 0, len(header)+len(own)+1)
 	set := func(key, value string) {
 		values = append(values, value)
 		md[key] = values[len(values)-1 : len(values) : len(values)]
 	}
 	for _, f := range header {
-		if reserved(f.Key) || f.Key == TypeURL {
+		if reserved(f.Key) || f.Key == TypeURL || traced && f.Key == call.TraceBin {
 			continue
 		}
 		key, value := f.Key, f.Value
@@ -103,6 +104,9 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 		}
 		set(key, value)
 	}
+	if traced {
+		set(call.TraceBin, binary)
+	}
 	for _, f := range own {
 		set(f.Key, f.Value)
 	}
@@ -115,7 +119,7 @@ func reserved(key string) bool {
 	case "content-type", "content-length", "te", "trailer", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding":
 		return true
 	}
-	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin"
+	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") && key != call.TraceBin
 }
 
 // permanent are HTTP's own fields, which Dapr gives a prefix in the metadata of a gRPC call.
@@ -276,7 +280,7 @@ func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 		return withFailed(verdicts(ids, nil), failed), nil
 	}
 	var from peer.Peer
-	ctx = d.outgoing(ctx, nil)
+	ctx = d.outgoing(ctx, traceOfAll(events))
 	answer, err := d.app.OnBulkTopicEvent(ctx, request, grpc.Peer(&from))
 	if status.Code(err) == codes.Unimplemented {
 		//lint:ignore SA1019 older apps have only this one
@@ -293,6 +297,16 @@ func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 		said[s.GetEntryId()] = s.GetStatus().String()
 	}
 	return withFailed(verdicts(ids, said), failed), nil
+}
+
+// traceOfAll is the trace of the first of several events that belongs to one.
+func traceOfAll(events []*Event) call.Header {
+	for _, e := range events {
+		if e.Header.Get("traceparent") != "" {
+			return traceOf(e.Header)
+		}
+	}
+	return nil
 }
 
 // Subscriptions asks the app each time it becomes ready.

@@ -5,7 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"github.com/google/uuid"
@@ -13,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/call/rawjson"
 )
 
 // daprEnvelope is an event as Dapr's apps see it: always a CloudEvent in JSON. What was published raw is wrapped for a
@@ -66,19 +70,19 @@ type daprEvent struct {
 	extensions *structpb.Struct
 }
 
-func (e daprEvent) text(name string) string {
-	var s string
-	_ = json.Unmarshal(e.attributes[name], &s) // what is no text counts as none, as in daprd
-	return s
-}
+// text is "" for what is no text, as in daprd.
+func (e daprEvent) text(name string) string { return rawjson.Text(e.attributes[name]) }
 
 func openDapr(event *Event) (e daprEvent, err error) {
 	envelope, err := daprEnvelope(event)
 	if err != nil {
 		return e, err
 	}
-	if err := json.Unmarshal(envelope, &e.attributes); err != nil {
-		return e, err
+	var ok bool
+	if e.attributes, ok = rawjson.Fields(envelope); !ok {
+		if err := json.Unmarshal(envelope, &e.attributes); err != nil {
+			return e, err
+		}
 	}
 	kind := e.text("datacontenttype")
 	if encoded := e.text("data_base64"); encoded != "" {
@@ -90,19 +94,39 @@ func openDapr(event *Event) (e daprEvent, err error) {
 			return e, err
 		}
 	}
-	rest := make(map[string]json.RawMessage, len(e.attributes))
-	for key, value := range e.attributes {
-		rest[key] = value
+	e.extensions, err = extensionsOf(e.attributes)
+	return e, err
+}
+
+// extensionsOf are all attributes that TopicEventRequest has no fields for.
+func extensionsOf(attributes map[string]json.RawMessage) (*structpb.Struct, error) {
+	all := &structpb.Struct{Fields: make(map[string]*structpb.Value, len(attributes))}
+	var rest map[string]json.RawMessage // what is not text: protojson knows what becomes of it
+	for name, value := range attributes {
+		switch {
+		case slices.Contains(notExtensions, name):
+		case value[0] == '"' && utf8.ValidString(name):
+			all.Fields[name] = structpb.NewStringValue(rawjson.Text(value))
+		default:
+			if rest == nil {
+				rest = map[string]json.RawMessage{}
+			}
+			rest[name] = value
+		}
 	}
-	for _, key := range notExtensions {
-		delete(rest, key)
+	if rest == nil {
+		return all, nil
 	}
 	encoded, err := json.Marshal(rest)
 	if err != nil {
-		return e, err
+		return nil, err
 	}
-	e.extensions = &structpb.Struct{}
-	return e, protojson.Unmarshal(encoded, e.extensions)
+	others := &structpb.Struct{}
+	if err := protojson.Unmarshal(encoded, others); err != nil {
+		return nil, err
+	}
+	maps.Copy(all.Fields, others.GetFields())
+	return all, nil
 }
 
 // daprData is the payload in an envelope: JSON stays JSON, text loses its quotes. Where the content type is neither, text is
@@ -114,9 +138,8 @@ func daprData(contentType string, raw json.RawMessage) ([]byte, error) {
 		err := json.Compact(&compact, raw)
 		return compact.Bytes(), err
 	}
-	var s string
-	if err := json.Unmarshal(raw, &s); err == nil {
-		return []byte(s), nil
+	if raw[0] == '"' {
+		return []byte(rawjson.Text(raw)), nil
 	}
 	if strings.HasPrefix(kind, "text/") || strings.Contains(kind, "xml") {
 		return nil, errors.New("unexpected data type encountered in envelope")

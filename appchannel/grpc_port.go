@@ -37,7 +37,7 @@ func newGRPCPort(c Callback) (*grpcPort, error) {
 	if c.TLS {
 		trust = credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}) // the app beside us: its certificate names other hosts
 	}
-	conn, err := grpc.NewClient("passthrough:///"+c.Address,
+	conn, err := grpc.NewClient("passthrough:///"+c.Address, append(metered(c.Meter),
 		grpc.WithTransportCredentials(trust),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address) }),
 		grpc.WithNoProxy(),
@@ -50,7 +50,7 @@ func newGRPCPort(c Callback) (*grpcPort, error) {
 		}),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(int(c.MaxBody)+envelope), grpc.MaxCallSendMsgSize(int(c.MaxBody)+envelope)),
-	)
+	)...)
 	if err != nil {
 		return nil, fault.E("app over grpc: "+c.Address, fault.Invalid, fault.BadRequest, err)
 	}

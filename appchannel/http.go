@@ -270,7 +270,9 @@ func (h *HTTP) send(ctx context.Context, op string, r *http.Request) (response *
 	if repeatable(r) {
 		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { attempts++ }})
 	}
+	began := time.Now()
 	response, err = h.port.Pipeline.RoundTrip(h.transport, r.WithContext(ctx))
+	h.measure(r, response, time.Since(began))
 	if err == nil {
 		return response, func() { response.Body.Close(); h.port.end() }, nil
 	}
@@ -282,6 +284,17 @@ func (h *HTTP) send(ctx context.Context, op string, r *http.Request) (response *
 		}
 	}
 	return nil, nil, cutOff(ctx, op, err)
+}
+
+// measure tells the meter of a request that is answered, or will not be: then response is nil.
+func (h *HTTP) measure(r *http.Request, response *http.Response, took time.Duration) {
+	switch meter := h.port.Meter; {
+	case meter == nil:
+	case response == nil:
+		meter.HTTPCalled(r.Method, r.URL.Path, http.StatusInternalServerError, r.ContentLength, -1, took)
+	default:
+		meter.HTTPCalled(r.Method, r.URL.Path, response.StatusCode, r.ContentLength, response.ContentLength, took)
+	}
 }
 
 // repeatable tells whether net/http may send r twice by itself.

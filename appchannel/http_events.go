@@ -124,7 +124,7 @@ func (h *HTTP) listSubscriptions(ctx context.Context) ([]Subscription, error) {
 }
 
 func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subscription, error)) ([]Subscription, error) {
-	status, body, err := h.ask(ctx, http.MethodGet, path, h.port.Pipeline)
+	status, body, err := h.get(ctx, http.MethodGet, path)
 	switch {
 	case err != nil:
 		return nil, err
@@ -141,22 +141,41 @@ func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subs
 	return all, nil
 }
 
-// ask asks the app something on behalf of the channel itself.
-func (h *HTTP) ask(ctx context.Context, method, path string, through *pipeline.Client) (int, []byte, error) {
+// get is ask, measured.
+func (h *HTTP) get(ctx context.Context, method, path string) (int, []byte, error) {
+	began := time.Now()
+	r, response, body, err := h.ask(ctx, method, path, h.port.Pipeline)
+	h.measure(r, response, time.Since(began))
+	if response == nil {
+		return 0, nil, err
+	}
+	return response.StatusCode, body, err
+}
+
+// ask asks the app something on behalf of the channel itself. Of an answer the body is read.
+func (h *HTTP) ask(ctx context.Context, method, path string, through *pipeline.Client) (*http.Request, *http.Response, []byte, error) {
 	r := &http.Request{Method: method, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
 	h.sign(r.Header)
 	response, err := through.RoundTrip(h.transport, r.WithContext(ctx))
 	if err != nil {
-		return 0, nil, cutOff(ctx, "app over http: "+method+" /"+path, err)
+		return r, nil, nil, cutOff(ctx, "app over http: "+method+" /"+path, err)
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, maxControl))
-	return response.StatusCode, body, err
+	return r, response, body, err
 }
 
 // healthy is one health check.
 func (h *HTTP) healthy(ctx context.Context) error {
-	status, _, err := h.ask(ctx, http.MethodGet, h.port.Health.Path, nil)
+	began := time.Now()
+	_, response, _, err := h.ask(ctx, http.MethodGet, h.port.Health.Path, nil)
+	status := http.StatusInternalServerError
+	if response != nil {
+		status = response.StatusCode
+	}
+	if h.port.Meter != nil {
+		h.port.Meter.HTTPProbed(status, time.Since(began))
+	}
 	most := 399
 	if h.port.Dapr {
 		most = 299

@@ -42,8 +42,22 @@ type Callback struct {
 	Pipeline *pipeline.Client
 	// OnReady is called when the app starts (nil) and stops (why) taking work, one call at a time; may be nil.
 	OnReady func(error)
+	// Meter measures what is asked of the app; nil measures nothing.
+	Meter Meter
 	// Log is slog.Default() when nil.
 	Log *slog.Logger
+}
+
+// Meter measures what a channel asks of its app. All methods may be called concurrently.
+type Meter interface {
+	// HTTPCalled is told of a request when the head of its answer is there, or none will be: its status is 500 then. The lengths
+	// of the bodies are -1 where they are not known.
+	HTTPCalled(method, path string, status int, sent, received int64, took time.Duration)
+	// RPCCalled is told of a gRPC call that has ended, with the word for its status. Sizes of streams are -1.
+	RPCCalled(method, status string, sent, received int, took time.Duration)
+	// HTTPProbed and RPCProbed are told of health checks.
+	HTTPProbed(status int, took time.Duration)
+	RPCProbed(status string, took time.Duration)
 }
 
 // Health is a check that the app must pass to be given work. The zero Health only waits until the port takes connections.

@@ -109,6 +109,15 @@ func (b *Blocks) Under(ctx context.Context, get func(key string) string) context
 	return b.tracer.Under(ctx, get)
 }
 
+// Tracing reports whether calls belong to traces, with spans or without.
+func (b *Blocks) Tracing() bool { return b.tracer.Traces() }
+
+// Below is Under for a front door that answers with the trace that a call belongs to. It costs: a call that brings no trace to
+// a sidecar without spans has nothing to answer with.
+func (b *Blocks) Below(ctx context.Context, get func(key string) string) (context.Context, *telemetry.Answer) {
+	return b.tracer.Below(ctx, get)
+}
+
 // SetRules puts rules into force, in lanes that run without a call being dropped, and in those that come; nil rules say
 // nothing.
 func (b *Blocks) SetRules(rules *governance.Rules) { b.rules.set(rules) }

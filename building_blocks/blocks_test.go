@@ -169,27 +169,21 @@ func TestStreamEchoes(t *testing.T) {
 	caller := sidecar(t, dir, "intake", &testApp{invoke: echo}, 0)
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<16) // 1 MiB
 	var got bytes.Buffer
-	err := caller.Invocation.Stream(t.Context(), &call.Request{App: "web", Method: "x"}, func(ctx context.Context, s call.ClientStream) error {
-		sending := make(chan error, 1)
-		go func() {
-			for chunk := range slices.Chunk(sent, 10_000) {
-				if err := s.Send(ctx, chunk); err != nil {
-					sending <- err
-					return
-				}
+	chunks := slices.Collect(slices.Chunk(sent, 10_000))
+	err := caller.Invocation.Relay(t.Context(), &call.Request{App: "web", Method: "x"}, Exchange{
+		Next: func() ([]byte, error) {
+			if len(chunks) == 0 {
+				return nil, io.EOF
 			}
-			sending <- s.CloseSend(ctx)
-		}()
-		for {
-			chunk, err := s.Recv(ctx)
-			if errors.Is(err, io.EOF) {
-				return <-sending
-			}
-			if err != nil {
-				return err
-			}
+			chunk := chunks[0]
+			chunks = chunks[1:]
+			return chunk, nil
+		},
+		Header: func(*call.Response) error { return nil },
+		Chunk: func(chunk []byte) error {
 			got.Write(chunk)
-		}
+			return nil
+		},
 	})
 	if err != nil || !bytes.Equal(got.Bytes(), sent) {
 		t.Fatalf("%d of %d bytes came back, error %v", got.Len(), len(sent), err)

@@ -247,7 +247,7 @@ func (t *target) call(ctx context.Context, v *Invocation, grant actors.Grant, re
 // stream makes one attempt of a stream to the target.
 func (t *target) stream(ctx context.Context, v *Invocation, grant actors.Grant, req *call.Request) (call.ClientStream, error) {
 	if t.outside == nil {
-		return v.stream(ctx, grant, req)
+		return v.open(ctx, grant, req)
 	}
 	server, err := t.outside(ctx, req)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"maps"
 	"mime"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/call/rawjson"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
 )
@@ -150,8 +150,8 @@ func unwrap(component, topic, route string, raw bool, d pubsub.Delivery) *appcha
 	if raw || mediaType(m.ContentType) != CloudEventJSON {
 		return seen
 	}
-	var attributes map[string]json.RawMessage
-	if err := json.Unmarshal(m.Data, &attributes); err != nil || attributes == nil {
+	attributes, ok := rawjson.Fields(m.Data)
+	if !ok {
 		return seen // stored by someone else under the wrong media type: the app gets what there is
 	}
 	seen.Envelope = m.Data
@@ -162,11 +162,7 @@ func unwrap(component, topic, route string, raw bool, d pubsub.Delivery) *appcha
 // open reads the attributes of an envelope. It forgives what others have written against the specification: what is no text
 // where there should be one is left out.
 func open(seen *appchannel.Event, attributes map[string]json.RawMessage) {
-	text := func(name string) string {
-		var s string
-		_ = json.Unmarshal(attributes[name], &s)
-		return s
-	}
+	text := func(name string) string { return rawjson.Text(attributes[name]) }
 	seen.ID = cmp.Or(text("id"), seen.ID)
 	seen.Source, seen.Type, seen.Subject = text("source"), text("type"), text("subject")
 	seen.ContentType = text("datacontenttype")
@@ -179,14 +175,20 @@ func open(seen *appchannel.Event, attributes map[string]json.RawMessage) {
 	} else if data, ok := attributes["data"]; ok {
 		seen.Data = dataOf(seen.ContentType, data)
 	}
-	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+	var several [8]string // more than most events have
+	extensions := several[:0]
+	for name := range attributes {
 		switch name {
 		case "specversion", "id", "source", "type", "subject", "datacontenttype", "dataschema", "time", "data", "data_base64":
 		case "pubsubname", "topic", keyExtension: // fields of their own
 		default:
-			if value, ok := extension(attributes[name]); ok {
-				seen.Header.Add(name, value)
-			}
+			extensions = append(extensions, name)
+		}
+	}
+	slices.Sort(extensions)
+	for _, name := range extensions {
+		if value, ok := extension(attributes[name]); ok {
+			seen.Header.Add(name, value)
 		}
 	}
 }
@@ -198,15 +200,21 @@ func dataOf(contentType string, data json.RawMessage) []byte {
 	if kind == "" || kind == "application/json" || strings.HasSuffix(kind, "+json") {
 		return data
 	}
-	var s string
-	if json.Unmarshal(data, &s) == nil {
-		return []byte(s)
+	if len(data) > 0 && data[0] == '"' {
+		return []byte(rawjson.Text(data))
+	}
+	if string(data) == "null" { // as of a string, which is left empty
+		return []byte{}
 	}
 	return data
 }
 
 // extension is the text of an extension attribute: booleans and numbers come as text, as over HTTP.
 func extension(raw json.RawMessage) (string, bool) {
+	if len(raw) > 0 && raw[0] == '"' {
+		text := rawjson.Text(raw)
+		return text, text != ""
+	}
 	var value any
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.UseNumber()
@@ -214,8 +222,6 @@ func extension(raw json.RawMessage) (string, bool) {
 		return "", false
 	}
 	switch v := value.(type) {
-	case string:
-		return v, v != ""
 	case bool:
 		return strconv.FormatBool(v), true
 	case json.Number:

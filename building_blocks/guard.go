@@ -192,6 +192,19 @@ func (s *ruleSet) close() {
 	}
 }
 
+// repeats says whether a policy has calls of an operation made again that were sent.
+func (g *guard) repeats(verb, operation string) bool {
+	if g.Policy().Retry.NonIdempotent {
+		return true
+	}
+	r, set := g.enter(verb, operation)
+	if r == nil {
+		return false
+	}
+	defer set.leave()
+	return r.Policy().Retry.NonIdempotent
+}
+
 // Do passes a call through the rule for its operation, if there is one, and the lane.
 func (g *guard) Do(ctx context.Context, call resiliency.Call, attempt func(context.Context, actors.Grant) error) error {
 	return g.doAs(ctx, "", call.Op, call, attempt)

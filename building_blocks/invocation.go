@@ -259,14 +259,13 @@ func answered(resp *call.Response, err error) (*call.Response, error) {
 	return resp, nil
 }
 
-// Stream opens a stream to an instance of req's app and hands it to use, which owns it until it returns. The stream's lane
-// counts it as in flight until then. An error of use that is a toldFailure is for the lane alone.
-func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(context.Context, call.ClientStream) error) (err error) {
+// stream makes the attempts of a relay. The stream's lane counts it as in flight until the answer has ended.
+func (v *Invocation) stream(ctx context.Context, req *call.Request, up *upload, x Exchange) (err error) {
 	if other, err := v.elsewhere(ctx, req); err != nil || other != nil {
 		if err != nil {
 			return err
 		}
-		return other.Stream(ctx, req, use)
+		return other.stream(ctx, req, up, x)
 	}
 	if err := v.admit(req); err != nil {
 		return err
@@ -284,16 +283,25 @@ func (v *Invocation) Stream(ctx context.Context, req *call.Request, use func(con
 	if dapr := v.metrics.Dapr(); dapr != nil && req.App != v.self.AppID {
 		defer func(began time.Time) { dapr.Invoked(t.label, true, statusOf(nil, err), began) }(time.Now())
 	}
-	err = t.streams.doAs(ctx, req.Verb, req.Method, what, func(ctx context.Context, grant actors.Grant) error {
+	if up.bound != Lasting && t.streams.repeats(req.Verb, req.Method) {
+		up.room, _ = call.RoomOf(ctx).(call.Keeper)
+	}
+	err = t.streams.doAs(ctx, req.Verb, req.Method, what, func(within context.Context, grant actors.Grant) error {
+		ctx, done := up.hold(ctx, within)
+		defer done()
 		stream, err := t.stream(ctx, v, grant, req)
 		if err != nil {
 			return err
 		}
 		defer stream.Close()
-		return use(ctx, stream)
+		return up.attempt(ctx, stream, x)
 	})
-	if told := (toldFailure{}); errors.As(err, &told) {
+	told, status := toldFailure{}, errStatus(0)
+	switch {
+	case errors.As(err, &told):
 		return nil
+	case up.held != nil && errors.As(err, &status) && int(status) == up.held.header.Status:
+		return up.held.pass(x)
 	}
 	return err
 }
@@ -302,7 +310,7 @@ func (v *Invocation) call(ctx context.Context, grant actors.Grant, req *call.Req
 	return v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
 }
 
-func (v *Invocation) stream(ctx context.Context, grant actors.Grant, req *call.Request) (call.ClientStream, error) {
+func (v *Invocation) open(ctx context.Context, grant actors.Grant, req *call.Request) (call.ClientStream, error) {
 	return v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
 )
 
 // Exchange is the caller's side of a streaming call, whatever front door it came through.
@@ -25,20 +26,44 @@ type Exchange struct {
 	// Failure is what a whole answer says of the call in its body, such as a gRPC status: nil for a success. It may be nil
 	// where the head says it all.
 	Failure func() error
+	// Bound says how long timeouts hold.
+	Bound Bound
+	// Begin and Passed are nil where Header and Chunk pass on all that they get. Begin is told that an attempt begins: what they
+	// have had of one before it does not count. Passed says whether they have passed anything on, after which no attempt
+	// follows, and how many messages.
+	Begin  func()
+	Passed func() (begun bool, messages int)
 }
+
+// Bound says how long the timeouts of policies hold for what a relay carries.
+type Bound int
+
+const (
+	// Lasting is a stream: they bound how long it waits for a turn and is tried again, and not the stream itself.
+	Lasting Bound = iota
+	// ToHead is a call whose bodies travel in pieces: they hold until its answer begins.
+	ToHead
+	// ToEnd is a call in messages, most likely one each way: they hold to its end, unless a second message in either direction
+	// shows that it is a stream.
+	ToEnd
+)
 
 // Relay makes a streaming call and carries both directions until the answer has ended. Its lane makes another attempt only
 // where the request can be sent again from its beginning and nothing of an answer was passed on.
 func (v *Invocation) Relay(ctx context.Context, req *call.Request, x Exchange) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	up := &upload{next: x.Next, trailer: x.Trailer, frames: make(chan uploaded), over: ctx.Done()}
+	up := &upload{next: x.Next, trailer: x.Trailer, bound: x.Bound, frames: make(chan uploaded), over: ctx.Done()}
 	go up.read() // ends when the front door's handler has
-	return v.Stream(ctx, req, func(ctx context.Context, to call.ClientStream) error { return up.attempt(ctx, to, x) })
+	return v.stream(ctx, req, up, x)
 }
 
 // attempt copies both directions until the answer has ended.
 func (u *upload) attempt(ctx context.Context, to call.ClientStream, x Exchange) error {
+	u.held = nil
+	if x.Begin != nil {
+		x.Begin()
+	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	sent := make(chan struct{})
 	go func() {
@@ -57,8 +82,12 @@ func (u *upload) attempt(ctx context.Context, to call.ClientStream, x Exchange) 
 	return u.judge(err)
 }
 
-// maxReplay is how much of a request is kept for an attempt that follows one which never began.
-const maxReplay = 64 << 10
+const (
+	// maxReplay is how much of a request is kept for an attempt that follows one which never began.
+	maxReplay = 64 << 10
+	// maxRepeat is how much is kept where a policy has calls made again that were sent, as long as there is room for it.
+	maxRepeat = 8 << 20
+)
 
 // upload is the caller's side of a stream: one goroutine reads it, whatever attempts the lane makes. What an attempt took
 // is kept for the next, up to a bound; beyond it, or once the answer has begun, there is no next.
@@ -67,13 +96,17 @@ type upload struct {
 	trailer func() call.Header
 	frames  chan uploaded
 	over    <-chan struct{}
+	bound   Bound
+	room    call.Keeper // of what is kept beyond maxReplay; nil has none
 
 	begun atomic.Bool // an answer was passed on
+	spent atomic.Bool // taken is no longer all
 
 	// These belong to the attempt that runs.
-	taken []uploaded
-	size  int
-	spent bool // taken is no longer all
+	taken  []uploaded
+	size   int
+	unhold func()      // ends the hold that timeouts have on it; nil where they have none
+	held   *heldAnswer // a whole answer that was a failure, and was not passed on
 }
 
 // uploaded is a chunk of the request, or err, its end: io.EOF when it is complete.
@@ -103,8 +136,15 @@ func (u *upload) read() {
 
 // copy sends the request from its beginning.
 func (u *upload) copy(ctx context.Context, to call.ClientStream) error {
+	sent := 0
+	send := func(frame uploaded) (done bool, err error) {
+		if sent++; sent > 1 && frame.err == nil && u.bound == ToEnd {
+			u.letGo()
+		}
+		return frame.send(ctx, to)
+	}
 	for _, frame := range u.taken {
-		if done, err := frame.send(ctx, to); done {
+		if done, err := send(frame); done {
 			return err
 		}
 	}
@@ -112,7 +152,7 @@ func (u *upload) copy(ctx context.Context, to call.ClientStream) error {
 		select {
 		case frame := <-u.frames:
 			u.keep(frame)
-			if done, err := frame.send(ctx, to); done {
+			if done, err := send(frame); done {
 				return err
 			}
 		case <-ctx.Done():
@@ -121,13 +161,44 @@ func (u *upload) copy(ctx context.Context, to call.ClientStream) error {
 	}
 }
 
+// hold is the context of an attempt: it ends with within, its lane's, unless the attempt is let go. The time that is left
+// does not travel with the call, which may turn out to be a stream: its end does.
+func (u *upload) hold(whole, within context.Context) (ctx context.Context, done func()) {
+	if u.bound == Lasting {
+		return whole, func() {}
+	}
+	ctx, cancel := context.WithCancel(whole)
+	stop := context.AfterFunc(within, cancel)
+	u.unhold = func() { stop() }
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
+
+func (u *upload) letGo() {
+	if u.unhold != nil {
+		u.unhold()
+	}
+}
+
 func (u *upload) keep(frame uploaded) {
-	u.size += len(frame.data)
-	if u.spent = u.spent || u.size > maxReplay || u.begun.Load(); u.spent {
-		u.taken = nil
+	if u.spent.Load() {
 		return
 	}
-	u.taken = append(u.taken, frame)
+	before := max(u.size, maxReplay)
+	u.size += len(frame.data)
+	more := int64(u.size - before) // beyond what takes no room
+	switch {
+	case u.begun.Load(), more > 0 && (u.room == nil || u.size > maxRepeat || !u.room.Keep(more)):
+		u.spent.Store(true)
+		u.taken = nil
+		if u.room != nil {
+			u.room.Drop()
+		}
+	default:
+		u.taken = append(u.taken, frame)
+	}
 }
 
 func (f uploaded) send(ctx context.Context, to call.ClientStream) (done bool, err error) {
@@ -148,10 +219,14 @@ func (f uploaded) send(ctx context.Context, to call.ClientStream) (done bool, er
 
 // judge keeps a lane from a further attempt that could not be the same call.
 func (u *upload) judge(err error) error {
-	if (u.spent || u.begun.Load()) && fault.NotSent(err) {
-		return fault.E("invoke stream", fault.KindOf(err), fault.StreamBroken, err)
+	repeats := !u.spent.Load() && !u.begun.Load()
+	if err == nil || repeats && (u.bound != Lasting || fault.NotSent(err)) {
+		return err
 	}
-	return err
+	if fault.NotSent(err) {
+		err = fault.E("invoke stream", fault.KindOf(err), fault.StreamBroken, err)
+	}
+	return resiliency.Final{Err: err}
 }
 
 // answer passes the answer on.
@@ -160,8 +235,23 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 	if err != nil {
 		return err
 	}
-	u.begun.Store(true)
-	if err := x.Header(header); err != nil {
+	a := &heldAnswer{header: header}
+	if failure := failedStatus("stream", header); failure != nil && u.bound == ToHead && !u.spent.Load() {
+		whole, err := a.read(ctx, from)
+		if err != nil {
+			return err
+		}
+		if whole {
+			u.held = a
+			return failure
+		}
+	}
+	if u.bound == ToHead {
+		u.letGo()
+	}
+	err = a.pass(x)
+	u.passed(x)
+	if err != nil {
 		return err
 	}
 	for {
@@ -170,19 +260,36 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 			if trailer := call.TrailerOf(from); x.End != nil && len(trailer) > 0 {
 				x.End(trailer)
 			}
-			return x.told(header)
+			return u.told(header, x)
 		}
 		if err != nil {
 			return err
 		}
-		if err := x.Chunk(chunk); err != nil {
+		err = x.Chunk(chunk)
+		u.passed(x)
+		if err != nil {
 			return err
 		}
 	}
 }
 
-// told is what a whole answer says of the call, for the lane.
-func (x Exchange) told(header *call.Response) error {
+// passed takes note of what has become of the answer so far.
+func (u *upload) passed(x Exchange) {
+	begun, messages := true, 0
+	if x.Passed != nil {
+		begun, messages = x.Passed()
+	}
+	if begun {
+		u.begun.Store(true)
+	}
+	if messages > 1 {
+		u.letGo()
+	}
+}
+
+// told is what a whole answer says of the call, for the lane. What the caller has had already, or will have from the front
+// door, the lane alone has to know.
+func (u *upload) told(header *call.Response, x Exchange) error {
 	err := failedStatus("stream", header)
 	if err == nil && x.Failure != nil {
 		err = x.Failure()
@@ -191,4 +298,47 @@ func (x Exchange) told(header *call.Response) error {
 		return nil
 	}
 	return toldFailure{err}
+}
+
+// heldAnswer is what came of an answer and was not passed on.
+type heldAnswer struct {
+	header  *call.Response
+	chunks  [][]byte
+	trailer call.Header
+}
+
+// maxHeldBack bounds a failure that is held back, in bytes: a larger one is passed on, and the call not made again.
+const maxHeldBack = 64 << 10
+
+// read takes the body as well; whole says that this was all.
+func (a *heldAnswer) read(ctx context.Context, from call.ClientStream) (whole bool, err error) {
+	for size := 0; size <= maxHeldBack; {
+		chunk, err := from.Recv(ctx)
+		if errors.Is(err, io.EOF) {
+			a.trailer = call.TrailerOf(from)
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		a.chunks = append(a.chunks, chunk)
+		size += len(chunk)
+	}
+	return false, nil
+}
+
+// pass gives it to the caller.
+func (a *heldAnswer) pass(x Exchange) error {
+	if err := x.Header(a.header); err != nil {
+		return err
+	}
+	for _, chunk := range a.chunks {
+		if err := x.Chunk(chunk); err != nil {
+			return err
+		}
+	}
+	if x.End != nil && len(a.trailer) > 0 {
+		x.End(a.trailer)
+	}
+	return nil
 }

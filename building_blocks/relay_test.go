@@ -8,6 +8,7 @@ import (
 
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/resiliency"
 )
 
 // scripted is the far end of an attempt: it takes what is sent until more than most bytes came, and then fails.
@@ -89,4 +90,91 @@ func TestLanesHearWhatAnswersSay(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// room keeps so many bytes.
+type room struct{ left, kept int64 }
+
+func (r *room) Take(context.Context, int64) error { return nil }
+func (r *room) Keep(bytes int64) bool {
+	if bytes > r.left {
+		return false
+	}
+	r.left, r.kept = r.left-bytes, r.kept+bytes
+	return true
+}
+func (r *room) Drop() { r.left, r.kept = r.left+r.kept, 0 }
+
+// What is kept of a request takes room beyond the first of it, and when there is none no attempt follows.
+func TestRequestsAreKeptAsLongAsThereIsRoom(t *testing.T) {
+	r := &room{left: 3 * maxReplay}
+	up := &upload{bound: ToHead, room: r}
+	frame := uploaded{data: make([]byte, maxReplay)}
+	failed := fault.New("call", fault.InstanceLost, "gone")
+	for i, kept := range []int64{0, 1, 2, 3, 0, 0} {
+		up.keep(frame)
+		if r.kept != kept*maxReplay || up.spent.Load() != (i > 3) || (len(up.taken) == 0) != (i > 3) {
+			t.Errorf("after %d pieces %d bytes are kept, and %d pieces", i+1, r.kept, len(up.taken))
+		}
+		var final resiliency.Final
+		if err := up.judge(failed); errors.As(err, &final) != (i > 3) || !errors.Is(err, failed) {
+			t.Errorf("after %d pieces: %v", i+1, err)
+		}
+	}
+	begun := &upload{bound: ToEnd, room: &room{left: 1 << 30}}
+	begun.keep(frame)
+	begun.begun.Store(true)
+	begun.keep(frame)
+	if !begun.spent.Load() || begun.taken != nil {
+		t.Error("a request is kept whose answer has begun")
+	}
+	lasting := &upload{}
+	if err := lasting.judge(failed); !errors.As(err, new(resiliency.Final)) {
+		t.Errorf("a stream that broke is made again: %v", err)
+	}
+	if err := lasting.judge(notBegun); errors.As(err, new(resiliency.Final)) {
+		t.Errorf("a stream that never began is not made again: %v", err)
+	}
+}
+
+// A failure that fits is held back for the lane to decide, and given to the caller where no attempt follows.
+func TestFailuresAreHeldBack(t *testing.T) {
+	for _, size := range []int{10, maxHeldBack + 1} {
+		var got []byte
+		status := 0
+		x := Exchange{
+			Header: func(head *call.Response) error { status = head.Status; return nil },
+			Chunk:  func(chunk []byte) error { got = append(got, chunk...); return nil },
+		}
+		up := &upload{bound: ToHead, frames: make(chan uploaded, 1)}
+		up.frames <- uploaded{err: io.EOF}
+		err := up.attempt(t.Context(), &failing{ended{call.Response{Status: 503}}, make([]byte, size)}, x)
+		held := size <= maxHeldBack
+		if fault.KindOf(err) != fault.Unavailable || errors.As(err, new(resiliency.Final)) == held || (status == 0) != held {
+			t.Errorf("%d bytes: %v, and the caller got %d", size, err, status)
+		}
+		if held {
+			if up.held == nil || up.held.pass(x) != nil {
+				t.Fatal("nothing is held")
+			}
+		}
+		if status != 503 || len(got) != size {
+			t.Errorf("the caller got %d and %d bytes of %d", status, len(got), size)
+		}
+	}
+}
+
+// failing is the far end of a stream that answers with a body.
+type failing struct {
+	ended
+	body []byte
+}
+
+func (f *failing) Recv(context.Context) ([]byte, error) {
+	if f.body == nil {
+		return nil, io.EOF
+	}
+	body := f.body
+	f.body = nil
+	return body, nil
 }

@@ -9,6 +9,15 @@ type Room interface {
 	Take(ctx context.Context, bytes int64) error
 }
 
+// Keeper is a Room that has room for the request, too, as far as that is kept to be sent again.
+type Keeper interface {
+	Room
+	// Keep takes room for that many bytes more, and is false when there is none now.
+	Keep(bytes int64) bool
+	// Drop gives all of it back. What was not given back is when the call has ended.
+	Drop()
+}
+
 type roomKey struct{}
 
 // WithRoom returns ctx with the room of its call.

@@ -65,8 +65,14 @@ const everything = `  accessControl:
     stdout: true
     zipkin: {endpointAddress: "http://zipkin:9411/api/v2/spans"}
     otel: {endpointAddress: "${COLLECTOR}", isSecure: false, protocol: grpc, headers: ["a=b=c"], timeout: 3s}
-  metric: {enabled: true}
-  metrics: {enabled: false}
+  metric: {enabled: true, recordErrorCodes: true, latencyDistributionBuckets: [1], rules: [{name: other, labels: []}]}
+  metrics:
+    enabled: false
+    latencyDistributionBuckets: [10, 100]
+    http: {increasedCardinality: false, pathMatching: ["/orders/{id}", //v1.0/invoke/app/method/x, "orders/{id}"], excludeVerbs: true}
+    rules:
+    - name: dapr_http_server_request_count
+      labels: [{name: path, regex: {b: "/b.*", a: /a+}}, {name: method, regex: {"1": 2}}]
   logging: {apiLogging: {enabled: true, obfuscateURLs: true, omitHealthChecks: true}}
   components: {deny: [state.redis, pubsub.kafka/v1]}
   secrets: {scopes: [{storeName: vault, defaultAccess: deny, allowedSecrets: [a], deniedSecrets: [b]}]}
@@ -89,6 +95,14 @@ func TestEverythingIsRead(t *testing.T) {
 		Tracing: configuration.Tracing{
 			Sampled: true, Rate: .5, Stdout: true, Zipkin: "http://zipkin:9411/api/v2/spans",
 			OTLP: configuration.OTLP{Endpoint: "otel:4317", Protocol: "grpc", Insecure: true, Headers: map[string]string{"a": "b=c"}, Timeout: 3 * time.Second},
+		},
+		Measuring: configuration.Measuring{
+			Buckets: []int{10, 100}, LowCardinality: true, ExcludeVerbs: true, ErrorCodes: true,
+			Paths: []string{"/orders/{id}", "/v1.0/invoke/app/method/x", "/v1.0/invoke/{app_id}/method/orders/{id}"},
+			Rules: []configuration.LabelRule{
+				{"dapr_http_server_request_count", "path", "/a+", "a"}, {"dapr_http_server_request_count", "path", "/b.*", "b"},
+				{"dapr_http_server_request_count", "method", "2", "1"},
+			},
 		},
 		Logging:        configuration.APILogging{Enabled: true, ObfuscateURLs: true, OmitHealthChecks: true},
 		DenyComponents: []string{"state.redis", "pubsub.kafka/v1"},
@@ -148,6 +162,10 @@ func TestMistakesHaveAPlace(t *testing.T) {
 		"  accessControl: {policies: [{appId: a, namespace: n, trustDomain: t, operations: [{name: x, action: a}]}]}": `operations[0].action: "a" is neither allow nor deny`,
 		"  httpPipeline:\n    handlers:\n    - {name: a, type: state.redis}\n":                                        `a.yaml:7: spec.httpPipeline.handlers[0].type: "state.redis" is no type of HTTP middleware`,
 		"  appHttpPipeline: {handlers: [{type: middleware.http.x}]}\n":                                                `spec.appHttpPipeline.handlers[0].name: is missing`,
+		"  metrics:\n    latencyDistributionBuckets: [2, 1]\n":                                                        `spec.metrics.latencyDistributionBuckets: 1 does not follow`,
+		"  metric:\n    rules:\n    - name: x\n      labels:\n      - {name: y, regex: {z: \"(\"}}\n":                 `a.yaml:9: spec.metric.rules[0].labels[0].regex: error parsing regexp`,
+		"  metric:\n    http: {pathMatching: [\"/{\"]}\n":                                                             `a.yaml:6: spec.metric.http.pathMatching:`,
+		"  metric:\n    http: {pathMatching: [\"/x\", \"/v1.0/invoke/{a}/method/x\"]}\n":                              `conflicts with pattern`,
 		"  features: [{name: x, enabled: perhaps}]\n":                                                                 `"perhaps" is neither true nor false`,
 	} {
 		s, findings := configuration.Read(documents(spec))
@@ -169,12 +187,11 @@ func TestWhatHasNoEffectIsNamedOnce(t *testing.T) {
   nameResolution: {component: mdns, version: v1, configuration: {any: {thing: 1}}}
   wasm: {strictSandbox: true}
   workflow: {maxConcurrentWorkflowInvocations: 1, maxConcurrentActivityInvocations: 2, globalMaxConcurrentWorkflowInvocations: 3, globalMaxConcurrentActivityInvocations: 4, workflowConcurrencyLimits: [{name: a, maxConcurrent: 1}], activityConcurrencyLimits: [], stateRetentionPolicy: {anyTerminal: 1h, completed: 1m, failed: 0s, terminated: 5s}}
-  metric: {enabled: true, recordErrorCodes: true, latencyDistributionBuckets: [1, 2], http: {increasedCardinality: true, pathMatching: [/a], excludeVerbs: true}, rules: [{name: a, labels: [{name: b, regex: {c: .+}}]}]}
 `))
 	if s == nil || len(findings) != 1 || findings[0].Severity != manifest.Warning {
 		t.Fatal(findings)
 	}
-	for _, name := range []string{"mtls", "nameResolution", "wasm", "workflow", "metric.rules", "metric.http"} {
+	for _, name := range []string{"mtls", "nameResolution", "wasm", "workflow"} {
 		if !strings.Contains(findings[0].Message, name) {
 			t.Errorf("%s is not named: %s", name, findings[0].Message)
 		}

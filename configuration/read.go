@@ -25,9 +25,10 @@ type Settings struct {
 	// Allowed and Denied are parts of Dapr's API.
 	Allowed, Denied []access.APIRule
 	Tracing         Tracing
-	// Metrics says whether metrics are served.
-	Metrics bool
-	Logging APILogging
+	// Metrics says whether metrics are served, and Measuring how those with Dapr's names are.
+	Metrics   bool
+	Measuring Measuring
+	Logging   APILogging
 	// Secrets says which secrets the app may read.
 	Secrets access.SecretScopes
 	// DenyComponents are types of components that are not loaded, each as type or type/version.
@@ -117,17 +118,6 @@ func unused(d *manifest.Document, body *manifest.Object) {
 			names = append(names, key)
 		}
 	}
-	for _, key := range []string{"metric", "metrics"} {
-		p := body.Get(key)
-		if p == nil {
-			continue
-		}
-		for _, inner := range p.Value.Pairs {
-			if manifest.FoldKey(inner.Key) != "enabled" {
-				names = append(names, key+"."+inner.Key)
-			}
-		}
-	}
 	if len(names) > 0 {
 		d.Add(manifest.Finding{
 			Line: body.Node.Line, Key: "spec", Severity: manifest.Warning, Message: "has no effect in " + strings.Join(names, ", "),
@@ -171,6 +161,8 @@ func check(d *manifest.Document, s *spec) {
 			}
 		}
 	}
+	checkMetrics(d, &s.Metric)
+	checkMetrics(d, &s.Metrics)
 	stores := map[string]bool{}
 	for _, scope := range s.Secrets.Scopes {
 		if stores[scope.StoreName] {
@@ -225,11 +217,7 @@ func (s *spec) settings() *Settings {
 		all.Access.Policies = append(all.Access.Policies, policy)
 	}
 	all.Allowed, all.Denied = apiRules(s.API.Allowed), apiRules(s.API.Denied)
-	for _, enabled := range []*bool{s.Metric.Enabled, s.Metrics.Enabled} {
-		if enabled != nil {
-			all.Metrics = *enabled
-		}
-	}
+	all.Metrics, all.Measuring = s.Metric.over(&s.Metrics).settings()
 	all.Tracing = s.Tracing.tracing()
 	for _, scope := range s.Secrets.Scopes {
 		if all.Secrets == nil {

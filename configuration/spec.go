@@ -11,8 +11,8 @@ type spec struct {
 	AccessControl   accessSpec     `yaml:"accessControl" doc:"Which apps may invoke which operations of this one."`
 	API             apiSpec        `yaml:"api" doc:"Which parts of Dapr's API are served."`
 	Tracing         tracingSpec    `yaml:"tracing" doc:"Which calls are traced and where the traces go."`
-	Metric          metricSpec     `yaml:"metric" doc:"Whether metrics are served."`
-	Metrics         metricSpec     `yaml:"metrics" doc:"Counts before metric."`
+	Metric          metricSpec     `yaml:"metric" doc:"Which metrics are served."`
+	Metrics         metricSpec     `yaml:"metrics" doc:"Counts before metric, key by key."`
 	Logging         loggingSpec    `yaml:"logging" doc:"What is logged."`
 	Components      componentsSpec `yaml:"components" doc:"Which types of components may not be used."`
 	Features        []featureSpec  `yaml:"features" doc:"Features that are on or off."`
@@ -84,26 +84,28 @@ type otelSpec struct {
 type metricSpec struct {
 	manifest.Where
 	Enabled          *bool            `yaml:"enabled" doc:"Whether metrics are served; true when left out."`
-	RecordErrorCodes *bool            `yaml:"recordErrorCodes" doc:"Unused."`
-	HTTP             metricHTTPSpec   `yaml:"http" doc:"Unused."`
-	LatencyBuckets   []int            `yaml:"latencyDistributionBuckets" doc:"Unused."`
-	Rules            []metricRuleSpec `yaml:"rules" doc:"Unused."`
+	RecordErrorCodes *bool            `yaml:"recordErrorCodes" doc:"Count the errors of the API by their code: dapr_error_code_total."`
+	HTTP             *metricHTTPSpec  `yaml:"http" doc:"Labels of the metrics of HTTP."`
+	LatencyBuckets   []int            `yaml:"latencyDistributionBuckets" doc:"Buckets of the histograms of latencies, in milliseconds, ascending."`
+	Rules            []metricRuleSpec `yaml:"rules" doc:"Labels to rewrite."`
 }
 
 type metricHTTPSpec struct {
-	IncreasedCardinality *bool    `yaml:"increasedCardinality" doc:"Unused."`
-	PathMatching         []string `yaml:"pathMatching" doc:"Unused."`
-	ExcludeVerbs         *bool    `yaml:"excludeVerbs" doc:"Unused."`
+	manifest.Where
+	IncreasedCardinality *bool    `yaml:"increasedCardinality" doc:"Whether paths are labels, keys and ids left out; true when left out."`
+	PathMatching         []string `yaml:"pathMatching" doc:"Patterns of paths that are labels in the place of what they match, such as /orders/{id}; also below an invocation."`
+	ExcludeVerbs         *bool    `yaml:"excludeVerbs" doc:"Leave the verb out."`
 }
 
 type metricRuleSpec struct {
-	Name   string            `yaml:"name" doc:"Unused."`
-	Labels []metricLabelSpec `yaml:"labels" doc:"Unused."`
+	Name   string            `yaml:"name" doc:"The metric, such as dapr_http_server_request_count."`
+	Labels []metricLabelSpec `yaml:"labels" doc:"Its labels."`
 }
 
 type metricLabelSpec struct {
-	Name  string             `yaml:"name" doc:"Unused."`
-	Regex map[string]anyText `yaml:"regex" doc:"Unused."`
+	manifest.Where
+	Name  string             `yaml:"name" doc:"The label."`
+	Regex map[string]anyText `yaml:"regex" doc:"What to put in the place of what a regular expression (RE2) matches: /orders/{id}: /orders/[0-9]+ ."`
 }
 
 type loggingSpec struct {

@@ -87,7 +87,8 @@ func (r *Rules) App(id string, base resiliency.Policy) Target {
 	return Target{Policy: r.book.defaults("App").over(base)}
 }
 
-// AppStreams is how streams to another app are guarded: as its calls are, but they may last as long as their callers like.
+// AppStreams is how streams to another app are guarded, and calls whose bodies travel in pieces: as its calls are, where that
+// can be.
 func (r *Rules) AppStreams(id string, base resiliency.Policy) Target {
 	t := r.App(id, base)
 	t.Policy = stream(t.Policy)

@@ -110,10 +110,17 @@ spec: {targets: [{targetResourceName: /foo}], strategies: [{name: c}]}
 	}
 }
 
-func TestStreamsAreNotCutAndNotRepeated(t *testing.T) {
+func TestStreamsAreGuardedAsCallsAreWhereThatCanBe(t *testing.T) {
 	rules, _ := Read(folder(t, "testdata/extended"), Who{})
 	s := rules.AppStreams("orders", standard.App).Policy
-	if s.CallTimeout != 0 || s.AttemptTimeout != 0 || s.Hedge.After != 0 || s.Fallback != nil || s.Retry.NonIdempotent {
+	calls := rules.App("orders", standard.App).Policy
+	if calls.AttemptTimeout == 0 || calls.Fallback == nil && calls.Hedge.After == 0 && calls.AdaptiveTimeout.Multiplier == 0 {
+		t.Fatalf("nothing is there to be left out: %+v", calls)
+	}
+	if s.CallTimeout != calls.CallTimeout || s.AttemptTimeout != calls.AttemptTimeout || s.Retry.NonIdempotent != calls.Retry.NonIdempotent {
+		t.Errorf("calls have %+v, streams %+v", calls, s)
+	}
+	if s.Hedge.After != 0 || s.Fallback != nil || s.AdaptiveTimeout != (resiliency.AdaptiveTimeout{}) || s.Mode == resiliency.Failsafe {
 		t.Errorf("got %+v", s)
 	}
 	if s.Breaker.Failures != 5 {

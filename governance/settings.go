@@ -108,11 +108,10 @@ func (c *concurrency) over(p *resiliency.Policy) {
 	}
 }
 
-// stream is the policy of streams: they last as long as their callers like, and what was sent cannot be sent again.
+// stream is the policy of what travels in pieces: how long it lasts says nothing about its next, and pieces cannot be sent
+// twice at once. Which timeouts hold, and what can be sent again, is for each call to say.
 func stream(p resiliency.Policy) resiliency.Policy {
-	p.CallTimeout, p.AttemptTimeout, p.AdaptiveTimeout = 0, 0, resiliency.AdaptiveTimeout{}
-	p.Hedge, p.Fallback = resiliency.Hedge{}, nil
-	p.Retry.NonIdempotent = false
+	p.AdaptiveTimeout, p.Hedge, p.Fallback = resiliency.AdaptiveTimeout{}, resiliency.Hedge{}, nil
 	if p.Mode == resiliency.Failsafe {
 		p.Mode = resiliency.ModeNone
 	}

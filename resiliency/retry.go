@@ -1,6 +1,7 @@
 package resiliency
 
 import (
+	"errors"
 	"math/rand/v2"
 	"time"
 
@@ -16,7 +17,7 @@ func (p *Policy) again(now time.Time, t *Turn, err error, elsewhere bool) (time.
 	r := &p.Retry
 	follows, named := r.follows(err, t.Call.Idempotent)
 	switch {
-	case r.Max >= 0 && t.tries > r.Max || !follows:
+	case r.Max >= 0 && t.tries > r.Max || !follows || isFinal(err):
 		return 0, false
 	case r.Elsewhere:
 		return 0, elsewhere
@@ -46,6 +47,21 @@ func (r *Retry) follows(err error, idempotent bool) (follows, named bool) {
 		return fault.NotSent(err), false
 	}
 	return false, false
+}
+
+// Final is a failure that no attempt follows, whatever the policy says: what was sent cannot be sent again, or an answer was
+// passed on.
+type Final struct{ Err error }
+
+// Error is that of the failure.
+func (f Final) Error() string { return f.Err.Error() }
+
+// Unwrap is the failure.
+func (f Final) Unwrap() error { return f.Err }
+
+func isFinal(err error) bool {
+	var f Final
+	return errors.As(err, &f)
 }
 
 // delay is the next of the turn's waits. They follow the rule in force when the first was needed.

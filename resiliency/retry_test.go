@@ -195,3 +195,19 @@ func on(m Match) Policy { return Policy{Fallback: &Fallback{Status: 200, On: m}}
 func statusError(status int) error {
 	return fmt.Errorf("attempt: %w", fault.E("op", fault.KindFromHTTP(status), fault.AppFailed, httpStatus(status)))
 }
+
+func TestNothingFollowsAFinalFailure(t *testing.T) {
+	p := &Policy{Retry: Retry{Max: 3, NonIdempotent: true}}
+	failed := fault.New("call", fault.InstanceLost, "gone")
+	if _, again := p.again(time.Time{}, &Turn{}, failed, true); !again {
+		t.Fatal("nothing follows any failure")
+	}
+	for _, err := range []error{Final{Err: failed}, fmt.Errorf("wrapped: %w", Final{Err: failed}), NotRetried(Final{Err: failed}, failed)} {
+		if fault.KindOf(err) != fault.Unavailable || fault.ReasonOf(err) != fault.InstanceLost {
+			t.Errorf("%v has lost its kind", err)
+		}
+	}
+	if _, again := p.again(time.Time{}, &Turn{}, fmt.Errorf("wrapped: %w", Final{Err: failed}), true); again {
+		t.Error("an attempt follows")
+	}
+}

@@ -36,12 +36,14 @@ type DaprMetric struct {
 	buckets []float64
 }
 
+var httpLabels = []string{"method", "path", "status"}
+
 // The metrics of daprd v1.18, pkg/diagnostics, as far as there is something here to measure. Dapr's names are of OpenCensus
 // views, in which its exporter replaces what Prometheus does not allow.
 var (
-	httpServerRequests  = DaprMetric{Name: "dapr_http_server_request_count", Type: "counter", Help: "Count of HTTP requests processed by the server.", Labels: []string{"method", "path", "status"}, free: "path"}
-	httpServerResponses = DaprMetric{Name: "dapr_http_server_response_count", Type: "counter", Help: "The number of HTTP responses.", Labels: []string{"method", "path", "status"}, free: "path"}
-	httpServerLatency   = DaprMetric{Name: "dapr_http_server_latency", Type: "histogram", Help: "HTTP request end-to-end latency in server, in milliseconds.", Labels: []string{"method", "path", "status"}, free: "path", buckets: millis}
+	httpServerRequests  = DaprMetric{Name: "dapr_http_server_request_count", Type: "counter", Help: "Count of HTTP requests processed by the server.", Labels: httpLabels, free: "path"}
+	httpServerResponses = DaprMetric{Name: "dapr_http_server_response_count", Type: "counter", Help: "The number of HTTP responses.", Labels: httpLabels, free: "path"}
+	httpServerLatency   = DaprMetric{Name: "dapr_http_server_latency", Type: "histogram", Help: "HTTP request end-to-end latency in server, in milliseconds.", Labels: httpLabels, free: "path", buckets: millis}
 	httpServerIn        = DaprMetric{Name: "dapr_http_server_request_bytes", Type: "histogram", Help: "HTTP request body size if set as ContentLength (uncompressed) in server.", buckets: sizes}
 	httpServerOut       = DaprMetric{Name: "dapr_http_server_response_bytes", Type: "histogram", Help: "HTTP response body size (uncompressed) in server.", buckets: sizes}
 
@@ -49,6 +51,22 @@ var (
 	grpcServerLatency   = DaprMetric{Name: "dapr_grpc_io_server_server_latency", Type: "histogram", Help: "Time between first byte of request received to last byte of response sent, or terminal error, in milliseconds.", Labels: []string{"grpc_server_method", "grpc_server_status"}, free: "grpc_server_method", buckets: millis}
 	grpcServerIn        = DaprMetric{Name: "dapr_grpc_io_server_received_bytes_per_rpc", Type: "histogram", Help: "Total bytes received across all messages per RPC.", Labels: []string{"grpc_server_method"}, free: "grpc_server_method", buckets: sizes}
 	grpcServerOut       = DaprMetric{Name: "dapr_grpc_io_server_sent_bytes_per_rpc", Type: "histogram", Help: "Total bytes sent in across all response messages per RPC.", Labels: []string{"grpc_server_method"}, free: "grpc_server_method", buckets: sizes}
+
+	httpClientSent      = DaprMetric{Name: "dapr_http_client_sent_bytes", Type: "histogram", Help: "Total bytes sent in request body (not including headers).", Labels: httpLabels, free: "path", buckets: sizes}
+	httpClientReceived  = DaprMetric{Name: "dapr_http_client_received_bytes", Type: "histogram", Help: "Total bytes received in response bodies, as far as their length is told (not including headers but including error responses with bodies).", buckets: sizes}
+	httpClientLatency   = DaprMetric{Name: "dapr_http_client_roundtrip_latency", Type: "histogram", Help: "Time between first byte of request headers sent to the head of the response received, or terminal error, in milliseconds.", Labels: httpLabels, free: "path", buckets: millis}
+	httpClientCompleted = DaprMetric{Name: "dapr_http_client_completed_count", Type: "counter", Help: "Count of completed requests.", Labels: httpLabels, free: "path"}
+	httpProbes          = DaprMetric{Name: "dapr_http_healthprobes_completed_count", Type: "counter", Help: "Count of completed health probes.", Labels: []string{"status"}}
+	httpProbeLatency    = DaprMetric{Name: "dapr_http_healthprobes_roundtrip_latency", Type: "histogram", Help: "Time between first byte of health probes headers sent to last byte of response received, or terminal error, in milliseconds.", Labels: []string{"status"}, buckets: millis}
+
+	grpcClientSent      = DaprMetric{Name: "dapr_grpc_io_client_sent_bytes_per_rpc", Type: "histogram", Help: "Total bytes sent across all request messages per RPC.", Labels: []string{"grpc_client_method"}, free: "grpc_client_method", buckets: sizes}
+	grpcClientReceived  = DaprMetric{Name: "dapr_grpc_io_client_received_bytes_per_rpc", Type: "histogram", Help: "Total bytes received across all response messages per RPC.", Labels: []string{"grpc_client_method"}, free: "grpc_client_method", buckets: sizes}
+	grpcClientLatency   = DaprMetric{Name: "dapr_grpc_io_client_roundtrip_latency", Type: "histogram", Help: "Time between first byte of request sent to last byte of response received, or terminal error, in milliseconds.", Labels: []string{"grpc_client_method", "grpc_client_status"}, free: "grpc_client_method", buckets: millis}
+	grpcClientCompleted = DaprMetric{Name: "dapr_grpc_io_client_completed_rpcs", Type: "counter", Help: "Count of RPCs by method and status.", Labels: []string{"grpc_client_method", "grpc_client_status"}, free: "grpc_client_method"}
+	grpcProbes          = DaprMetric{Name: "dapr_grpc_io_healthprobes_completed_count", Type: "counter", Help: "Count of completed health probes.", Labels: []string{"grpc_client_status"}}
+	grpcProbeLatency    = DaprMetric{Name: "dapr_grpc_io_healthprobes_roundtrip_latency", Type: "histogram", Help: "Time between first byte of health probes sent to last byte of response received, or terminal error, in milliseconds.", Labels: []string{"grpc_client_status"}, buckets: millis}
+
+	errorCodes = DaprMetric{Name: "dapr_error_code_total", Type: "counter", Help: "Total number of times an error with a specific error code was encountered. Where a Configuration says recordErrorCodes.", Labels: []string{"category", "error_code"}}
 
 	stateCount   = DaprMetric{Name: "dapr_component_state_count", Type: "counter", Help: "The number of operations performed on the state component.", Labels: []string{"component", "namespace", "operation", "success"}}
 	stateLatency = DaprMetric{Name: "dapr_component_state_latencies", Type: "histogram", Help: "The latency of the response from the state component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, buckets: millis}
@@ -83,7 +101,10 @@ var (
 func DaprMetrics() []DaprMetric {
 	return []DaprMetric{
 		httpServerRequests, httpServerResponses, httpServerLatency, httpServerIn, httpServerOut,
+		httpClientSent, httpClientReceived, httpClientLatency, httpClientCompleted, httpProbes, httpProbeLatency,
 		grpcServerCompleted, grpcServerLatency, grpcServerIn, grpcServerOut,
+		grpcClientSent, grpcClientReceived, grpcClientLatency, grpcClientCompleted, grpcProbes, grpcProbeLatency,
+		errorCodes,
 		stateCount, stateLatency,
 		secretCount, secretLatency, configurationCount, configurationLatency,
 		egressCount, egressLatency, bulkEgressCount, bulkEgressLatency, ingressCount, ingressLatency, bulkIngressEvents,
@@ -96,14 +117,22 @@ func DaprMetrics() []DaprMetric {
 // be called concurrently.
 type Dapr struct {
 	namespace string
+	options   DaprOptions
+	paths     *pathLabels
 	families  map[string]*family
 }
 
 // EnableDapr adds Dapr's metrics. It is called before anything is measured.
-func (m *Metrics) EnableDapr(appID, namespace string) {
-	d := &Dapr{namespace: namespace, families: map[string]*family{}}
+func (m *Metrics) EnableDapr(appID, namespace string, o DaprOptions) {
+	d := &Dapr{namespace: namespace, options: o, paths: newPathLabels(o), families: map[string]*family{}}
 	for _, metric := range DaprMetrics() {
-		f := newFamily(metric, appID)
+		if metric.Name == errorCodes.Name && !o.ErrorCodes || metric.Name == httpServerResponses.Name && o.LowCardinality {
+			continue
+		}
+		if metric.buckets != nil && &metric.buckets[0] == &millis[0] && len(o.Buckets) > 0 {
+			metric.buckets = o.Buckets
+		}
+		f := newFamily(metric, o.Rules.Label(metric.Name, "app_id", appID), o.Rules[metric.Name])
 		d.families[metric.Name] = f
 		m.registry.MustRegister(f.collector())
 	}
@@ -118,18 +147,27 @@ func (m *Metrics) Dapr() *Dapr {
 	return m.dapr
 }
 
+// Rules are those of all metrics; nil where there are none.
+func (d *Dapr) Rules() LabelRules {
+	if d == nil {
+		return nil
+	}
+	return d.options.Rules
+}
+
 // family is a metric with its series, of which it bounds the number.
 type family struct {
 	metric    DaprMetric
-	free      []bool // which labels apps make up
+	rules     map[string][]Replacement // by label
+	free      []bool                   // which labels apps make up
 	counters  *prometheus.CounterVec
 	histogram *prometheus.HistogramVec
 	series    sync.Map // of joined values → prometheus.Counter or prometheus.Observer
 	count     atomic.Int64
 }
 
-func newFamily(m DaprMetric, appID string) *family {
-	f := &family{metric: m, free: make([]bool, len(m.Labels))}
+func newFamily(m DaprMetric, appID string, rules map[string][]Replacement) *family {
+	f := &family{metric: m, rules: rules, free: make([]bool, len(m.Labels))}
 	for i, label := range m.Labels {
 		for _, free := range strings.Fields(m.free) {
 			f.free[i] = f.free[i] || free == label
@@ -153,6 +191,11 @@ func (f *family) collector() prometheus.Collector {
 
 // add counts n, or observes it.
 func (f *family) add(n float64, values ...string) {
+	if f.rules != nil { // before series are counted: that there be fewer is what rules are for
+		for i, label := range f.metric.Labels {
+			values[i] = replaced(values[i], f.rules[label])
+		}
+	}
 	key := strings.Join(values, "\xff")
 	one, ok := f.series.Load(key)
 	if !ok {
@@ -190,19 +233,18 @@ func (f *family) make(key string, values []string) any {
 
 func inMillis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-func (d *Dapr) add(m *DaprMetric, n float64, values ...string) { d.families[m.Name].add(n, values...) }
+func (d *Dapr) add(m *DaprMetric, n float64, values ...string) {
+	if f := d.families[m.Name]; f != nil {
+		f.add(n, values...)
+	}
+}
 
 // HTTPServed records a request to the HTTP API. In is its declared size, -1 when it has none.
 func (d *Dapr) HTTPServed(method, path string, status int, in, out int64, took time.Duration) {
 	if d == nil {
 		return
 	}
-	switch method {
-	case "GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT", "TRACE":
-	default:
-		method = "UNKNOWN"
-	}
-	path, code := pathLabel(path), strconv.Itoa(status)
+	method, path, code := d.method(method), d.paths.label(path), strconv.Itoa(status)
 	d.add(&httpServerRequests, 1, method, path, code)
 	d.add(&httpServerResponses, 1, method, path, code)
 	d.add(&httpServerLatency, inMillis(took), method, path, code)
@@ -210,13 +252,23 @@ func (d *Dapr) HTTPServed(method, path string, status int, in, out int64, took t
 	d.add(&httpServerOut, float64(out))
 }
 
-// pathLabel leaves the keys of state out of a path, as Dapr does.
-func pathLabel(path string) string {
-	parts := strings.SplitN(strings.TrimPrefix(path, "/"), "/", 4)
-	if len(parts) > 3 && (parts[1] == "state" || parts[1] == "secrets") {
-		return "/" + strings.Join(parts[:3], "/")
+// method is the label of a verb.
+func (d *Dapr) method(verb string) string {
+	if d.options.ExcludeVerbs {
+		return ""
 	}
-	return path
+	switch verb {
+	case "GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT", "TRACE":
+		return verb
+	}
+	return "UNKNOWN"
+}
+
+// Failed records an error of the API, by its code.
+func (d *Dapr) Failed(code, category string) {
+	if d != nil {
+		d.add(&errorCodes, 1, category, code)
+	}
 }
 
 // RPCServed records an RPC; sizes of streams are -1, and not recorded.

@@ -2,6 +2,8 @@ package telemetry
 
 import (
 	"fmt"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -18,7 +20,7 @@ func TestDaprsMetricsAreBoundedAndCostNothingWhenOff(t *testing.T) {
 	}); n != 0 {
 		t.Errorf("metrics that are off allocate %v times", n)
 	}
-	m.EnableDapr("app", "default")
+	m.EnableDapr("app", "default", DaprOptions{})
 	on := m.Dapr()
 	for i := range 3 * maxSeries {
 		on.Published("bus", fmt.Sprint("topic", i), false, time.Now(), nil)
@@ -36,12 +38,89 @@ func TestDaprsMetricsAreBoundedAndCostNothingWhenOff(t *testing.T) {
 }
 
 func TestPathLabels(t *testing.T) {
-	for path, want := range map[string]string{
-		"/v1.0/state/store/key": "/v1.0/state/store", "/v1.0/state/store/a/b": "/v1.0/state/store", "/v1.0/state/store": "/v1.0/state/store",
-		"/v1.0/invoke/a/method/b": "/v1.0/invoke/a/method/b", "/": "/", "": "", "//x": "//x",
+	paths := []string{"/orders/{id}", "/v1.0/publish/{bus}/", "/v1.0/invoke/{app_id}/method/orders/{id}"}
+	for _, c := range []struct {
+		options DaprOptions
+		want    map[string]string
+	}{
+		{DaprOptions{}, map[string]string{
+			"/v1.0/state/store/key": "/v1.0/state/store", "/v1.0/state/store/a/b": "/v1.0/state/store", "/v1.0/state/store": "/v1.0/state/store",
+			"/v1.0/invoke/a/method/b": "/v1.0/invoke/a/method/b", "/": "/", "": "", "//x": "/x", "x": "/x", "/v1.0//secrets/s/k": "/v1.0/secrets/s",
+			"/v1.0/actors/type/7/timers/t": "/v1.0/actors/type/{id}/timers", "/v1.0/actors/type/7": "/v1.0/actors/type/7", "/actors/type/7/method/m": "actors/type/{id}/method/m",
+			"/v1.0/workflows/w/7": "/v1.0/workflows/w/{instanceId}", "/v1.0/workflows/w/name/start": "/v1.0/workflows/w/name/start",
+			"/v1.0/workflows/w/7/raiseEvent/e": "/v1.0/workflows/w/{instanceId}/raiseEvent/{eventName}", "/v1.0/workflows/w/7/pause": "/v1.0/workflows/w/{instanceId}/pause",
+			"/v1.0/workflows/w": "/v1.0/workflows/w",
+		}},
+		{DaprOptions{LowCardinality: true}, map[string]string{"/v1.0/state/store/key": "", "/x": "", "/healthz": "/healthz", "/dapr/config": "/dapr/config"}},
+		{DaprOptions{Paths: paths}, map[string]string{
+			"/orders/7": "/orders/{id}", "orders/7": "/orders/{id}", "/v1.0/invoke/a/method/orders/7": "/v1.0/invoke/{app_id}/method/orders/{id}",
+			"/v1.0/publish/b/t": "/v1.0/publish/{bus}/", "/orders/7/x": "/orders/7/x",
+			"/v1.0/state/store/key": "/v1.0/state/store",
+		}},
+		{DaprOptions{Paths: append(paths, "/"), LowCardinality: true}, map[string]string{"/orders/7": "/orders/{id}", "/x": "/"}},
+		{DaprOptions{Paths: paths, LowCardinality: true}, map[string]string{"/orders/7": "/orders/{id}", "/x": ""}},
+		{DaprOptions{Paths: []string{"/v1.0/state/store"}, LowCardinality: true}, map[string]string{"/v1.0/state/store/key": "/v1.0/state/store"}},
 	} {
-		if got := pathLabel(path); got != want {
-			t.Errorf("%q is %q, not %q", path, got, want)
+		labels := newPathLabels(c.options)
+		for path, want := range c.want {
+			if got := labels.label(path); got != want {
+				t.Errorf("%+v: %q is %q, not %q", c.options, path, got, want)
+			}
 		}
+	}
+}
+
+func TestOptionsOfDaprsMetrics(t *testing.T) {
+	rules := LabelRules{}
+	rules.Add("dapr_http_server_request_count", "path", Replacement{regexp.MustCompile(`/orders/\d+`), "/orders/{id}"}, Replacement{regexp.MustCompile(`^/v1\.0(.*)`), "$1"})
+	rules.Add("http/server/request_count", "method", Replacement{regexp.MustCompile(`P.*T`), "WRITE"})
+	rules.Add("error_code_total", "app_id", Replacement{regexp.MustCompile(`a`), "A"})
+	m := NewMetrics()
+	m.EnableDapr("a", "default", DaprOptions{Rules: rules, Buckets: []float64{7, 70}, ErrorCodes: true})
+	d := m.Dapr()
+	for i := range 2 * maxSeries { // rewritten paths do not count towards the bound
+		d.HTTPServed("POST", fmt.Sprint("/v1.0/orders/", i), 200, 1, 1, time.Millisecond)
+	}
+	d.Failed("ERR_X", "common")
+	requests := d.families["dapr_http_server_request_count"].counters
+	if n := testutil.ToFloat64(requests.WithLabelValues("WRITE", "/orders/{id}", "200")); n != 2*maxSeries || testutil.CollectAndCount(requests) != 1 {
+		t.Errorf("%v requests in %d series", n, testutil.CollectAndCount(requests))
+	}
+	families, err := m.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, f := range families {
+		switch f.GetName() {
+		case "dapr_http_server_latency":
+			if b := f.GetMetric()[0].GetHistogram().GetBucket(); len(b) != 2 || b[0].GetUpperBound() != 7 {
+				t.Errorf("buckets %v", b)
+			}
+			found++
+		case "dapr_http_server_request_bytes":
+			if b := f.GetMetric()[0].GetHistogram().GetBucket(); len(b) != len(sizes) {
+				t.Errorf("buckets of sizes %v", b)
+			}
+			found++
+		case "dapr_error_code_total":
+			if got := f.GetMetric()[0].String(); !strings.Contains(got, `"A"`) || !strings.Contains(got, "ERR_X") {
+				t.Errorf("got %s", got)
+			}
+			found++
+		}
+	}
+	if found != 3 {
+		t.Errorf("%d of 3 metrics", found)
+	}
+	low := NewMetrics()
+	low.EnableDapr("a", "default", DaprOptions{LowCardinality: true, ExcludeVerbs: true})
+	low.Dapr().HTTPServed("POST", "/x", 200, 1, 1, time.Millisecond)
+	low.Dapr().Failed("ERR_X", "common")
+	if n := testutil.ToFloat64(low.Dapr().families["dapr_http_server_request_count"].counters.WithLabelValues("", "", "200")); n != 1 {
+		t.Errorf("%v requests without path and verb", n)
+	}
+	if low.Dapr().families["dapr_http_server_response_count"] != nil || low.Dapr().families["dapr_error_code_total"] != nil {
+		t.Error("there are metrics that daprd has not")
 	}
 }

@@ -2,7 +2,6 @@ package telemetry
 
 import (
 	"encoding/binary"
-	"encoding/hex"
 	"math/rand/v2"
 
 	"github.com/sidecast/sidecast/call"
@@ -17,8 +16,5 @@ func identify(header *call.Header) {
 	binary.BigEndian.PutUint64(ids[:], rand.Uint64())
 	binary.BigEndian.PutUint64(ids[8:], rand.Uint64()|1) // ids of all zeros are not valid
 	binary.BigEndian.PutUint64(ids[16:], rand.Uint64()|1)
-	var text [55]byte
-	line := append(hex.AppendEncode(append(text[:0], "00-"...), ids[:16]), '-')
-	line = append(hex.AppendEncode(line, ids[16:]), "-00"...)
-	header.Add("traceparent", string(line))
+	header.Add("traceparent", call.Traceparent(ids[:16], ids[16:], 0))
 }

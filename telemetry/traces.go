@@ -233,11 +233,13 @@ func (t *Tracer) Start(ctx context.Context, kind trace.SpanKind, header *call.He
 	}
 	if header == nil {
 		ctx, span := s.tracer.Start(ctx, strings.Join(parts, ""), trace.WithSpanKind(kind))
+		begun(ctx, span.SpanContext())
 		return ctx, Span{span, s}
 	}
 	carrier := headerCarrier{header}
 	ctx, span := s.tracer.Start(t.carrier.Extract(ctx, carrier), strings.Join(parts, ""), trace.WithSpanKind(kind))
 	t.carrier.Inject(ctx, carrier)
+	begun(ctx, span.SpanContext())
 	return ctx, Span{span, s}
 }
 
@@ -267,6 +269,9 @@ func (t *Tracer) Under(ctx context.Context, get func(key string) string) context
 	}
 	return t.carrier.Extract(ctx, lookup(get))
 }
+
+// Traces reports whether calls belong to traces, with spans or without.
+func (t *Tracer) Traces() bool { return t.Records() || t != nil && t.current.Load().identify }
 
 // Records reports whether there are spans.
 func (t *Tracer) Records() bool { return t != nil && t.current.Load().provider != nil }

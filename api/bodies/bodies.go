@@ -68,6 +68,7 @@ type Share struct {
 
 	mu      sync.Mutex // attempts may race
 	answers int64
+	kept    int64 // of the request
 	closed  bool
 }
 
@@ -83,9 +84,35 @@ func (s *Share) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.drop()
 	if s.answers > 0 {
 		s.b.answers.Release(s.answers)
 		s.answers = 0
+	}
+}
+
+// Keep implements call.Keeper: it takes room from that of all requests.
+func (s *Share) Keep(bytes int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !s.b.requests.TryAcquire(bytes) {
+		return false
+	}
+	s.kept += bytes
+	return true
+}
+
+// Drop implements call.Keeper.
+func (s *Share) Drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop()
+}
+
+func (s *Share) drop() {
+	if s.kept > 0 {
+		s.b.requests.Release(s.kept)
+		s.kept = 0
 	}
 }
 

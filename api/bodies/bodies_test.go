@@ -196,6 +196,32 @@ func TestAnswers(t *testing.T) {
 	})
 }
 
+// What is kept of a request takes its room among all requests.
+func TestKept(t *testing.T) {
+	b := newBudget(1, 2*mega)
+	first, second := b.Open(), b.Open()
+	for range 2 {
+		if !first.Keep(mega) {
+			t.Error("nothing was kept")
+		}
+	}
+	if second.Keep(1) {
+		t.Error("more was kept than there is room for")
+	}
+	first.Drop()
+	if !second.Keep(2 * mega) {
+		t.Error("what was dropped gave no room")
+	}
+	second.Close()
+	if second.Keep(1) || !first.Keep(2*mega) {
+		t.Error("what has ended keeps")
+	}
+	first.Close()
+	if !b.requests.TryAcquire(2 * mega) {
+		t.Error("room was not given back")
+	}
+}
+
 func TestWithoutARoomThereIsNoBound(t *testing.T) {
 	if err := call.TakeRoom(t.Context(), 1<<50); err != nil {
 		t.Error(err)

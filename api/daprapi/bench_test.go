@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/sidecast/sidecast/api/bodies"
+	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/grpcweb"
 )
@@ -20,7 +21,7 @@ import (
 // benched is a server of which only the door itself is used.
 func benched() *Server {
 	return New(Options{
-		AppID: "caller", Log: slog.New(slog.DiscardHandler), MaxBody: 4 << 20, Bodies: bodies.NewBudget(4 << 20),
+		Blocks: &blocks.Blocks{}, AppID: "caller", Log: slog.New(slog.DiscardHandler), MaxBody: 4 << 20, Bodies: bodies.NewBudget(4 << 20),
 		Ready: func() error { return nil }, Usable: func() error { return nil },
 	})
 }
@@ -89,5 +90,21 @@ func BenchmarkProxied(b *testing.B) {
 		if p.chunk(message) != nil || p.chunk(end) != nil || p.trailers == nil {
 			b.Fatal("no end")
 		}
+	}
+}
+
+// What a publication makes of its payload.
+func BenchmarkEnvelope(b *testing.B) {
+	s := benched()
+	header := call.Header{{Key: "traceparent", Value: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}}
+	for name, data := range map[string]string{"text/plain": strings.Repeat("x", 1<<10), "application/json": `{"order":"` + strings.Repeat("x", 1<<10) + `","lines":[1,2,3]}`} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := s.envelope("pubsub", "orders", name, []byte(data), nil, header); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

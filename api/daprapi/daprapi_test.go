@@ -1,6 +1,7 @@
 package daprapi
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -9,9 +10,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dapr/dapr/pkg/messages/errorcodes"
 	"google.golang.org/grpc/codes"
+	"pgregory.net/rapid"
 
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/call/rawjson"
 	"github.com/sidecast/sidecast/components"
 )
 
@@ -70,6 +74,23 @@ func TestProblemsAreSaidTwice(t *testing.T) {
 	}
 }
 
+// Error codes are counted under daprd's categories.
+func TestCategories(t *testing.T) {
+	for _, code := range []errorcodes.ErrorCode{
+		errorcodes.StateGet, errorcodes.StateSave, errorcodes.StateStoreNotFound, errorcodes.StateStoreNotConfigured, errorcodes.StateNotSupportedOperation,
+		errorcodes.StateMalformedRequest, errorcodes.PubSubEmpty, errorcodes.PubSubTopicNameEmpty, errorcodes.PubsubPublishMessage, errorcodes.PubsubPublishOutbox,
+		errorcodes.PubSubEventsSerEnvelope, errorcodes.ServiceInvocationDirectInvoke, errorcodes.LockTry, errorcodes.LockUnlock, errorcodes.LockStoreNotFound,
+		errorcodes.HealthNotReady, errorcodes.HealthOutboundNotReady, errorcodes.CommonAPIUnimplemented, errorcodes.CommonBodyRead, errorcodes.CommonInternal,
+		errorcodes.CommonMalformedRequest, errorcodes.CommonGeneric, errorcodes.SecretGet, errorcodes.SecretStoreNotFound, errorcodes.SecretStoreNotConfigured,
+		errorcodes.SecretPermissionDenied, errorcodes.ConfigurationGet, errorcodes.ConfigurationStoreNotConfigured, errorcodes.ConfigurationUnsubscribe,
+	} {
+		counted := cmp.Or(code.GrpcCode, code.Code)
+		if got := category(counted); got != string(code.Category) {
+			t.Errorf("%s is of %s, not %s", counted, got, code.Category)
+		}
+	}
+}
+
 func TestEveryCodeHasItsStatus(t *testing.T) {
 	for code := codes.OK; code <= codes.Unauthenticated; code++ {
 		if status := httpOfCode(code); status < 200 || status > 599 {
@@ -81,6 +102,36 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 			t.Errorf("%d is %s, not %s", status, got, code)
 		}
 	}
+}
+
+// Envelopes are written as encoding/json writes them.
+func TestEnvelopesAreWrittenAsJSON(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		e, want := map[string]any{}, map[string]any{}
+		for range rapid.IntRange(1, 8).Draw(t, "attributes") {
+			name, text := rapid.String().Draw(t, "name"), rapid.String().Draw(t, "text")
+			raw, _ := json.MarshalIndent(map[string]string{text: "<" + text}, "", " ")
+			switch rapid.IntRange(0, 3).Draw(t, "kind") {
+			case 0:
+				e[name], want[name] = text, text
+			case 1:
+				value, ok := rawjson.AppendValue(nil, raw)
+				if !ok {
+					t.Fatal("not JSON")
+				}
+				e[name], want[name] = written(value), json.RawMessage(raw)
+			case 2:
+				e[name], want[name] = json.RawMessage(raw), json.RawMessage(raw)
+			case 3:
+				e[name], want[name] = len(text), len(text)
+			}
+		}
+		got, err := writeEnvelope(e, 0)
+		encoded, _ := json.Marshal(want)
+		if err != nil || string(got) != string(encoded) {
+			t.Fatalf("%s\nis not\n%s (%v)", got, encoded, err)
+		}
+	})
 }
 
 func FuzzRoutes(f *testing.F) {

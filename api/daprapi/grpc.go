@@ -5,9 +5,11 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
+	"io"
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,7 +23,6 @@ import (
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 
-	"github.com/sidecast/sidecast/api/rpc"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/grpcweb"
@@ -78,9 +79,22 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 			s.o.Metrics.RPCServed(info.FullMethod, status.Code(err).String(), sized.in, sized.out, time.Since(began))
 		}(time.Now())
 	}
-	stream = rpc.Stream(s.o.Blocks, stream)
+	traced, err := s.traceRPC(stream, info)
+	if err != nil {
+		return err
+	}
 	defer s.containRPC(info.FullMethod, &err)
-	return grpcError(handle(srv, stream))
+	if traced != nil {
+		stream = traced
+	}
+	if err := handle(srv, stream); err != nil {
+		s.count(err)
+		if traced != nil {
+			traced.tell()
+		}
+		return grpcError(err)
+	}
+	return nil
 }
 
 // sizedStream measures the messages of a unary call; of others in stays -1.
@@ -163,17 +177,30 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 		return status.Errorf(codes.InvalidArgument, "failed to proxy request: %s is an HTTP endpoint, which takes no gRPC", app)
 	}
 	req := &call.Request{App: app, Namespace: namespace, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
-	end := proxied{stream: stream, most: 64 << 20}
-	err = s.o.Blocks.Invocation.Relay(ctx, req, blocks.Exchange{
+	bound := blocks.ToEnd
+	if values := metadata.ValueFromIncomingContext(ctx, streamKey); len(values) > 0 && truthy(values[0]) {
+		bound = blocks.Lasting
+	}
+	share := s.o.Bodies.Open()
+	defer share.Close()
+	end := proxied{stream: stream, most: 64 << 20, eager: bound == blocks.Lasting}
+	err = s.o.Blocks.Invocation.Relay(share.Context(ctx), req, blocks.Exchange{
 		Next: func() ([]byte, error) {
 			var frame grpcweb.Frame
-			if err := stream.RecvMsg(&frame); err != nil {
+			err := stream.RecvMsg(&frame)
+			if errors.Is(err, io.EOF) {
+				end.asked.Store(true)
+			}
+			if err != nil {
 				return nil, err
 			}
 			return frame, nil
 		},
-		Header: func(head *call.Response) error { return stream.SendHeader(outgoing(head.Header)) },
+		Bound:  bound,
+		Begin:  func() { end.head, end.pending, end.trailers = nil, nil, nil },
+		Header: end.header,
 		Chunk:  end.chunk,
+		Passed: func() (bool, int) { return end.begun, end.messages },
 		Failure: func() error {
 			if end.trailers == nil || end.trailers.Code == uint32(codes.OK) {
 				return nil
@@ -192,12 +219,49 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	return status.Error(codes.Internal, "the app's sidecar ended the call without its status")
 }
 
-// proxied takes the answer of a proxied call apart.
+// streamKey is the metadata by which a caller says that a proxied call is a stream.
+const streamKey = "dapr-stream"
+
+func truthy(text string) bool {
+	switch strings.ToLower(strings.TrimSpace(text)) {
+	case "y", "yes", "true", "t", "on", "1":
+		return true
+	}
+	return false
+}
+
+// proxied takes the answer of a proxied call apart. Once the caller has said all, nothing is passed on before the first message:
+// not even the head of an answer that is a failure, after which the call may be made again. A caller who has not may be waiting
+// for the head.
 type proxied struct {
 	stream   grpc.ServerStream
-	pending  []byte
 	most     int
+	eager    bool        // passes the head on as it comes
+	asked    atomic.Bool // the request has ended
+	begun    bool        // something was passed on
+	messages int         // were passed on
+
+	head     metadata.MD // not yet passed on; nil when there is none
+	pending  []byte
 	trailers *grpcweb.Trailers
+}
+
+func (p *proxied) header(head *call.Response) error {
+	p.head = outgoing(head.Header)
+	if p.asked.Load() && !p.eager {
+		return nil
+	}
+	return p.begin()
+}
+
+// begin passes the head on, once.
+func (p *proxied) begin() error {
+	if p.head == nil {
+		return nil
+	}
+	head := p.head
+	p.head, p.begun = nil, true
+	return p.stream.SendHeader(head)
 }
 
 // chunk passes on what is whole; payloads are parts of data, and nobody writes to that again.
@@ -223,6 +287,11 @@ func (p *proxied) chunk(data []byte) error {
 			}
 			p.trailers = &t
 		default:
+			p.messages++
+			if err := p.begin(); err != nil {
+				return err
+			}
+			p.begun = true
 			if err := p.stream.SendMsg(&payload); err != nil {
 				return err
 			}
@@ -232,6 +301,9 @@ func (p *proxied) chunk(data []byte) error {
 }
 
 func (p *proxied) finish() error {
+	if err := p.begin(); err != nil {
+		return err
+	}
 	p.stream.SetTrailer(outgoing(p.trailers.Fields))
 	if p.trailers.Code == uint32(codes.OK) {
 		return nil

@@ -22,6 +22,7 @@ import (
 	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/pipeline"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 const tokenHeader = "dapr-api-token"
@@ -106,14 +107,15 @@ func unimplemented(http.ResponseWriter, *http.Request, params) error {
 // handler is what every request passes: of the API, or of the port for health and metadata alone.
 func (s *Server) handler(api bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, trace := s.traceOfRequest(r)
 		now := s.now.Load()
 		t := &now.public
 		if api {
 			t = &now.api
 		}
 		var heard *heardCall
-		if now.Logging.Calls && api || s.o.Metrics != nil {
-			heard = &heardCall{ResponseWriter: w, status: http.StatusOK}
+		if now.Logging.Calls && api || s.o.Metrics != nil || trace != nil {
+			heard = &heardCall{ResponseWriter: w, status: http.StatusOK, trace: trace}
 			if api {
 				heard.logging = now.Logging
 			}
@@ -121,6 +123,9 @@ func (s *Server) handler(api bool) http.Handler {
 			w = heard
 		}
 		defer s.contain(w, r)
+		if !s.baggage(w, r) {
+			return
+		}
 		if s.cors(w, r) {
 			return
 		}
@@ -130,11 +135,7 @@ func (s *Server) handler(api bool) http.Handler {
 		share := s.o.Bodies.Open()
 		defer share.Close()
 		// A copy: by the body of its own request the server knows whether what is left of it is still on the connection.
-		ctx := share.Context(r.Context())
-		if s.o.Blocks.Traced() {
-			ctx = s.o.Blocks.Under(ctx, r.Header.Get)
-		}
-		r = r.WithContext(ctx)
+		r = r.WithContext(share.Context(ctx))
 		if s.o.MaxBody > 0 {
 			r.Body = &limited{ReadCloser: r.Body, left: s.o.MaxBody}
 		}
@@ -145,7 +146,9 @@ func (s *Server) handler(api bool) http.Handler {
 			err = s.pipeline.Serve(w, passing{t, heard, r.Body, r.ContentLength}.request(r))
 		}
 		if err != nil {
-			problemOf(err).write(w)
+			p := problemOf(err)
+			s.count(p)
+			p.write(w)
 		}
 	})
 }
@@ -346,6 +349,8 @@ type heardCall struct {
 	status, size int
 	method, name string
 	logging      Logging
+	trace        *telemetry.Answer
+	begun        bool
 }
 
 // route notes where the request goes, after middleware may have led it elsewhere.
@@ -356,14 +361,24 @@ func (c *heardCall) route(r *http.Request, name string) {
 }
 
 func (c *heardCall) WriteHeader(status int) {
+	c.begin()
 	c.status = status
 	c.ResponseWriter.WriteHeader(status)
 }
 
 func (c *heardCall) Write(p []byte) (int, error) {
+	c.begin()
 	n, err := c.ResponseWriter.Write(p)
 	c.size += n
 	return n, err
+}
+
+// begin adds what every answer says before its head is sent.
+func (c *heardCall) begin() {
+	if !c.begun {
+		c.begun = true
+		answerTrace(c.Header(), c.trace)
+	}
 }
 
 // Unwrap lets http.ResponseController flush.

@@ -223,7 +223,7 @@ func (s *Server) forwarded(header http.Header, app, namespace string) call.Heade
 	all := make(call.Header, 0, len(header)+4)
 	for key, values := range header {
 		switch key {
-		case "Content-Type", "Content-Length", "Dapr-Api-Token", "Dapr-App-Id":
+		case "Content-Type", "Content-Length", "Dapr-Api-Token", "Dapr-App-Id", "Grpc-Trace-Bin":
 			continue
 		}
 		for _, value := range values {
@@ -244,7 +244,7 @@ func (s *Server) forwarded(header http.Header, app, namespace string) call.Heade
 var lowered = func() map[string]string {
 	all := map[string]string{}
 	for _, name := range []string{
-		"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Baggage", "Cache-Control", "Connection", "Cookie", "Grpc-Trace-Bin",
+		"Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Baggage", "Cache-Control", "Connection", "Cookie",
 		"Host", "If-Match", "If-None-Match", "Origin", "Referer", "Traceparent", "Tracestate", "User-Agent", "X-Forwarded-For",
 		"X-Forwarded-Host", "X-Forwarded-Proto", "X-Request-Id",
 	} {
@@ -275,6 +275,11 @@ func writeHead(w http.ResponseWriter, resp *call.Response) {
 		}
 		values[i] = f.Value
 		header[name] = values[i : i+1 : i+1]
+	}
+	if header["Traceparent"] == nil {
+		if parent := appTrace(resp.Header); parent != "" {
+			header["Traceparent"] = []string{parent}
+		}
 	}
 	if resp.ContentType != "" {
 		w.Header().Set("Content-Type", resp.ContentType)
@@ -356,6 +361,7 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 			}
 			return control.Flush()
 		},
+		Bound:   blocks.ToHead,
 		Trailer: func() call.Header { return trailerOf(r) },
 		End:     func(trailer call.Header) { writeTrailer(w, trailer) },
 	})
@@ -388,14 +394,17 @@ func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequ
 	resp, err := s.o.Blocks.Invocation.Invoke(ctx, req)
 	if err != nil {
 		if given := appStatus(err); given != nil {
-			head, trailer := appFields(err)
-			_ = grpc.SetHeader(ctx, metadataOf(head, grpcKey))
+			fields, trailer := appFields(err)
+			head := metadataOf(fields, grpcKey)
+			invokedTrace(ctx, head)
+			_ = grpc.SetHeader(ctx, head)
 			_ = grpc.SetTrailer(ctx, metadataOf(trailer, plainKey))
 			return nil, status.ErrorProto(given)
 		}
 		return nil, direct(in.GetId(), err)
 	}
 	head := metadataOf(resp.Header, grpcKey)
+	invokedTrace(ctx, head)
 	if resp.Status != 0 {
 		head.Set("dapr-http-status", strconv.Itoa(resp.Status))
 		if resp.ContentType != "" {
@@ -463,17 +472,24 @@ func grpcKey(key string) string {
 	return key
 }
 
-// incomingHeader is the metadata of a call as the header of another. Binary values go in base64.
+// incomingHeader is the metadata of a call as the header of another. Binary values go in base64, but that of a trace, which
+// becomes a traceparent.
 func incomingHeader(ctx context.Context) call.Header {
 	md, _ := metadata.FromIncomingContext(ctx)
 	header := make(call.Header, 0, len(md))
+	parent := ""
+	if values := md[call.TraceBin]; len(values) > 0 {
+		parent, _ = call.TraceParent(values[0])
+	}
 	for key, values := range md {
 		switch {
-		case key == "content-type", key == "te", key == tokenHeader, strings.HasPrefix(key, "sidecast-"):
+		case key == "content-type", key == "te", key == tokenHeader, key == call.TraceBin, strings.HasPrefix(key, "sidecast-"):
+			continue
+		case key == "traceparent" && parent != "":
 			continue
 		case strings.HasPrefix(key, ":"):
 			key = "dapr-" + key[1:]
-		case strings.HasPrefix(key, "grpc-") && key != "grpc-trace-bin":
+		case strings.HasPrefix(key, "grpc-"):
 			key = "dapr-" + key
 		}
 		for _, value := range values {
@@ -482,6 +498,9 @@ func incomingHeader(ctx context.Context) call.Header {
 			}
 			header.Add(key, value)
 		}
+	}
+	if parent != "" {
+		header.Add("traceparent", parent)
 	}
 	return header
 }

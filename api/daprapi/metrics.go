@@ -32,20 +32,23 @@ func ScrapedMetrics() []telemetry.DaprMetric {
 // scraped collects ScrapedMetrics.
 type scraped struct {
 	blocks    *blocks.Blocks
+	rules     telemetry.LabelRules
 	namespace string
 	metrics   map[string]*scrapedMetric
 }
 
 type scrapedMetric struct {
+	telemetry.DaprMetric
 	desc *prometheus.Desc
 	kind prometheus.ValueType
 }
 
-// NewCollector collects ScrapedMetrics of one sidecar.
-func NewCollector(b *blocks.Blocks, appID, namespace string) prometheus.Collector {
-	c := &scraped{blocks: b, namespace: namespace, metrics: map[string]*scrapedMetric{}}
+// NewCollector collects ScrapedMetrics of one sidecar, whose labels rules rewrite.
+func NewCollector(b *blocks.Blocks, rules telemetry.LabelRules, appID, namespace string) prometheus.Collector {
+	c := &scraped{blocks: b, rules: rules, namespace: namespace, metrics: map[string]*scrapedMetric{}}
 	for _, m := range ScrapedMetrics() {
-		one := &scrapedMetric{prometheus.NewDesc(m.Name, m.Help, m.Labels, prometheus.Labels{"app_id": appID}), prometheus.CounterValue}
+		fixed := prometheus.Labels{"app_id": rules.Label(m.Name, "app_id", appID)}
+		one := &scrapedMetric{m, prometheus.NewDesc(m.Name, m.Help, m.Labels, fixed), prometheus.CounterValue}
 		if m.Type == "gauge" {
 			one.kind = prometheus.GaugeValue
 		}
@@ -63,9 +66,22 @@ func (c *scraped) Describe(out chan<- *prometheus.Desc) {
 
 // Collect asks the components and the lanes.
 func (c *scraped) Collect(out chan<- prometheus.Metric) {
+	sums := map[string]*series{} // what rules make one series of is counted together
+	defer func() {
+		for _, s := range sums {
+			out <- prometheus.MustNewConstMetric(s.desc, s.kind, s.value, s.labels...)
+		}
+	}()
 	send := func(name string, value float64, labels ...string) {
 		m := c.metrics[name]
-		out <- prometheus.MustNewConstMetric(m.desc, m.kind, value, labels...)
+		for i := range labels {
+			labels[i] = c.rules.Label(name, m.Labels[i], labels[i])
+		}
+		key := name + "\xff" + strings.Join(labels, "\xff")
+		if sums[key] == nil {
+			sums[key] = &series{scrapedMetric: m, labels: labels}
+		}
+		sums[key].value += value
 	}
 	components := c.blocks.Runtime.Describe().Components
 	types := map[string]float64{}
@@ -89,6 +105,12 @@ func (c *scraped) Collect(out chan<- prometheus.Metric) {
 	for at, u := range c.uses(c.blocks.Runtime.Tree(ctx), rules) {
 		u.send(at, c.namespace, send)
 	}
+}
+
+type series struct {
+	*scrapedMetric
+	labels []string
+	value  float64
 }
 
 // policyAt is a place where a policy of a Resiliency resource is applied.

@@ -99,7 +99,7 @@ func (s *Server) outboxEnvelope(box components.Outbox, item, shown *stateItem, h
 	}
 	e["topic"], e["pubsubname"] = box.Topic, box.PubSub
 	id, _ = e["id"].(string)
-	envelope, err = json.Marshal(e)
+	envelope, err = writeEnvelope(e, len(shown.value))
 	return id, envelope, err
 }
 

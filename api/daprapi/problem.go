@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -45,6 +46,36 @@ func (p *problem) of(err error) *problem {
 
 func (p *problem) Error() string {
 	return fmt.Sprintf("api error: code = %s desc = %s", p.grpc, p.message)
+}
+
+// code is that by which errors are counted: the reason where there is one.
+func (p *problem) code() string {
+	for _, d := range p.details {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Reason != "" {
+			return info.Reason
+		}
+	}
+	return p.tag
+}
+
+// category is the part of the API that an error code is of.
+func category(code string) string {
+	for _, part := range []struct{ word, category string }{
+		{"SECRET", "secret"}, {"PERMISSION_DENIED", "secret"}, {"CONFIGURATION_", "configuration"}, {"PUBSUB", "pubsub"}, {"TOPIC", "pubsub"}, {"PUBLISH", "pubsub"}, {"STATE", "state"}, {"LOCK", "lock"}, {"DIRECT_INVOKE", "service-invocation"}, {"HEALTH", "health"},
+	} {
+		if strings.Contains(code, part.word) {
+			return part.category
+		}
+	}
+	return "common"
+}
+
+// count counts an error that the API answers with.
+func (s *Server) count(err error) {
+	if p := (*problem)(nil); s.o.Metrics != nil && errors.As(err, &p) {
+		code := p.code()
+		s.o.Metrics.Failed(code, category(code))
+	}
 }
 
 // GRPCStatus is what a gRPC client gets.

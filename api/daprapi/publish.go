@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,12 +17,13 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/sidecast/sidecast/api/rpc"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
+	"github.com/sidecast/sidecast/call/rawjson"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 )
@@ -154,14 +156,54 @@ func (s *Server) envelope(pubsub, topic, contentType string, data []byte, md map
 	if text, ok := e["id"].(string); ok {
 		id = text
 	}
-	envelope, err = json.Marshal(e)
+	envelope, err = writeEnvelope(e, len(data))
 	return id, envelope, err
 }
 
+// written is a value as it stands in an envelope.
+type written []byte
+
+// writeEnvelope is json.Marshal for an envelope whose payload has about so many bytes.
+func writeEnvelope(e map[string]any, payload int) ([]byte, error) {
+	var most [24]string
+	names := most[:0]
+	for name := range e {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	to := make([]byte, 0, payload+payload/8+768)
+	for i, name := range names {
+		if i == 0 {
+			to = append(to, '{')
+		} else {
+			to = append(to, ',')
+		}
+		to = append(rawjson.AppendText(to, name), ':')
+		switch value := e[name].(type) {
+		case string:
+			to = rawjson.AppendText(to, value)
+		case written:
+			to = append(to, value...)
+		case json.RawMessage:
+			to, _ = rawjson.AppendValue(to, value) // it was read as a part of JSON
+		default:
+			encoded, err := json.Marshal(value)
+			if err != nil {
+				return nil, err
+			}
+			to = append(to, encoded...)
+		}
+	}
+	return append(to, '}'), nil
+}
+
 func (s *Server) newEnvelope(pubsub, topic, contentType string, data []byte, md map[string]string, parent, state string) (map[string]any, string) {
-	override := map[string]string{} // attributes of the envelope that the publisher sets; their case is ignored
+	var override map[string]string // attributes of the envelope that the publisher sets; their case is ignored
 	for key, value := range md {
 		if name, ok := strings.CutPrefix(strings.ToLower(key), "cloudevent."); ok {
+			if override == nil {
+				override = map[string]string{}
+			}
 			override[name] = value
 		}
 	}
@@ -174,7 +216,10 @@ func (s *Server) newEnvelope(pubsub, topic, contentType string, data []byte, md 
 	if contentType == "" {
 		contentType = "text/plain"
 	}
-	id := pick("id", uuid.NewString())
+	id := override["id"]
+	if id == "" {
+		id = uuid.NewString()
+	}
 	parent = pick("traceparent", pick("traceid", parent))
 	e := map[string]any{
 		"id": id, "specversion": "1.0", "datacontenttype": contentType, "source": pick("source", s.o.AppID),
@@ -184,9 +229,14 @@ func (s *Server) newEnvelope(pubsub, topic, contentType string, data []byte, md 
 	if subject := override["subject"]; subject != "" {
 		e["subject"] = subject
 	}
-	switch kind := strings.ToLower(contentType); {
-	case isJSON(kind) && json.Valid(data):
-		e["data"] = json.RawMessage(data)
+	kind := strings.ToLower(contentType)
+	if isJSON(kind) {
+		if value, ok := rawjson.AppendValue(nil, data); ok {
+			e["data"] = written(value)
+			return e, id
+		}
+	}
+	switch {
 	case strings.HasPrefix(kind, "application/octet-stream"), strings.HasPrefix(kind, "application/cloudevents+protobuf"):
 		e["data_base64"] = base64.StdEncoding.EncodeToString(data)
 	default:
@@ -253,7 +303,7 @@ func (a *api) PublishEvent(ctx context.Context, in *runtimev1.PublishEventReques
 }
 
 func grpcTrace(ctx context.Context) call.Header {
-	return traceOf(func(key string) string { return strings.Join(metadata.ValueFromIncomingContext(ctx, key), ",") })
+	return traceOf(rpc.Lookup(ctx))
 }
 
 // bulkEntry is one event of a batch.

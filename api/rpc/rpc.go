@@ -4,11 +4,13 @@ package rpc
 
 import (
 	"context"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
 	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/call"
 )
 
 // Context is that of an RPC, below the span that its metadata name. Without a collector it is ctx.
@@ -16,12 +18,35 @@ func Context(b *blocks.Blocks, ctx context.Context) context.Context {
 	if !b.Traced() { // asked first: what follows allocates
 		return ctx
 	}
-	return b.Under(ctx, func(key string) string {
-		if values := metadata.ValueFromIncomingContext(ctx, key); len(values) > 0 {
-			return values[0]
+	return b.Under(ctx, Lookup(ctx))
+}
+
+// Lookup finds fields of W3C's trace context in the metadata of an RPC, in which a grpc-trace-bin counts before a traceparent.
+// Several values are one list.
+func Lookup(ctx context.Context) func(key string) string {
+	return func(key string) string {
+		if key == "traceparent" {
+			if parent := binaryParent(ctx); parent != "" {
+				return parent
+			}
 		}
-		return ""
-	})
+		switch values := metadata.ValueFromIncomingContext(ctx, key); len(values) {
+		case 0:
+			return ""
+		case 1:
+			return values[0]
+		default:
+			return strings.Join(values, ",")
+		}
+	}
+}
+
+func binaryParent(ctx context.Context) string {
+	if values := metadata.ValueFromIncomingContext(ctx, call.TraceBin); len(values) > 0 {
+		parent, _ := call.TraceParent(values[0])
+		return parent
+	}
+	return ""
 }
 
 // Stream is one whose context is Context.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -92,6 +93,22 @@ func (c *config) doorSettings(settings *configuration.Settings) daprapi.Settings
 	return daprapi.Settings{
 		Logging: c.apiLogging(settings.Logging), APIs: access.NewAPIs(settings.Allowed, settings.Denied), Features: settings.Features, Pipeline: settings.Pipeline,
 	}
+}
+
+// measuring is how metrics with Dapr's names are made.
+func measuring(from configuration.Measuring) telemetry.DaprOptions {
+	o := telemetry.DaprOptions{
+		LowCardinality: from.LowCardinality, Paths: from.Paths, ExcludeVerbs: from.ExcludeVerbs, ErrorCodes: from.ErrorCodes, Rules: telemetry.LabelRules{},
+	}
+	for _, b := range from.Buckets {
+		if b > 0 { // Dapr leaves out a bucket that nothing is below
+			o.Buckets = append(o.Buckets, float64(b))
+		}
+	}
+	for _, r := range from.Rules {
+		o.Rules.Add(r.Metric, r.Label, telemetry.Replacement{Regex: regexp.MustCompile(r.Regex), With: r.With}) // checked when it was read
+	}
+	return o
 }
 
 // apiLogging is how calls of Dapr's API are logged: the flag counts before the Configuration.

@@ -21,6 +21,7 @@ import (
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/pipeline"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 // startTime is when this sidecar began to start.
@@ -122,7 +123,7 @@ func (w *waiter) wait(ctx context.Context) error {
 }
 
 // newCallback reaches the app on its port.
-func newCallback(c *config, through *pipeline.Client, log *slog.Logger) (appchannel.Channel, error) {
+func newCallback(c *config, through *pipeline.Client, m *telemetry.Metrics, log *slog.Logger) (appchannel.Channel, error) {
 	callback := appchannel.Callback{
 		Address: net.JoinHostPort(or(c.AppAddress, "127.0.0.1"), strconv.Itoa(c.AppPort)),
 		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe, BindingTimeout: c.BindingTimeout,
@@ -132,6 +133,9 @@ func newCallback(c *config, through *pipeline.Client, log *slog.Logger) (appchan
 			Enabled: c.AppHealth, Path: c.AppHealthPath, Interval: c.AppHealthInterval, Timeout: c.AppHealthTimeout,
 			Threshold: c.AppHealthThreshold,
 		},
+	}
+	if dapr := m.Dapr(); dapr != nil {
+		callback.Meter = dapr
 	}
 	switch grpc := strings.HasPrefix(c.AppProtocol, "grpc"); {
 	case grpc && c.dapr != nil:

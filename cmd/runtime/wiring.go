@@ -193,10 +193,10 @@ func newFabric(lc fx.Lifecycle, c *config, log *slog.Logger, _ *listeners) (*fab
 const fabricTimeout = 15 * time.Second
 
 // newMetrics are the metrics of this process; those with Dapr's names only where somebody may ask for them.
-func newMetrics(c *config, self blocks.Self) *telemetry.Metrics {
+func newMetrics(c *config, self blocks.Self, settings *configuration.Settings) *telemetry.Metrics {
 	m := telemetry.NewMetrics()
 	if c.dapr != nil && !c.dapr.NoMetrics {
-		m.EnableDapr(self.AppID, self.Namespace)
+		m.EnableDapr(self.AppID, self.Namespace, measuring(settings.Measuring))
 	}
 	return m
 }
@@ -250,7 +250,7 @@ func newPipeline(lc fx.Lifecycle, c *config, set *components.Set, settings *conf
 }
 
 // newChannel decides how the app is reached: by the stream it opens, or on its port. The hub is nil for an app with a port.
-func newChannel(c *config, self blocks.Self, through *pipeline.Client, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
+func newChannel(c *config, self blocks.Self, through *pipeline.Client, m *telemetry.Metrics, log *slog.Logger) (appchannel.Channel, *appchannel.Hub, error) {
 	if c.AppPort == 0 && c.dapr != nil {
 		return appchannel.None, nil, nil // an app of Dapr's dials in to no hub; its subscriptions are streams of their own
 	}
@@ -260,7 +260,7 @@ func newChannel(c *config, self blocks.Self, through *pipeline.Client, log *slog
 		})
 		return hub, hub, nil
 	}
-	channel, err := newCallback(c, through, log)
+	channel, err := newCallback(c, through, m, log)
 	return channel, nil, err
 }
 
@@ -315,7 +315,7 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, set *components.Set,
 		app.HealthInterval, app.HealthTimeout, app.HealthThreshold = c.AppHealthInterval, c.AppHealthTimeout, c.AppHealthThreshold
 	}
 	if m.Dapr() != nil {
-		m.Registry().MustRegister(daprapi.NewCollector(b, self.AppID, self.Namespace))
+		m.Registry().MustRegister(daprapi.NewCollector(b, m.Dapr().Rules(), self.AppID, self.Namespace))
 	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,

@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -13,6 +14,9 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sidecast/sidecast/tests/machine"
 )
@@ -36,10 +40,23 @@ dapr_component_secret_count counter app_id component namespace operation success
 dapr_component_secret_latencies histogram app_id component namespace operation success
 dapr_component_state_count counter app_id component namespace operation success
 dapr_component_state_latencies histogram app_id component namespace operation success
+dapr_error_code_total counter app_id category error_code
+dapr_grpc_io_client_completed_rpcs counter app_id grpc_client_method grpc_client_status
+dapr_grpc_io_client_received_bytes_per_rpc histogram app_id grpc_client_method
+dapr_grpc_io_client_roundtrip_latency histogram app_id grpc_client_method grpc_client_status
+dapr_grpc_io_client_sent_bytes_per_rpc histogram app_id grpc_client_method
+dapr_grpc_io_healthprobes_completed_count counter app_id grpc_client_status
+dapr_grpc_io_healthprobes_roundtrip_latency histogram app_id grpc_client_status
 dapr_grpc_io_server_completed_rpcs counter app_id grpc_server_method grpc_server_status
 dapr_grpc_io_server_received_bytes_per_rpc histogram app_id grpc_server_method
 dapr_grpc_io_server_sent_bytes_per_rpc histogram app_id grpc_server_method
 dapr_grpc_io_server_server_latency histogram app_id grpc_server_method grpc_server_status
+dapr_http_client_completed_count counter app_id method path status
+dapr_http_client_received_bytes histogram app_id
+dapr_http_client_roundtrip_latency histogram app_id method path status
+dapr_http_client_sent_bytes histogram app_id method path status
+dapr_http_healthprobes_completed_count counter app_id status
+dapr_http_healthprobes_roundtrip_latency histogram app_id status
 dapr_http_server_latency histogram app_id method path status
 dapr_http_server_request_bytes histogram app_id
 dapr_http_server_request_count counter app_id method path status
@@ -164,13 +181,18 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 	d.subscribed(2)
 	otherMetrics := machine.Port(t)
 	bindings := component("tick", "bindings.cron", "schedule: @every 1s") + component("files", "bindings.localstorage", "rootPath: "+t.TempDir())
-	other := startWith(t, m, measured+bindings, "other", "--metrics-port", otherMetrics, "--app-port", serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/bad") {
-			w.WriteHeader(http.StatusInternalServerError)
-		}
-		_, _ = io.WriteString(w, "hello")
-	})))
+	other := startWith(t, m, measured+bindings, "other", "--metrics-port", otherMetrics, "--enable-app-health-check",
+		"--config", configuration(t, "  metrics: {recordErrorCodes: true}\n"), "--app-port", serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/bad") {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+			_, _ = io.WriteString(w, "hello")
+		})))
 	other.await("/v1.0/healthz")
+
+	grpcMetrics := machine.Port(t)
+	rpcs := startWith(t, m, measured, "rpcs", "--metrics-port", grpcMetrics, "--enable-app-health-check", "--app-protocol", "grpc", "--app-port", grpcApp(t))
+	rpcs.await("/v1.0/healthz")
 
 	d.expect(204, "", "POST", store, `[{"key":"a","value":1}]`)
 	d.expect(200, "1", "GET", store+"/a", "")
@@ -252,17 +274,67 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 	}
 	other.expect(200, "…", "POST", "/v1.0/bindings/files", `{"operation":"create","data":"x"}`)
 	other.expect(500, "{…", "POST", "/v1.0/bindings/files", `{"operation":"get","metadata":{"fileName":"none"}}`)
-	var served map[string]*dto.MetricFamily
 	machine.Until(t, "an event of a binding", func() error {
-		served = scrape(t, otherMetrics)
-		if n := value(served, "dapr_component_input_binding_count", "component=tick namespace=default success=true"); n < 1 {
+		if n := value(scrape(t, otherMetrics), "dapr_component_input_binding_count", "component=tick namespace=default success=true"); n < 1 {
 			return fmt.Errorf("counted %v", n)
 		}
 		return nil
 	})
 	for _, labels := range []string{"operation=create success=true", "operation=get success=false"} {
-		if n := value(served, "dapr_component_output_binding_count", "component=files namespace=default "+labels); n != 1 {
+		if n := value(scrape(t, otherMetrics), "dapr_component_output_binding_count", "component=files namespace=default "+labels); n != 1 {
 			t.Errorf("counted %v operations of a binding with %s", n, labels)
+		}
+	}
+	d.expect(200, "…", "POST", "/v1.0/invoke/rpcs/method/x", "")
+	stream, err := dial(t, d.grpc).NewStream(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "rpcs"), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Streams/Echo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = stream.CloseSend()
+	if err := stream.RecvMsg(&emptypb.Empty{}); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	other.expect(400, "{…", "GET", "/v1.0/state/nostore/a", "")
+	if _, err := other.client().GetState(t.Context(), &runtimev1.GetStateRequest{StoreName: "nostore"}); err == nil {
+		t.Error("there is a store")
+	}
+	other.expect(500, "{…", "GET", "/v1.0/invoke/nobody/method/x", "")
+	for _, want := range []struct {
+		port, name, labels string
+		value              float64
+	}{
+		{metrics, "dapr_http_client_completed_count", "method=POST path=/orders status=200", 2},
+		{metrics, "dapr_http_client_completed_count", "method=POST path=/orders status=404", 1},
+		{metrics, "dapr_http_client_roundtrip_latency", "method=POST path=/orders status=503", 1},
+		{metrics, "dapr_http_client_completed_count", "method=GET path=/dapr/subscribe status=200", 1},
+		{metrics, "dapr_http_client_sent_bytes", "method=POST path=/many", 1},
+		{otherMetrics, "dapr_http_client_completed_count", "method=GET path=/good status=200", 1},
+		{otherMetrics, "dapr_http_client_completed_count", "method=GET path=/bad status=500", 3},
+		{grpcMetrics, "dapr_grpc_io_client_completed_rpcs", "grpc_client_method=/dapr.proto.runtime.v1.AppCallback/OnInvoke grpc_client_status=OK", 1},
+		{grpcMetrics, "dapr_grpc_io_client_sent_bytes_per_rpc", "grpc_client_method=/dapr.proto.runtime.v1.AppCallback/OnInvoke", 1},
+		{grpcMetrics, "dapr_grpc_io_client_roundtrip_latency", "grpc_client_method=/test.Streams/Echo grpc_client_status=OK", 1},
+		{grpcMetrics, "dapr_grpc_io_client_sent_bytes_per_rpc", "grpc_client_method=/test.Streams/Echo", -1},
+		{otherMetrics, "dapr_error_code_total", "category=state error_code=DAPR_STATE_NOT_FOUND", 2},
+		{otherMetrics, "dapr_error_code_total", "category=service-invocation error_code=ERR_DIRECT_INVOKE", 1},
+	} {
+		machine.Until(t, want.name+" "+want.labels, func() error {
+			if got := value(scrape(t, want.port), want.name, want.labels); got != want.value {
+				return fmt.Errorf("is %v, not %v", got, want.value)
+			}
+			return nil
+		})
+	}
+	for port, probes := range map[string]string{otherMetrics: "dapr_http_healthprobes_completed_count status=200", grpcMetrics: "dapr_grpc_io_healthprobes_completed_count grpc_client_status=OK"} {
+		name, labels, _ := strings.Cut(probes, " ")
+		if value(scrape(t, port), name, labels) < 1 {
+			t.Errorf("no %s", probes)
+		}
+	}
+
+	served := scrape(t, otherMetrics)
+	for name, family := range scrape(t, grpcMetrics) {
+		if served[name] == nil {
+			served[name] = family
 		}
 	}
 	if got := value(served, "dapr_runtime_service_invocation_req_recv_total", "src_app_id=app"); got != 4 {
@@ -286,6 +358,45 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		if !slices.Contains(got, line) {
 			t.Errorf("missing: %s", line)
 		}
+	}
+}
+
+func TestMetricsAreAsTheConfigurationSays(t *testing.T) {
+	metrics := machine.Port(t)
+	d := start(t, machine.New(t), "app", "--metrics-port", metrics, "--config", configuration(t, `
+  metric: {recordErrorCodes: false, latencyDistributionBuckets: [1], http: {increasedCardinality: true}}
+  metrics:
+    latencyDistributionBuckets: [5, 500]
+    http: {increasedCardinality: false, pathMatching: ["/v1.0/state/{store}/"], excludeVerbs: true}
+    rules:
+    - name: dapr_http_server_request_count
+      labels: [{name: status, regex: {good: "^2..$", 4xx: "^4.*"}}]
+    - name: dapr_runtime_component_init_total
+      labels: [{name: component, regex: {any: ".+"}}]
+`))
+	d.expect(204, "", "GET", store+"/a", "")
+	d.expect(204, "", "GET", store+"/b", "")
+	d.expect(404, "{…", "POST", "/v1.0/publish/nobus/x", "")
+	families := scrape(t, metrics)
+	for _, want := range []struct {
+		name, labels string
+		value        float64
+	}{
+		{"dapr_http_server_request_count", "path=/v1.0/state/{store}/ status=good method=", 2},
+		{"dapr_http_server_request_count", "path= status=4xx method=", 1},
+		{"dapr_http_server_latency", "path= status=404 method=", 1},
+		{"dapr_runtime_component_init_total", "component=any", 3},
+	} {
+		if got := value(families, want.name, want.labels); got != want.value {
+			t.Errorf("%s %s is %v, not %v: %v", want.name, want.labels, got, want.value, families[want.name].GetMetric())
+		}
+	}
+	if families["dapr_http_server_response_count"] != nil || families["dapr_error_code_total"] != nil {
+		t.Error("there are metrics that daprd has not")
+	}
+	buckets := families["dapr_http_server_latency"].GetMetric()[0].GetHistogram().GetBucket()
+	if len(buckets) != 3 || buckets[0].GetUpperBound() != 5 || buckets[1].GetUpperBound() != 500 {
+		t.Errorf("the buckets are %v", buckets)
 	}
 }
 

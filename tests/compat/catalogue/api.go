@@ -46,6 +46,8 @@ func callbacks() Area {
 		works("AppCallbackHealthCheck/HealthCheck", "compat.TestGRPCAppsSubscribe", "With `--enable-app-health-check`."),
 		works("any service by dapr-app-id", "compat.TestProxying, compat.TestBreakersSeeTheAnswersOfStreams",
 			"Proxied by that metadata in all four kinds, with headers, trailers and status details."),
+		differs("policies of proxied calls", "compat.TestPoliciesHoldForProxiedCalls",
+			"Timeouts, retries and breaker as in daprd; a call that shows by a second message that it is a stream is not cut and not refused, with `dapr-stream` or without: [resiliency](concepts/resiliency.md#timeouts)."),
 	}}
 }
 
