@@ -180,10 +180,13 @@ func ttlHeader(d time.Duration) string {
 // header of a message that writes a step.
 func (s *store) header(st step) map[string][]string {
 	h := make(map[string][]string, 4)
-	ttl := st.TTL
-	if st.Kind == state.Delete {
+	var ttl time.Duration
+	switch {
+	case st.Kind == state.Delete:
 		h[operationHeader] = []string{gone}
 		ttl = markerTTL
+	case st.TTL > 0:
+		ttl = st.TTL + s.kept
 	}
 	if st.expires != 0 {
 		h[expiresHeader] = []string{strconv.FormatInt(st.expires, 10)}

@@ -22,8 +22,13 @@ const (
 // gone is the operation of our markers, as the tools of NATS know it.
 const gone = "PURGE"
 
-// markerTTL is how long the marker of a deleted key stays, for watchers that were away.
-const markerTTL = 10 * time.Minute
+// For watchers that were away, the marker of a deleted key stays for markerTTL and an item that has expired for keptTTL, which
+// is shorter because it has a value. A watcher that was away for longer than mostAway has to begin again.
+const (
+	markerTTL = 10 * time.Minute
+	keptTTL   = time.Minute
+	mostAway  = keptTTL - 10*time.Second
+)
 
 // entry is the last message of a key. The zero entry is that of a key without one.
 type entry struct {

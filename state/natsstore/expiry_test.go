@@ -19,7 +19,8 @@ func TestWritesOverWhatExpires(t *testing.T) {
 	for _, size := range []int{1, 3} {
 		t.Run(fmt.Sprint(size, " servers"), func(t *testing.T) {
 			t.Parallel()
-			s := openOn(t, connect(t, start(t, t.TempDir(), size)), size, "")
+			s := openOn(t, connect(t, start(t, t.TempDir(), size)), size, "").(*store)
+			s.kept = 0
 			defer s.Close(context.Background())
 			var writers sync.WaitGroup
 			for i := range 300 {
@@ -44,6 +45,52 @@ func TestWritesOverWhatExpires(t *testing.T) {
 			writers.Wait()
 		})
 	}
+}
+
+// What the server removes before a slow watcher has seen it does not keep the watch from telling what expires.
+func TestAWatcherIsNotBehindForEver(t *testing.T) {
+	s := openOn(t, connect(t, start(t, t.TempDir(), 1)), 1, "").(*store)
+	s.kept = 0
+	defer s.Close(context.Background())
+	const items = fetchMessages + 50
+	expired := make(chan string, items)
+	began, slow := make(chan struct{}), make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.Watch(ctx, "", true, func(e state.Event) error {
+			switch {
+			case e.Kind == state.Current:
+				close(began)
+			case e.Kind == state.Written && e.Item.Key == "k0":
+				<-slow
+			case e.Kind == state.Deleted:
+				expired <- e.Item.Key
+			}
+			return nil
+		})
+	}()
+	<-began
+	for i := range items {
+		if _, err := s.Apply(t.Context(), []state.Op{{Kind: state.Set, Key: fmt.Sprint("k", i), Value: []byte("1"), TTL: time.Second}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for last := items; last > 0; time.Sleep(50 * time.Millisecond) {
+		info, err := s.stream.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = int(info.State.Msgs)
+	}
+	close(slow)
+	select {
+	case <-expired:
+	case <-time.After(time.Minute):
+		t.Error("nothing is told to have expired")
+	}
+	cancel()
+	<-ended
 }
 
 // A bucket whose server would leave markers is told not to.

@@ -10,7 +10,7 @@
 //
 // The ETag is the revision, which JetStream never uses again, and the time the item expires. Expiry is exact to the
 // millisecond by the clock of the sidecar that reads, which tells its watchers half a second later; the server removes the
-// item after a second or two. Clocks of sidecars that share a bucket must agree as closely as their times to live demand.
+// item after a minute. Clocks of sidecars that share a bucket must agree as closely as their times to live demand.
 //
 // # What depends on the server
 //
@@ -30,7 +30,8 @@
 //
 // A slow watcher is not cut off: the bucket holds what it has yet to see, folded to the latest of each key. A watcher keeps
 // the keys in mind of the items that expire, at most 262144 of them; it begins with reading the headers of all items under
-// its prefix, also when it wants only changes.
+// its prefix, also when it wants only changes. One that was cut off from the server for most of a minute ends with
+// WATCH_OVERRUN: what has expired meanwhile may be gone without a trace.
 //
 //	apiVersion: dapr.io/v1alpha1
 //	kind: Component
@@ -85,7 +86,8 @@ type store struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	keys   keyspace
-	ttl    bool          // the server removes what has expired
+	ttl    bool          // the server removes what has expired,
+	kept   time.Duration // so long after it has
 	atomic chan struct{} // a token for each batch under way; nil when the server has no batches
 
 	life context.Context // ends when the store is closed
@@ -99,7 +101,7 @@ func open(ctx context.Context, host components.Host, c Config) (state.Store, err
 	if err != nil {
 		return nil, err
 	}
-	s := &store{log: host.Log, conn: conn}
+	s := &store{log: host.Log, conn: conn, kept: keptTTL}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

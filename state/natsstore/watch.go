@@ -54,11 +54,12 @@ type watch struct {
 
 	patience time.Duration // how long it tries in vain to go on with the snapshot; later there is no bound
 
-	until    uint64 // the last revision of the snapshot
-	seen     uint64 // the last revision seen
-	learning bool   // the snapshot is read for what expires only, without values, and not told
-	told     bool   // Current was reported
-	behind   bool   // the server has more for it
+	until    uint64    // the last revision of the snapshot
+	seen     uint64    // the last revision seen
+	learning bool      // the snapshot is read for what expires only, without values, and not told
+	told     bool      // Current was reported
+	behind   bool      // the server has more for it
+	lost     time.Time // since then it hears nothing; zero while it does
 	expiring expiring
 	err      error // of fn, or that it has to keep too much in mind
 }
@@ -76,6 +77,9 @@ func (w *watch) run(ctx context.Context) error {
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		before := w.seen
 		err := w.read(life)
+		if w.lost.IsZero() {
+			w.lost = time.Now()
+		}
 		switch {
 		case err == errLearned:
 			continue
@@ -119,6 +123,11 @@ func (w *watch) read(ctx context.Context) error {
 		return err
 	}
 	defer w.forget(consumer.CachedInfo().Name)
+	if away := time.Since(w.lost); w.ttl && w.told && !w.lost.IsZero() && away > mostAway {
+		w.err = fault.New(w.op, fault.WatchOverrun, "the watch of %q was cut off for %v: begin again with what is there now", w.prefix, away.Round(time.Second)).With("prefix", w.prefix)
+		return w.err
+	}
+	w.lost = time.Time{}
 	bytes := max(fetchBytes, 2*int(w.conn.MaxPayload()))
 	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(fetchMessages, bytes), jetstream.PullExpiry(fetchFor),
 		jetstream.PullHeartbeat(heartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
@@ -178,8 +187,8 @@ func pass(ctx context.Context, messages jetstream.MessagesContext, to chan<- mes
 	}
 }
 
-// next waits for a message and meanwhile tells what expires. As long as the snapshot is not complete it looks whether what
-// was to come has gone meanwhile, or the request for it was lost.
+// next waits for a message and meanwhile tells what expires. As long as there is something to come it looks whether that has
+// gone meanwhile, or the request for it was lost.
 func (w *watch) next(ctx context.Context, incoming <-chan message, consumer jetstream.Consumer, received uint64) (jetstream.Msg, error) {
 	looks := 0
 	for {
@@ -196,7 +205,7 @@ func (w *watch) next(ctx context.Context, incoming <-chan message, consumer jets
 			return nil, ctx.Err()
 		case <-look.C:
 		}
-		if w.told {
+		if w.told && !w.behind {
 			continue
 		}
 		info, err := consumer.Info(ctx)
@@ -204,6 +213,9 @@ func (w *watch) next(ctx context.Context, incoming <-chan message, consumer jets
 		case err != nil:
 			return nil, err
 		case info.NumPending == 0 && info.Delivered.Consumer == received:
+			if w.behind = false; w.told {
+				continue
+			}
 			if err := w.current(); err != nil {
 				return nil, err
 			}
@@ -218,9 +230,9 @@ func (w *watch) next(ctx context.Context, incoming <-chan message, consumer jets
 func (w *watch) untilLook(now time.Time) time.Duration {
 	at, any := w.expiring.next()
 	switch {
-	case !w.told:
+	case !w.told || w.behind:
 		return time.Second
-	case !any || w.behind:
+	case !any:
 		return time.Hour
 	}
 	return at.Add(toldAfter).Sub(now)
