@@ -39,12 +39,15 @@ func limitMemory(maxBody int64) int64 {
 }
 
 // paceCollector says how often the collector runs, unless the user has by GOGC. What it returns is to be kept alive; it is
-// never touched, so no memory stands behind it.
+// never touched, so no memory stands behind it. Of a limit by GOMEMLIMIT it would take its part all the same: then there is none.
 func paceCollector() (ballast []byte) {
 	if os.Getenv("GOGC") != "" {
 		return nil
 	}
 	debug.SetGCPercent(garbagePercent)
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return nil
+	}
 	return make([]byte, ballastSize)
 }
 
