@@ -54,7 +54,7 @@ func TestAWatcherIsNotBehindForEver(t *testing.T) {
 	defer s.Close(context.Background())
 	const items = fetchMessages + 50
 	expired := make(chan string, items)
-	began, slow := make(chan struct{}), make(chan struct{})
+	began, written, slow := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
@@ -62,6 +62,7 @@ func TestAWatcherIsNotBehindForEver(t *testing.T) {
 			switch {
 			case e.Kind == state.Current:
 				close(began)
+				<-written // so that each message says how many are behind it
 			case e.Kind == state.Written && e.Item.Key == "k0":
 				<-slow
 			case e.Kind == state.Deleted:
@@ -76,6 +77,7 @@ func TestAWatcherIsNotBehindForEver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	close(written)
 	for last := items; last > 0; time.Sleep(50 * time.Millisecond) {
 		info, err := s.stream.Info(t.Context())
 		if err != nil {
