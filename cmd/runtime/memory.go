@@ -23,11 +23,10 @@ const (
 	// softLimit is from how much memory in bytes on the collector works harder instead of letting garbage double it. What
 	// lives stays well below, whatever is offered: see api/bodies. A larger --max-body moves it, in whole bodies.
 	softLimit, softBodies = 1 << 30, 16
-	// ballastSize is by how many bytes the collector takes the heap for larger than it is, and garbagePercent how much garbage
-	// of all that it lets gather. With Go's own 100 % of what lives, which in a sidecar is a few MiB, it would run many times a
-	// second and take a sixth of the CPU of a call; and in a burst, which lives in tens of MiB, would let as many of garbage
-	// gather.
-	ballastSize, garbagePercent = 24 << 20, 50
+	// garbage is how much of it in bytes the collector lets gather, if that is not less than leastPercent of what it goes
+	// through. With Go's own measure, as much as what lives, it would run many times a second in a sidecar, where little lives,
+	// and in a burst, where more does, let as much again gather.
+	garbage, leastPercent = 16 << 20, 50
 )
 
 // limitMemory sets the collector's soft limit, unless the user has by GOMEMLIMIT. It returns the limit in force.
@@ -38,38 +37,64 @@ func limitMemory(maxBody int64) int64 {
 	return debug.SetMemoryLimit(-1)
 }
 
-// paceCollector says how often the collector runs, unless the user has by GOGC. What it returns is to be kept alive; it is
-// never touched, so no memory stands behind it. Of a limit by GOMEMLIMIT it would take its part all the same: then there is none.
-func paceCollector() (ballast []byte) {
-	if os.Getenv("GOGC") != "" {
-		return nil
-	}
-	debug.SetGCPercent(garbagePercent)
-	if os.Getenv("GOMEMLIMIT") != "" {
-		return nil
-	}
-	return make([]byte, ballastSize)
-}
-
 // giveBackMemory returns to the system what a burst has left behind. Go's collector runs when the heap grows, so after a
 // burst, when nothing grows, it would keep the burst's memory for minutes.
 func giveBackMemory(lc fx.Lifecycle, c *config, system *actors.System) {
 	limitMemory(c.maxBody)
-	ballast := paceCollector()
 	var keeper *actors.Worker
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) error {
-			keeper = system.Worker("memory", func(ctx context.Context) error {
-				defer runtime.KeepAlive(ballast)
-				return watchHeap(ctx)
-			})
+			keeper = system.Worker("memory", watchHeap)
 			return nil
 		},
 		OnStop: func(ctx context.Context) error { return keeper.Stop(ctx) },
 	})
 }
 
-// watchHeap looks for a heap that is quiet, as told by how much was allocated since the last look, and yet large.
+// collections tells after each run of the collector, until ctx ends: an object that nobody holds is let go of in each.
+func collections(ctx context.Context) <-chan struct{} {
+	type object struct{ self *object } // with a pointer, or else it shares its memory with others
+	told := make(chan struct{}, 1)
+	var again func(*object)
+	again = func(*object) {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+		if ctx.Err() == nil {
+			runtime.SetFinalizer(new(object), again)
+		}
+	}
+	again(nil)
+	return told
+}
+
+// pacer keeps the collector to its garbage.
+type pacer struct {
+	samples []metrics.Sample
+	percent int
+}
+
+func newPacer() *pacer {
+	return &pacer{samples: []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}}
+}
+
+// pace sets the collector's percentage, of what it goes through. A small change is not worth that the world stops for it.
+func (p *pacer) pace() {
+	metrics.Read(p.samples)
+	gone := uint64(1)
+	for _, s := range p.samples {
+		gone += s.Value.Uint64()
+	}
+	percent := max(int(garbage*100/gone), leastPercent)
+	if diff := percent - p.percent; diff > p.percent/8 || -diff > p.percent/8 {
+		p.percent = percent
+		debug.SetGCPercent(percent)
+	}
+}
+
+// watchHeap paces the collector, unless the user does by GOGC, and looks for a heap that is quiet, as told by how much was
+// allocated since the last look, and yet large.
 func watchHeap(ctx context.Context) error {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"},
@@ -80,6 +105,11 @@ func watchHeap(ctx context.Context) error {
 	}
 	ticker := time.NewTicker(memoryEvery)
 	defer ticker.Stop()
+	var collected <-chan struct{}
+	pacer := newPacer()
+	if os.Getenv("GOGC") == "" {
+		collected = collections(ctx)
+	}
 	var before, freedAt uint64
 	started := time.NewTimer(startOver)
 	defer started.Stop()
@@ -87,6 +117,9 @@ func watchHeap(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-collected:
+			pacer.pace()
+			continue
 		case <-started.C:
 			_ = releaseImage() // a system that does not let it be done has the memory to spare
 			continue
