@@ -178,3 +178,33 @@ func (f *failing) Recv(context.Context) ([]byte, error) {
 	f.body = nil
 	return body, nil
 }
+
+// A call in pieces whose lane's time is up says so, and counts as a failure of its target.
+func TestTheTimeOfARelayIsUp(t *testing.T) {
+	dir := t.TempDir()
+	sidecar(t, dir, "web", &testApp{}, 0)
+	for name, bound := range map[string]Bound{"a large body": ToHead, "a proxied call": ToEnd} {
+		t.Run(name, func(t *testing.T) {
+			caller := sidecar(t, dir, "intake", &testApp{}, 0)
+			caller.SetRules(rules(t, `
+  policies:
+    timeouts: {short: {call: 100ms}}
+    circuitBreakers: {quick: {timeout: 1h, trip: consecutiveFailures >= 1}}
+  targets: {apps: {web: {timeout: short, circuitBreaker: quick}}}
+`))
+			over := make(chan struct{})
+			defer close(over)
+			try := func() error {
+				return caller.Invocation.Relay(t.Context(), &call.Request{App: "web", Method: "hang"}, Exchange{
+					Bound: bound,
+					Next:  func() ([]byte, error) { <-over; return nil, io.EOF }, // until then the app has nothing to echo
+				})
+			}
+			wantReason(t, try(), fault.DeadlineExceeded)
+			if s := caller.Invocation.target("web").streams.Status(t.Context()); s.Failed != 1 || s.TimedOut != 1 || s.Breaker != "open" {
+				t.Errorf("the lane has %+v", s)
+			}
+			wantReason(t, try(), fault.BreakerOpen)
+		})
+	}
+}
