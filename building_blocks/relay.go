@@ -13,8 +13,8 @@ import (
 
 // Exchange is the caller's side of a streaming call, whatever front door it came through.
 type Exchange struct {
-	// Next returns the next chunk of the request, which nobody changes after, or io.EOF at its end. One goroutine calls it. It
-	// must return when the front door's handler has.
+	// Next returns the next chunk of the request, which nobody changes after, or io.EOF at its end. A chunk may be kept: its
+	// capacity is the memory that it takes. One goroutine calls Next. It must return when the front door's handler has.
 	Next func() ([]byte, error)
 	// Trailer is what follows the request, asked once Next has returned io.EOF; it may be nil where nothing does.
 	Trailer func() call.Header
@@ -83,10 +83,12 @@ func (u *upload) attempt(ctx context.Context, to call.ClientStream, x Exchange) 
 }
 
 const (
-	// maxReplay is how much of a request is kept for an attempt that follows one which never began.
+	// maxReplay is how much of a request is kept, in bytes of memory, for an attempt that follows one which never began.
 	maxReplay = 64 << 10
 	// maxRepeat is how much is kept where a policy has calls made again that were sent, as long as there is room for it.
 	maxRepeat = 8 << 20
+	// pieceCost is what a piece that is kept counts beyond its bytes: many small ones must not take more than a few large ones.
+	pieceCost = 128
 )
 
 // upload is the caller's side of a stream: one goroutine reads it, whatever attempts the lane makes. What an attempt took
@@ -104,7 +106,7 @@ type upload struct {
 
 	// These belong to the attempt that runs.
 	taken  []uploaded
-	size   int
+	size   int         // of the memory they take
 	unhold func()      // ends the hold that timeouts have on it; nil where they have none
 	held   *heldAnswer // a whole answer that was a failure, and was not passed on
 }
@@ -187,7 +189,7 @@ func (u *upload) keep(frame uploaded) {
 		return
 	}
 	before := max(u.size, maxReplay)
-	u.size += len(frame.data)
+	u.size += cap(frame.data) + pieceCost
 	more := int64(u.size - before) // beyond what takes no room
 	switch {
 	case u.begun.Load(), more > 0 && (u.room == nil || u.size > maxRepeat || !u.room.Keep(more)):
@@ -322,7 +324,7 @@ func (a *heldAnswer) read(ctx context.Context, from call.ClientStream) (whole bo
 			return false, err
 		}
 		a.chunks = append(a.chunks, chunk)
-		size += len(chunk)
+		size += len(chunk) + pieceCost
 	}
 	return false, nil
 }

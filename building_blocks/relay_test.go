@@ -42,8 +42,8 @@ func TestStreamIsNotTriedAgainWhenItsBeginningIsGone(t *testing.T) {
 		chunk, sent int
 		again       bool
 	}{
-		{chunk: maxReplay, sent: maxReplay, again: true},
-		{chunk: 1, sent: maxReplay + 1, again: false}, // more than may be kept
+		{chunk: maxReplay - pieceCost, sent: maxReplay - pieceCost, again: true},
+		{chunk: 1, sent: maxReplay - pieceCost + 1, again: false}, // more than may be kept
 	} {
 		up.frames <- uploaded{data: make([]byte, attempt.chunk)}
 		to := &scripted{most: attempt.sent - 1, failed: make(chan struct{})}
@@ -109,7 +109,7 @@ func (r *room) Drop() { r.left, r.kept = r.left+r.kept, 0 }
 func TestRequestsAreKeptAsLongAsThereIsRoom(t *testing.T) {
 	r := &room{left: 3 * maxReplay}
 	up := &upload{bound: ToHead, room: r}
-	frame := uploaded{data: make([]byte, maxReplay)}
+	frame := uploaded{data: make([]byte, maxReplay-pieceCost)}
 	failed := fault.New("call", fault.InstanceLost, "gone")
 	for i, kept := range []int64{0, 1, 2, 3, 0, 0} {
 		up.keep(frame)
@@ -134,6 +134,25 @@ func TestRequestsAreKeptAsLongAsThereIsRoom(t *testing.T) {
 	}
 	if err := lasting.judge(notBegun); errors.As(err, new(resiliency.Final)) {
 		t.Errorf("a stream that never began is not made again: %v", err)
+	}
+}
+
+// What small pieces take counts, and what is left unused behind them.
+func TestSmallPiecesTakeNoMoreThanLargeOnes(t *testing.T) {
+	for name, c := range map[string]struct {
+		piece []byte
+		most  int
+	}{
+		"a few bytes each":              {make([]byte, 5), maxRepeat / pieceCost},
+		"a few bytes of a large buffer": {make([]byte, 100, 32<<10), maxRepeat / (32 << 10)},
+	} {
+		up, kept := &upload{bound: ToEnd, room: &room{left: 1 << 30}}, 0
+		for ; !up.spent.Load() && kept <= c.most; kept++ {
+			up.keep(uploaded{data: c.piece})
+		}
+		if kept > c.most {
+			t.Errorf("%s: %d pieces are kept", name, kept)
+		}
 	}
 }
 
