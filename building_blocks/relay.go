@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sidecast/sidecast/call"
@@ -104,9 +105,12 @@ type upload struct {
 	begun atomic.Bool // an answer was passed on
 	spent atomic.Bool // taken is no longer all
 
-	// These belong to the attempt that runs.
+	mu     sync.Mutex // both directions of an attempt use these
 	taken  []uploaded
-	size   int         // of the memory they take
+	size   int  // of the memory they take
+	resent bool // they are being sent again, and needed for that
+
+	// These belong to the attempt that runs.
 	unhold func()      // ends the hold that timeouts have on it; nil where they have none
 	held   *heldAnswer // a whole answer that was a failure, and was not passed on
 }
@@ -145,10 +149,8 @@ func (u *upload) copy(ctx context.Context, to call.ClientStream) error {
 		}
 		return frame.send(ctx, to)
 	}
-	for _, frame := range u.taken {
-		if done, err := send(frame); done {
-			return err
-		}
+	if done, err := u.again(send); done {
+		return err
 	}
 	for {
 		select {
@@ -184,22 +186,61 @@ func (u *upload) letGo() {
 	}
 }
 
+// again sends what was kept.
+func (u *upload) again(send func(uploaded) (bool, error)) (done bool, err error) {
+	u.mu.Lock()
+	kept := u.taken
+	u.resent = true
+	u.mu.Unlock()
+	for _, frame := range kept {
+		if done, err = send(frame); done {
+			break
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.resent = false
+	if u.begun.Load() {
+		u.forget()
+	}
+	return done, err
+}
+
 func (u *upload) keep(frame uploaded) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if u.spent.Load() {
 		return
 	}
 	before := max(u.size, maxReplay)
 	u.size += cap(frame.data) + pieceCost
 	more := int64(u.size - before) // beyond what takes no room
-	switch {
-	case u.begun.Load(), more > 0 && (u.room == nil || u.size > maxRepeat || !u.room.Keep(more)):
-		u.spent.Store(true)
-		u.taken = nil
-		if u.room != nil {
-			u.room.Drop()
-		}
-	default:
-		u.taken = append(u.taken, frame)
+	if u.begun.Load() || more > 0 && (u.room == nil || u.size > maxRepeat || !u.room.Keep(more)) {
+		u.forget()
+		return
+	}
+	u.taken = append(u.taken, frame)
+}
+
+// begin takes note that an answer was passed on, after which no attempt follows.
+func (u *upload) begin() {
+	if u.begun.Load() {
+		return
+	}
+	u.begun.Store(true)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.resent {
+		u.forget()
+	}
+}
+
+// forget lets go of what is kept. The caller holds mu.
+func (u *upload) forget() {
+	u.spent.Store(true)
+	u.taken = nil
+	if u.room != nil {
+		u.room.Drop()
 	}
 }
 
@@ -282,7 +323,7 @@ func (u *upload) passed(x Exchange) {
 		begun, messages = x.Passed()
 	}
 	if begun {
-		u.begun.Store(true)
+		u.begin()
 	}
 	if messages > 1 {
 		u.letGo()

@@ -121,19 +121,53 @@ func TestRequestsAreKeptAsLongAsThereIsRoom(t *testing.T) {
 			t.Errorf("after %d pieces: %v", i+1, err)
 		}
 	}
-	begun := &upload{bound: ToEnd, room: &room{left: 1 << 30}}
-	begun.keep(frame)
-	begun.begun.Store(true)
-	begun.keep(frame)
-	if !begun.spent.Load() || begun.taken != nil {
-		t.Error("a request is kept whose answer has begun")
-	}
 	lasting := &upload{}
 	if err := lasting.judge(failed); !errors.As(err, new(resiliency.Final)) {
 		t.Errorf("a stream that broke is made again: %v", err)
 	}
 	if err := lasting.judge(notBegun); errors.As(err, new(resiliency.Final)) {
 		t.Errorf("a stream that never began is not made again: %v", err)
+	}
+}
+
+// Once the answer has begun nothing is kept, also when no more of the request comes; what is being sent again is until it was.
+func TestNothingIsKeptOnceTheAnswerHasBegun(t *testing.T) {
+	frame := uploaded{data: make([]byte, 2*maxReplay)}
+	r := &room{left: 1 << 30}
+	up := &upload{bound: ToEnd, room: r}
+	up.keep(frame)
+	if r.kept == 0 || len(up.taken) != 1 {
+		t.Fatal("nothing is kept")
+	}
+	up.passed(Exchange{Passed: func() (bool, int) { return false, 0 }}) // held back by the front door
+	if len(up.taken) != 1 {
+		t.Error("it is dropped before the answer has begun")
+	}
+	up.passed(Exchange{})
+	if r.kept != 0 || up.taken != nil || !up.spent.Load() {
+		t.Errorf("%d bytes are kept, and %d pieces", r.kept, len(up.taken))
+	}
+	up.keep(frame)
+	if r.kept != 0 || up.taken != nil {
+		t.Error("more is kept")
+	}
+
+	up = &upload{bound: ToEnd, room: r}
+	up.keep(frame)
+	up.keep(frame)
+	sent := 0
+	if done, err := up.again(func(uploaded) (bool, error) {
+		up.passed(Exchange{})
+		if r.kept == 0 {
+			t.Error("what is being sent again takes no room")
+		}
+		sent++
+		return false, nil
+	}); done || err != nil || sent != 2 {
+		t.Errorf("%d pieces were sent again: %v %v", sent, done, err)
+	}
+	if r.kept != 0 || up.taken != nil || !up.spent.Load() {
+		t.Errorf("after it was sent again, %d bytes are kept, and %d pieces", r.kept, len(up.taken))
 	}
 }
 
