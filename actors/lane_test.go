@@ -464,3 +464,34 @@ func TestAttemptEndedByItsPeer(t *testing.T) {
 		})
 	}
 }
+
+// An attempt whose context ends with its call's, by a cancel and not by a deadline, says that it was canceled: it is the call
+// that says why.
+func TestACanceledAttemptOfACallThatIsOver(t *testing.T) {
+	policy := resiliency.Policy{CallTimeout: time.Second, Breaker: resiliency.Breaker{Failures: 1, OpenFor: time.Hour}}
+	for name, c := range map[string]struct {
+		leave time.Duration // when the caller does
+		want  fault.Reason
+		after string
+	}{
+		"its time is up":      {time.Minute, fault.DeadlineExceeded, "open"},
+		"its caller has gone": {time.Millisecond, fault.CallCanceled, "closed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, Options{}, func(t *testing.T, s *System) {
+				l := s.Lane("l", policy)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				time.AfterFunc(c.leave, cancel)
+				err := l.Do(ctx, plain, func(ctx context.Context, _ Grant) error {
+					<-ctx.Done()
+					return fault.New("peer", fault.CallCanceled, "the stream was closed")
+				})
+				wantReason(t, err, c.want)
+				if got := l.Status(t.Context()).Breaker; got != c.after {
+					t.Errorf("the breaker is %s, want %s", got, c.after)
+				}
+			})
+		})
+	}
+}

@@ -174,7 +174,7 @@ func (v *visit) blame(err error, call, attempt context.Context, n int, took time
 	isNamed := errors.As(err, &named)
 	kind := fault.KindOf(err)
 	switch {
-	case call.Err() != nil && !isNamed:
+	case call.Err() != nil && (!isNamed || kind == fault.Canceled):
 		f := fault.FromContext(v.call.Op, call, "the answer")
 		f.Err = fmt.Errorf("%w: %w", f.Err, err)
 		return f

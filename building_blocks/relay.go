@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"sync/atomic"
 
 	"github.com/sidecast/sidecast/call"
@@ -13,8 +14,8 @@ import (
 
 // Exchange is the caller's side of a streaming call, whatever front door it came through.
 type Exchange struct {
-	// Next returns the next chunk of the request, which nobody changes after, or io.EOF at its end. One goroutine calls it. It
-	// must return when the front door's handler has.
+	// Next returns the next chunk of the request, which nobody changes after, or io.EOF at its end. A chunk may be kept: its
+	// capacity is the memory that it takes. One goroutine calls Next. It must return when the front door's handler has.
 	Next func() ([]byte, error)
 	// Trailer is what follows the request, asked once Next has returned io.EOF; it may be nil where nothing does.
 	Trailer func() call.Header
@@ -83,10 +84,12 @@ func (u *upload) attempt(ctx context.Context, to call.ClientStream, x Exchange) 
 }
 
 const (
-	// maxReplay is how much of a request is kept for an attempt that follows one which never began.
+	// maxReplay is how much of a request is kept, in bytes of memory, for an attempt that follows one which never began.
 	maxReplay = 64 << 10
 	// maxRepeat is how much is kept where a policy has calls made again that were sent, as long as there is room for it.
 	maxRepeat = 8 << 20
+	// pieceCost is what a piece that is kept counts beyond its bytes: many small ones must not take more than a few large ones.
+	pieceCost = 128
 )
 
 // upload is the caller's side of a stream: one goroutine reads it, whatever attempts the lane makes. What an attempt took
@@ -102,9 +105,12 @@ type upload struct {
 	begun atomic.Bool // an answer was passed on
 	spent atomic.Bool // taken is no longer all
 
-	// These belong to the attempt that runs.
+	mu     sync.Mutex // both directions of an attempt use these
 	taken  []uploaded
-	size   int
+	size   int  // of the memory they take
+	resent bool // they are being sent again, and needed for that
+
+	// These belong to the attempt that runs.
 	unhold func()      // ends the hold that timeouts have on it; nil where they have none
 	held   *heldAnswer // a whole answer that was a failure, and was not passed on
 }
@@ -143,10 +149,8 @@ func (u *upload) copy(ctx context.Context, to call.ClientStream) error {
 		}
 		return frame.send(ctx, to)
 	}
-	for _, frame := range u.taken {
-		if done, err := send(frame); done {
-			return err
-		}
+	if done, err := u.again(send); done {
+		return err
 	}
 	for {
 		select {
@@ -182,22 +186,61 @@ func (u *upload) letGo() {
 	}
 }
 
+// again sends what was kept.
+func (u *upload) again(send func(uploaded) (bool, error)) (done bool, err error) {
+	u.mu.Lock()
+	kept := u.taken
+	u.resent = true
+	u.mu.Unlock()
+	for _, frame := range kept {
+		if done, err = send(frame); done {
+			break
+		}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.resent = false
+	if u.begun.Load() {
+		u.forget()
+	}
+	return done, err
+}
+
 func (u *upload) keep(frame uploaded) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if u.spent.Load() {
 		return
 	}
 	before := max(u.size, maxReplay)
-	u.size += len(frame.data)
+	u.size += cap(frame.data) + pieceCost
 	more := int64(u.size - before) // beyond what takes no room
-	switch {
-	case u.begun.Load(), more > 0 && (u.room == nil || u.size > maxRepeat || !u.room.Keep(more)):
-		u.spent.Store(true)
-		u.taken = nil
-		if u.room != nil {
-			u.room.Drop()
-		}
-	default:
-		u.taken = append(u.taken, frame)
+	if u.begun.Load() || more > 0 && (u.room == nil || u.size > maxRepeat || !u.room.Keep(more)) {
+		u.forget()
+		return
+	}
+	u.taken = append(u.taken, frame)
+}
+
+// begin takes note that an answer was passed on, after which no attempt follows.
+func (u *upload) begin() {
+	if u.begun.Load() {
+		return
+	}
+	u.begun.Store(true)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !u.resent {
+		u.forget()
+	}
+}
+
+// forget lets go of what is kept. The caller holds mu.
+func (u *upload) forget() {
+	u.spent.Store(true)
+	u.taken = nil
+	if u.room != nil {
+		u.room.Drop()
 	}
 }
 
@@ -280,7 +323,7 @@ func (u *upload) passed(x Exchange) {
 		begun, messages = x.Passed()
 	}
 	if begun {
-		u.begun.Store(true)
+		u.begin()
 	}
 	if messages > 1 {
 		u.letGo()
@@ -322,7 +365,7 @@ func (a *heldAnswer) read(ctx context.Context, from call.ClientStream) (whole bo
 			return false, err
 		}
 		a.chunks = append(a.chunks, chunk)
-		size += len(chunk)
+		size += len(chunk) + pieceCost
 	}
 	return false, nil
 }

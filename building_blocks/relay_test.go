@@ -42,8 +42,8 @@ func TestStreamIsNotTriedAgainWhenItsBeginningIsGone(t *testing.T) {
 		chunk, sent int
 		again       bool
 	}{
-		{chunk: maxReplay, sent: maxReplay, again: true},
-		{chunk: 1, sent: maxReplay + 1, again: false}, // more than may be kept
+		{chunk: maxReplay - pieceCost, sent: maxReplay - pieceCost, again: true},
+		{chunk: 1, sent: maxReplay - pieceCost + 1, again: false}, // more than may be kept
 	} {
 		up.frames <- uploaded{data: make([]byte, attempt.chunk)}
 		to := &scripted{most: attempt.sent - 1, failed: make(chan struct{})}
@@ -109,7 +109,7 @@ func (r *room) Drop() { r.left, r.kept = r.left+r.kept, 0 }
 func TestRequestsAreKeptAsLongAsThereIsRoom(t *testing.T) {
 	r := &room{left: 3 * maxReplay}
 	up := &upload{bound: ToHead, room: r}
-	frame := uploaded{data: make([]byte, maxReplay)}
+	frame := uploaded{data: make([]byte, maxReplay-pieceCost)}
 	failed := fault.New("call", fault.InstanceLost, "gone")
 	for i, kept := range []int64{0, 1, 2, 3, 0, 0} {
 		up.keep(frame)
@@ -121,19 +121,72 @@ func TestRequestsAreKeptAsLongAsThereIsRoom(t *testing.T) {
 			t.Errorf("after %d pieces: %v", i+1, err)
 		}
 	}
-	begun := &upload{bound: ToEnd, room: &room{left: 1 << 30}}
-	begun.keep(frame)
-	begun.begun.Store(true)
-	begun.keep(frame)
-	if !begun.spent.Load() || begun.taken != nil {
-		t.Error("a request is kept whose answer has begun")
-	}
 	lasting := &upload{}
 	if err := lasting.judge(failed); !errors.As(err, new(resiliency.Final)) {
 		t.Errorf("a stream that broke is made again: %v", err)
 	}
 	if err := lasting.judge(notBegun); errors.As(err, new(resiliency.Final)) {
 		t.Errorf("a stream that never began is not made again: %v", err)
+	}
+}
+
+// Once the answer has begun nothing is kept, also when no more of the request comes; what is being sent again is until it was.
+func TestNothingIsKeptOnceTheAnswerHasBegun(t *testing.T) {
+	frame := uploaded{data: make([]byte, 2*maxReplay)}
+	r := &room{left: 1 << 30}
+	up := &upload{bound: ToEnd, room: r}
+	up.keep(frame)
+	if r.kept == 0 || len(up.taken) != 1 {
+		t.Fatal("nothing is kept")
+	}
+	up.passed(Exchange{Passed: func() (bool, int) { return false, 0 }}) // held back by the front door
+	if len(up.taken) != 1 {
+		t.Error("it is dropped before the answer has begun")
+	}
+	up.passed(Exchange{})
+	if r.kept != 0 || up.taken != nil || !up.spent.Load() {
+		t.Errorf("%d bytes are kept, and %d pieces", r.kept, len(up.taken))
+	}
+	up.keep(frame)
+	if r.kept != 0 || up.taken != nil {
+		t.Error("more is kept")
+	}
+
+	up = &upload{bound: ToEnd, room: r}
+	up.keep(frame)
+	up.keep(frame)
+	sent := 0
+	if done, err := up.again(func(uploaded) (bool, error) {
+		up.passed(Exchange{})
+		if r.kept == 0 {
+			t.Error("what is being sent again takes no room")
+		}
+		sent++
+		return false, nil
+	}); done || err != nil || sent != 2 {
+		t.Errorf("%d pieces were sent again: %v %v", sent, done, err)
+	}
+	if r.kept != 0 || up.taken != nil || !up.spent.Load() {
+		t.Errorf("after it was sent again, %d bytes are kept, and %d pieces", r.kept, len(up.taken))
+	}
+}
+
+// What small pieces take counts, and what is left unused behind them.
+func TestSmallPiecesTakeNoMoreThanLargeOnes(t *testing.T) {
+	for name, c := range map[string]struct {
+		piece []byte
+		most  int
+	}{
+		"a few bytes each":              {make([]byte, 5), maxRepeat / pieceCost},
+		"a few bytes of a large buffer": {make([]byte, 100, 32<<10), maxRepeat / (32 << 10)},
+	} {
+		up, kept := &upload{bound: ToEnd, room: &room{left: 1 << 30}}, 0
+		for ; !up.spent.Load() && kept <= c.most; kept++ {
+			up.keep(uploaded{data: c.piece})
+		}
+		if kept > c.most {
+			t.Errorf("%s: %d pieces are kept", name, kept)
+		}
 	}
 }
 
@@ -177,4 +230,34 @@ func (f *failing) Recv(context.Context) ([]byte, error) {
 	body := f.body
 	f.body = nil
 	return body, nil
+}
+
+// A call in pieces whose lane's time is up says so, and counts as a failure of its target.
+func TestTheTimeOfARelayIsUp(t *testing.T) {
+	dir := t.TempDir()
+	sidecar(t, dir, "web", &testApp{}, 0)
+	for name, bound := range map[string]Bound{"a large body": ToHead, "a proxied call": ToEnd} {
+		t.Run(name, func(t *testing.T) {
+			caller := sidecar(t, dir, "intake", &testApp{}, 0)
+			caller.SetRules(rules(t, `
+  policies:
+    timeouts: {short: {call: 100ms}}
+    circuitBreakers: {quick: {timeout: 1h, trip: consecutiveFailures >= 1}}
+  targets: {apps: {web: {timeout: short, circuitBreaker: quick}}}
+`))
+			over := make(chan struct{})
+			defer close(over)
+			try := func() error {
+				return caller.Invocation.Relay(t.Context(), &call.Request{App: "web", Method: "hang"}, Exchange{
+					Bound: bound,
+					Next:  func() ([]byte, error) { <-over; return nil, io.EOF }, // until then the app has nothing to echo
+				})
+			}
+			wantReason(t, try(), fault.DeadlineExceeded)
+			if s := caller.Invocation.target("web").streams.Status(t.Context()); s.Failed != 1 || s.TimedOut != 1 || s.Breaker != "open" {
+				t.Errorf("the lane has %+v", s)
+			}
+			wantReason(t, try(), fault.BreakerOpen)
+		})
+	}
 }

@@ -9,7 +9,7 @@ type Room interface {
 	Take(ctx context.Context, bytes int64) error
 }
 
-// Keeper is a Room that has room for the request, too, as far as that is kept to be sent again.
+// Keeper is a Room that has room, apart from that of answers, for what is kept of the request to be sent again.
 type Keeper interface {
 	Room
 	// Keep takes room for that many bytes more, and is false when there is none now.

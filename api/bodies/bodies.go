@@ -1,8 +1,9 @@
 // Package bodies bounds the memory that the bodies of calls take at the front doors, in sum, whatever is offered.
 //
 // A request is large or small only once it has been read, so no more than a few are read at a time, and those that turn
-// out to be large take their share of a budget before they go on, or are refused. Answers have a budget of their own: a call that holds its
-// request never waits for a share that other requests hold.
+// out to be large take their share of a budget before they go on, or are refused. Answers have a budget of their own: a
+// call that holds its request never waits for a share that other requests hold. What calls keep of their requests to send
+// it again has one, too, a small one: they can do without it, and others not without the room that it would take.
 //
 // It promises no fairness between callers and counts no small bodies: lanes bound how many of those there are.
 //
@@ -29,6 +30,8 @@ const (
 	large = 64 << 10
 	// budget is what all large requests hold together, and all large answers.
 	budget = 128 << 20
+	// keptPart is which part of budget, one in so many, all that calls keep of their requests may hold, beside it.
+	keptPart = 4
 	// reading is what the requests being read may hold together, if each is as large as can be.
 	reading = 256 << 20
 	// fewest and most bound how many are read at a time.
@@ -47,6 +50,7 @@ type Budget struct {
 	readers, late     chan struct{} // hold one for each request being read
 	parked            chan struct{} // holds one for each that has been read and waits for room
 	requests, answers *semaphore.Weighted
+	kept              *semaphore.Weighted // nobody waits for it
 	size              int64
 }
 
@@ -57,7 +61,8 @@ func newBudget(maxRead, size int64) *Budget {
 	n := min(max(reading/max(maxRead, 1), fewest), most)
 	return &Budget{
 		readers: make(chan struct{}, n), late: make(chan struct{}, n), parked: make(chan struct{}, parking),
-		requests: semaphore.NewWeighted(size), answers: semaphore.NewWeighted(size), size: size,
+		requests: semaphore.NewWeighted(size), answers: semaphore.NewWeighted(size),
+		kept: semaphore.NewWeighted(size / keptPart), size: size,
 	}
 }
 
@@ -91,11 +96,11 @@ func (s *Share) Close() {
 	}
 }
 
-// Keep implements call.Keeper: it takes room from that of all requests.
+// Keep implements call.Keeper.
 func (s *Share) Keep(bytes int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || !s.b.requests.TryAcquire(bytes) {
+	if s.closed || !s.b.kept.TryAcquire(bytes) {
 		return false
 	}
 	s.kept += bytes
@@ -111,7 +116,7 @@ func (s *Share) Drop() {
 
 func (s *Share) drop() {
 	if s.kept > 0 {
-		s.b.requests.Release(s.kept)
+		s.b.kept.Release(s.kept)
 		s.kept = 0
 	}
 }

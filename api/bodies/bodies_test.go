@@ -196,9 +196,9 @@ func TestAnswers(t *testing.T) {
 	})
 }
 
-// What is kept of a request takes its room among all requests.
+// What is kept of requests takes no room from those that have to be read, however much is kept.
 func TestKept(t *testing.T) {
-	b := newBudget(1, 2*mega)
+	b := newBudget(1, 2*keptPart*mega)
 	first, second := b.Open(), b.Open()
 	for range 2 {
 		if !first.Keep(mega) {
@@ -207,6 +207,9 @@ func TestKept(t *testing.T) {
 	}
 	if second.Keep(1) {
 		t.Error("more was kept than there is room for")
+	}
+	if err := second.Read(t.Context(), "read", func() (int, error) { return 2 * keptPart * mega, nil }); err != nil {
+		t.Errorf("beside what is kept: %v", err)
 	}
 	first.Drop()
 	if !second.Keep(2 * mega) {
@@ -217,7 +220,7 @@ func TestKept(t *testing.T) {
 		t.Error("what has ended keeps")
 	}
 	first.Close()
-	if !b.requests.TryAcquire(2 * mega) {
+	if !b.requests.TryAcquire(2*keptPart*mega) || !b.kept.TryAcquire(2*mega) {
 		t.Error("room was not given back")
 	}
 }

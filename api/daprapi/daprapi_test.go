@@ -1,9 +1,11 @@
 package daprapi
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -132,6 +134,59 @@ func TestEnvelopesAreWrittenAsJSON(t *testing.T) {
 			t.Fatalf("%s\nis not\n%s (%v)", got, encoded, err)
 		}
 	})
+}
+
+// A body comes whole whatever its reads bring, in pieces that take little more memory than they hold.
+func TestPiecesOfABody(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		sent := make([]byte, rapid.IntRange(0, 4*buffered).Draw(t, "size"))
+		for i := range sent {
+			sent[i] = byte(i % 251)
+		}
+		cut := io.ErrUnexpectedEOF
+		end := rapid.SampledFrom([]error{io.EOF, cut}).Draw(t, "end")
+		body := pieces{from: &reads{left: sent, end: end, with: rapid.Bool().Draw(t, "end comes with the last"), size: func() int {
+			return rapid.SampledFrom([]int{1, 100, leastFree, buffered - leastFree, buffered}).Draw(t, "read")
+		}}}
+		var all [][]byte
+		held, takes := 0, 0
+		for {
+			piece, err := body.next()
+			if err != nil {
+				if !errors.Is(err, end) || body.whole.Load() != errors.Is(end, io.EOF) {
+					t.Fatalf("ended with %v, whole: %v", err, body.whole.Load())
+				}
+				break
+			}
+			all = append(all, piece)
+			held, takes = held+len(piece), takes+cap(piece)
+		}
+		if got := bytes.Join(all, nil); !bytes.Equal(got, sent) {
+			t.Fatalf("%d bytes came of %d, or others", len(got), len(sent))
+		}
+		if takes > held+held/4+leastFree {
+			t.Errorf("%d bytes take %d", held, takes)
+		}
+	})
+}
+
+// reads is a body each of whose reads brings at most size bytes.
+type reads struct {
+	left []byte
+	end  error
+	with bool
+	size func() int
+}
+
+func (r *reads) Read(p []byte) (int, error) {
+	if len(r.left) == 0 {
+		return 0, r.end
+	}
+	n := copy(p[:min(len(p), r.size())], r.left)
+	if r.left = r.left[n:]; len(r.left) == 0 && r.with {
+		return n, r.end
+	}
+	return n, nil
 }
 
 func FuzzRoutes(f *testing.F) {

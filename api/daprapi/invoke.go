@@ -321,34 +321,18 @@ func appStatus(err error) *spb.Status {
 
 // invokeStream passes bodies on as they come, both ways.
 func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string, req *call.Request) error {
-	const piece = 32 << 10
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // HTTP/1: the answer may begin before the request has ended
 	begun := false
-	var read atomic.Bool // all of the request was
+	body := pieces{from: r.Body}
 	// What is left of a request that is answered early goes down with its connection: a client must not reuse that.
 	abandon := func() {
-		if r.ProtoMajor == 1 && !read.Load() {
+		if r.ProtoMajor == 1 && !body.whole.Load() {
 			w.Header().Set("Connection", "close")
 		}
 	}
-	var ended error
 	err := s.o.Blocks.Invocation.Relay(r.Context(), req, blocks.Exchange{
-		Next: func() ([]byte, error) {
-			if ended != nil {
-				return nil, ended
-			}
-			chunk := make([]byte, piece)
-			n, err := r.Body.Read(chunk)
-			if errors.Is(err, io.EOF) {
-				read.Store(true)
-			}
-			if n > 0 {
-				ended = err
-				return chunk[:n], nil
-			}
-			return nil, err
-		},
+		Next: body.next,
 		Header: func(head *call.Response) error {
 			begun = true
 			abandon()
@@ -373,6 +357,46 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 	}
 	abandon()
 	return s.failed(w, app, err)
+}
+
+// pieces cuts a body into what each read of it brings. A request may be kept to be sent again, so short reads share a buffer: a
+// caller must not fill the memory with buffers that hold a few bytes each.
+type pieces struct {
+	from  io.Reader
+	free  []byte // what follows the last piece in its buffer
+	ended error
+	whole atomic.Bool // all of the body was read
+}
+
+const (
+	// buffered is the size of a buffer in bytes, and leastFree what a buffer must have left for another read.
+	buffered, leastFree = 32 << 10, 4 << 10
+)
+
+// next returns a piece whose capacity is what it takes of its buffer.
+func (p *pieces) next() ([]byte, error) {
+	if p.ended != nil {
+		return nil, p.ended
+	}
+	if p.free == nil {
+		p.free = make([]byte, buffered)
+	}
+	n, err := p.from.Read(p.free)
+	if errors.Is(err, io.EOF) {
+		p.whole.Store(true)
+	}
+	if n == 0 {
+		return nil, err
+	}
+	p.ended = err
+	if len(p.free)-n < leastFree {
+		last := p.free[:n]
+		p.free = nil
+		return last, nil
+	}
+	piece := p.free[:n:n]
+	p.free = p.free[n:]
+	return piece, nil
 }
 
 // InvokeService calls an app in either protocol.
