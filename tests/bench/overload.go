@@ -65,19 +65,17 @@ func measureOverload(binary string) (storms []storm, err error) {
 	idle := s.near.rssMiB()
 	fmt.Printf("\n%d callers on an app that can do %.0f/s\n", callers, workers/workTime.Seconds())
 	for _, m := range manners {
-		o, err := s.overload(m.name, s.near.conn, "work", m.wait)
+		o, err := s.overload(m.name, s.near.conn, "work", idle, m.wait)
 		if err != nil {
 			return nil, err
 		}
-		o.GrowthMiB -= idle
 		o.print()
 		storms = append(storms, o)
 	}
-	bare, err := s.overload("bare", s.direct, "refuse", func(time.Duration) time.Duration { return 0 })
+	bare, err := s.overload("bare", s.direct, "refuse", idle, func(time.Duration) time.Duration { return 0 })
 	if err != nil {
 		return nil, err
 	}
-	bare.GrowthMiB = 0
 	bare.print()
 	return append(storms, bare), nil
 }
@@ -124,7 +122,7 @@ func adviceOf(err error) (time.Duration, bool) {
 	return 0, false
 }
 
-func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait func(time.Duration) time.Duration) (o storm, err error) {
+func (s *stage) overload(name string, conn *grpc.ClientConn, method string, idleMiB float64, wait func(time.Duration) time.Duration) (o storm, err error) {
 	client := sidecastv1.NewInvocationClient(conn)
 	request := &sidecastv1.InvokeRequest{AppId: "echo", Method: method, Data: make([]byte, 1<<10)}
 	ctx, cancel := context.WithTimeout(context.Background(), stormFor+30*time.Second)
@@ -147,7 +145,7 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, wait
 		})
 	}
 	for now := range time.Tick(100 * time.Millisecond) {
-		if o.GrowthMiB = max(o.GrowthMiB, s.near.rssMiB()); now.After(end) {
+		if o.GrowthMiB = max(o.GrowthMiB, s.near.rssMiB()-idleMiB); now.After(end) {
 			break
 		}
 	}
