@@ -78,7 +78,16 @@ var rabbitQueues = &product{
 		}
 		return nil
 	},
+	message: func(m *pubsub.Message) error { return checkRoutingKey(m.Metadata["routingKey"]) },
 	options: rabbitOptions,
+}
+
+// checkRoutingKey refuses a key that the client would cut to its length modulo 256.
+func checkRoutingKey(key string) error {
+	if len(key) > longest {
+		return fmt.Errorf("the routingKey has %d bytes, at most %d are allowed", len(key), longest)
+	}
+	return nil
 }
 
 // rabbitOptions are those of a queue and of how it is bound. The library would try for ever with one that cannot be.
@@ -91,6 +100,12 @@ func rabbitOptions(metadata map[string]string) (map[string]string, error) {
 		}
 		options[key] = value
 		switch key {
+		case "routingKey":
+			for part := range strings.SplitSeq(value, ",") {
+				if err := checkRoutingKey(part); err != nil {
+					return nil, err
+				}
+			}
 		case "queueType":
 			if value != "classic" && value != "quorum" {
 				return nil, fmt.Errorf("queueType is %q; valid: classic, quorum", value)

@@ -30,6 +30,8 @@ type product struct {
 	prepare func(ctx context.Context, b *broker, topic, group string) error
 	// topic says what is wrong with a topic; nil where there is nothing that could be.
 	topic func(topic string) error
+	// message says what is wrong with a message, as topic does.
+	message func(m *pubsub.Message) error
 	// options are those of a subscription that the library is told of, of its metadata; nil where it knows none.
 	options func(metadata map[string]string) (map[string]string, error)
 	// codec moves what a message has beside its data.
@@ -107,10 +109,21 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []pubsub.Me
 		case m.Delay > 0:
 			errs[i] = fault.New(op, fault.NotSupported, "%s cannot delay messages: use a broker that can, like pubsub.jetstream without natsURL", b.product.name)
 		default:
-			errs[i] = b.life.failure(ctx, op, b.publish(calling, topic, m))
+			if errs[i] = b.checkMessage(op, m); errs[i] == nil {
+				errs[i] = b.life.failure(ctx, op, b.publish(calling, topic, m))
+			}
 		}
 	}
 	return errs
+}
+
+func (b *broker) checkMessage(op string, m *pubsub.Message) error {
+	if b.product.message != nil {
+		if err := b.product.message(m); err != nil {
+			return fault.E(op, fault.None, fault.BadRequest, err)
+		}
+	}
+	return nil
 }
 
 func (b *broker) checkTopic(op, topic string) error {

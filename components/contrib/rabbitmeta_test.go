@@ -65,6 +65,35 @@ func TestRabbitRoutesByKey(t *testing.T) {
 	}
 }
 
+// The client cuts a longer one without a word, and the message goes elsewhere.
+func TestRabbitRoutingKeysAreWholeOrRefused(t *testing.T) {
+	t.Parallel()
+	b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "exchangeKind": "direct"})
+	defer b.Close(context.Background())
+	topic := fmt.Sprintf("long%d", places.Add(1))
+	long := strings.Repeat("k", longest)
+	for _, keys := range []string{long + "k", "short," + strings.Repeat("k", 300)} {
+		_, err := b.Subscribe(t.Context(), topic, pubsub.Group{Name: "g", AckWait: time.Minute, Metadata: map[string]string{"routingKey": keys}})
+		if fault.ReasonOf(err) != fault.BadRequest || !strings.Contains(err.Error(), "routingKey") {
+			t.Errorf("subscribe by %d bytes: %v", len(keys), err)
+		}
+	}
+	f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: time.Minute, Metadata: map[string]string{"routingKey": "short," + long}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	errs := b.Publish(patiently(t), topic, []pubsub.Message{
+		{ID: "cut", Metadata: map[string]string{"routingKey": strings.Repeat("k", 256+longest)}}, // would arrive as long
+		{ID: "whole", Metadata: map[string]string{"routingKey": long}},
+	})
+	if fault.ReasonOf(errs[0]) != fault.BadRequest || !strings.Contains(errs[0].Error(), "routingKey has 511 bytes") || errs[1] != nil {
+		t.Errorf("publish: %v", errs)
+	}
+	if got := heeds(t, f, 1); got != "whole" {
+		t.Errorf("came %s", got)
+	}
+}
+
 func TestRabbitPriorities(t *testing.T) {
 	t.Parallel()
 	b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "concurrencyMode": "single", "prefetchCount": "1"})
