@@ -96,6 +96,8 @@ func (s *suite) json(t *testing.T) {
 	for i, value := range []string{
 		`{"b":1,"a":[1.50,-0,1e3,null,true,"é"]}`, `"text"`, `null`, `12345678901234567890`, `""`, `{}`,
 		`"nul \u0000"`, `"half \ud800"`, `"whole \ud83d\ude00"`, `"bytes ` + "\xff" + `"`, `not JSON`, ``,
+		`{"n":1e200000}`, `[1e-200000]`, `1e400`, `1e-400`, strings.Repeat("7", 400), `0.` + strings.Repeat("7", 20000), `1e99999999999999999999`,
+		strings.Repeat("[", 9000) + strings.Repeat("]", 9000),
 	} {
 		key := fmt.Sprint("j", i)
 		etags, err := store.Apply(t.Context(), []state.Op{{Key: key, Value: []byte(value), JSON: true}})
