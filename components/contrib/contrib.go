@@ -27,7 +27,8 @@
 //
 // A store of a SQL database keeps whole seconds of a time to live, rounded up, and refuses a batch that mixes checks with
 // writes (NOT_SUPPORTED), because the library has no such transaction. It neither lists nor watches. PostgreSQL's of version 1
-// can be queried: what is said to be JSON is kept as such there, and comes back in PostgreSQL's words.
+// can be queried, by statements of ours (statequery.go): what is said to be JSON is kept as such there, and comes back in
+// PostgreSQL's words.
 //
 // No broker of this package keeps the order of a key or delays a message. Redis and RabbitMQ push to the library, and that
 // is what the rest is about. Such a broker hands out only what was asked for, but holds a bounded number of messages in

@@ -23,6 +23,7 @@ import (
 	"github.com/dapr/components-contrib/state/sqlite"
 	"github.com/dapr/kit/logger"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
@@ -57,9 +58,12 @@ func stateOf(product, doc string, fields []components.Field, make func(logger.Lo
 			return nil, fault.New(name+": open", fault.Defect, "%T has no transactions", inner)
 		}
 		own := &store{name: name, inner: inner, multi: multi, isETag: isETag, life: newLife(host.Log)}
-		if querier, ok := inner.(contribstate.Querier); ok {
+		if asked, ok := inner.(interface {
+			contribstate.Querier
+			GetDB() *pgxpool.Pool
+		}); ok {
 			own.json = true
-			return &queryStore{own, querier}, nil
+			return &queryStore{own, s.Values["tableName"], asked.GetDB()}, nil
 		}
 		return own, nil
 	})

@@ -3,14 +3,14 @@ package catalogue
 const unimplemented = "Answers UNIMPLEMENTED."
 
 // queryNote is what is true of queries over both protocols.
-const queryNote = "On `state.postgresql` v1. Items of other apps, under other key prefixes, and those that have expired are left out, so that a page may be shorter than its limit: go on while there are results. daprd returns them all. Names of fields with an apostrophe are refused: daprd makes them part of its SQL. Other stores answer as daprd's do that cannot be queried."
+const queryNote = "On `state.postgresql` v1. Items of other apps, under other key prefixes, and those that have expired are left out, so that a page may be shorter than its limit: go on while there are results. daprd returns them all. A page has at most 1000 items, also where no limit is asked for: an answer with a `token` has more, go on with it. Numbers are compared and sorted by their value, and GT, GTE, LT and LTE find nothing but numbers: daprd compares and sorts their text, so that 9 is more than 20 and 1234567 is never found. Names of fields with an apostrophe are refused: daprd makes them part of its SQL. Other stores answer as daprd's do that cannot be queried."
 
 func rpcs() Area {
 	return Area{ID: "rpcs", Title: "gRPC API", What: "RPC", Intro: "Service `dapr.proto.runtime.v1.Dapr`. Status codes, messages and details are daprd's.", Rows: []Row{
 		works("InvokeService", "compat.TestInvocationFromGRPC, gosdk.TestInvocation/http, gosdk.TestInvocation/grpc",
 			"To apps of either protocol. A call that names no verb is a POST to an HTTP app, where daprd answers an error."),
 		works("GetState, SaveState, DeleteState, GetBulkState, DeleteBulkState, ExecuteStateTransaction", "compat.TestStateOverGRPC, gosdk.TestState"),
-		differs("QueryStateAlpha1", "compat.TestStateQueries, compat.TestStateOverGRPC, contrib.TestPostgresQueries, contrib.TestBadQueriesAreRefused", queryNote),
+		differs("QueryStateAlpha1", "compat.TestStateQueries, compat.TestStateOverGRPC, contrib.TestPostgresQueries, contrib.TestPostgresQueriesCompareNumbers, contrib.TestPostgresQueriesHaveBoundedPages, contrib.TestBadQueriesAreRefused", queryNote),
 		works("PublishEvent", "compat.TestGRPCAppsSubscribe, compat.TestBadPublishRequests, gosdk.TestPubSub/grpc"),
 		works("BulkPublishEvent, BulkPublishEventAlpha1", "compat.TestGRPCAppsSubscribe, gosdk.TestPubSub/http"),
 		works("SubscribeTopicEventsAlpha1", "compat.TestStreamsSubscribe, gosdk.TestStreamingSubscription"),
