@@ -109,6 +109,7 @@ func (s *Set) renew(stale map[*slot]bool) {
 	}
 	s.current.Store(next) // before the old ones retire: who finds a slot retired looks here again
 	for _, name := range changed {
+		close(old[name].renewed)
 		s.retire(old[name])
 	}
 	slices.Sort(changed)

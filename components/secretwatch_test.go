@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/pipeline"
 )
 
 // livingVault is a secret store whose secrets change.
@@ -110,6 +112,70 @@ func TestAChangedSecretSwapsWhatTookIt(t *testing.T) {
 		if strings.Contains(written.String(), "hunter") {
 			t.Errorf("the log tells secrets: %s", &written)
 		}
+	})
+}
+
+// turnstile is middleware that knows its password.
+type turnstile struct{ password string }
+
+func (*turnstile) Wrap(next http.Handler) http.Handler { return next }
+func (*turnstile) Close(context.Context) error         { return nil }
+
+func TestAPipelineIsToldOfAChangedSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &livingVault{password: "hunter2", changed: make(chan struct{})}
+		type config struct {
+			Password string `meta:"password" secret:"true" doc:"Whom to let through."`
+		}
+		s := NewSet(Options{
+			Known: []Component{
+				Secrets("living", "Secrets that change.", func(context.Context, Host, none) (SecretStore, error) { return v, nil }),
+				Middleware("turnstile", "Lets some pass.", func(_ context.Context, _ Host, c config) (pipeline.Middleware, error) {
+					return &turnstile{c.Password}, nil
+				}),
+			},
+			FollowSecrets: true,
+			Documents: docs(Manifest{Name: "vault", Type: "secretstores.living"}, Manifest{
+				Name: "gate", Type: "middleware.http.turnstile", SecretStore: "vault",
+				Metadata: []Entry{{Key: "password", Secret: &SecretRef{Name: "gate", Key: "password"}}},
+			}),
+		})
+		link := func() pipeline.Link {
+			l, err := s.Middleware(t.Context(), pipeline.Handler{Name: "gate", Type: "middleware.http.turnstile"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return l
+		}
+		replaced := func(l pipeline.Link) bool {
+			select {
+			case <-l.Replaced:
+				return true
+			default:
+				return false
+			}
+		}
+		old := link()
+		v.set("hunter2")
+		if replaced(old) {
+			t.Error("the middleware has not changed")
+		}
+		v.set("hunter3")
+		if !replaced(old) {
+			t.Error("a pipeline goes on with the old secret")
+		}
+		fresh := link()
+		if got := fresh.Middleware.(*turnstile).password; got != "hunter3" || replaced(fresh) {
+			t.Errorf("it has %q", got)
+		}
+		// Of other manifests a pipeline is told by Set: until then what it has checks requests.
+		s.Reload(nil)
+		if replaced(fresh) {
+			t.Error("a middleware that is gone was taken out of a pipeline")
+		}
+		old.Release()
+		fresh.Release()
+		closeSet(t, s)
 	})
 }
 

@@ -121,7 +121,7 @@ func (s *Set) Middleware(ctx context.Context, h pipeline.Handler) (pipeline.Link
 	if err != nil {
 		return pipeline.Link{}, err
 	}
-	return pipeline.Link{Middleware: use.Backend, Release: use.Release}, nil
+	return pipeline.Link{Middleware: use.Backend, Release: use.Release, Replaced: use.slot.renewed}, nil
 }
 
 // Start opens the components marked required, at once, and fails when one of them cannot be opened.

@@ -45,8 +45,9 @@ type slot struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	// before is closed when the slot that this one replaces is gone.
-	before <-chan struct{}
-	gone   chan struct{}
+	before  <-chan struct{}
+	gone    chan struct{}
+	renewed chan struct{} // closed when another takes its place that differs in secrets alone
 
 	// refs counts the uses, plus one for the slot itself while it is ready; 0 means not open. backend and keyPrefix are
 	// written before refs first leaves 0 and never after.
@@ -73,7 +74,7 @@ func (s *Set) newSlot(m Manifest, old *slot) *slot {
 	component, ok, _ := choose(s.options.Known, m)
 	n := &slot{
 		set: s, manifest: m, component: component, topics: topicsOf(m, s.options.Host), outbox: outboxOf(m), binding: bindingOf(m, component), denied: !admits(m.Scopes, s.options.Host.AppID),
-		gone: make(chan struct{}), unused: make(chan struct{}),
+		gone: make(chan struct{}), renewed: make(chan struct{}), unused: make(chan struct{}),
 	}
 	if !ok { // Load refuses such a manifest; one made by hand is refused here
 		block, product, _ := strings.Cut(m.Type, ".")

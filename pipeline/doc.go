@@ -29,11 +29,14 @@ type Middleware interface {
 type Handler struct{ Name, Type, Version string }
 
 // Link is a middleware in use until Release is called, once. One without a Middleware is passed over: the source does not
-// have it, or Later is set, and it may have it soon.
+// have it, or Later is set, and it may have it soon. When Replaced is closed, the source has another in its place, under the
+// same name and with the same manifest, and the requests that come from then on pass that one; nil never is. Of changed
+// manifests a pipeline is told by Set.
 type Link struct {
 	Middleware Middleware
 	Release    func()
 	Later      bool
+	Replaced   <-chan struct{}
 }
 
 // Source finds middleware, and opens what is not open yet. An error means that it is there and cannot be had now.

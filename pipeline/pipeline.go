@@ -73,7 +73,7 @@ func (p *Pipeline) enter() *chain {
 		if c == nil {
 			return nil
 		}
-		if at := c.again.Load(); at != 0 && time.Now().UnixNano() > at {
+		if at := c.again.Load(); at != 0 && time.Now().UnixNano() > at || c.replaced() {
 			if p.current.CompareAndSwap(c, newChain(c.handlers)) {
 				c.leave()
 			}
@@ -139,6 +139,21 @@ func newChain(handlers []Handler) *chain {
 	c := &chain{handlers: handlers, making: make(chan struct{}, 1)}
 	c.uses.Store(1)
 	return c
+}
+
+// replaced says whether the source has another middleware now in the place of one of the chain.
+func (c *chain) replaced() bool {
+	if c.made.Load() == nil {
+		return false
+	}
+	for i := range c.links {
+		select {
+		case <-c.links[i].Replaced:
+			return true
+		default:
+		}
+	}
+	return false
 }
 
 // enter counts a request in, unless the chain was let go of.

@@ -28,6 +28,8 @@ type shelf struct {
 	fails map[string]error
 	later map[string]bool
 	used  atomic.Int64
+
+	replaced map[string]chan struct{}
 }
 
 type made struct {
@@ -46,7 +48,7 @@ func (s *shelf) source(_ context.Context, h Handler) (Link, error) {
 		return Link{Later: s.later[h.Name]}, nil
 	}
 	s.used.Add(1)
-	return Link{Middleware: made{wrap}, Release: func() { s.used.Add(-1) }}, nil
+	return Link{Middleware: made{wrap}, Release: func() { s.used.Add(-1) }, Replaced: s.replaced[h.Name]}, nil
 }
 
 // says is middleware that adds a word to the header of the request.
@@ -122,6 +124,44 @@ func TestWhatMayComeLaterIsAskedForAgain(t *testing.T) {
 			t.Errorf("%d middleware are in use", n)
 		}
 	})
+}
+
+// A middleware that the source has put another in the place of is let go of, and only then.
+func TestWhatWasReplacedIsAskedForAgain(t *testing.T) {
+	first := make(chan struct{})
+	s := &shelf{
+		has:      map[string]func(http.Handler) http.Handler{"a": says("a"), "b": says("b")},
+		fails:    map[string]error{},
+		replaced: map[string]chan struct{}{"b": first},
+	}
+	p := New("test", s.source, said, slog.New(slog.DiscardHandler))
+	p.Set(named("a", "b"))
+	expect := func(want string) {
+		t.Helper()
+		if got, err := ask(t, p); got != want || err != nil {
+			t.Errorf("%q %v, not %q", got, err, want)
+		}
+	}
+	expect("a b")
+	s.has["b"], s.replaced["b"] = says("another"), make(chan struct{})
+	expect("a b")
+	close(first)
+	expect("a another")
+	if n := s.used.Load(); n != 2 {
+		t.Errorf("%d middleware are in use, want the two of the pipeline", n)
+	}
+	s.fails["b"] = errors.New("cannot be had")
+	close(s.replaced["b"])
+	if got, err := ask(t, p); err == nil {
+		t.Errorf("a request has passed without the middleware that is to come: %q", got)
+	}
+	delete(s.fails, "b")
+	s.replaced["b"] = nil
+	expect("a another")
+	p.Set(nil)
+	if n := s.used.Load(); n != 0 {
+		t.Errorf("%d middleware are in use", n)
+	}
 }
 
 // A middleware is in use until its last request has ended, however often the pipeline changes meanwhile.
