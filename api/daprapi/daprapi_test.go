@@ -35,8 +35,50 @@ func TestTargetOf(t *testing.T) {
 		{"/", "", ""},
 	} {
 		r := &http.Request{URL: &url.URL{Path: c.path}, Header: http.Header{}}
-		if app, method := targetOf(r); app != c.app || method != c.method {
+		if app, method, _ := targetOf(r); app != c.app || method != c.method {
 			t.Errorf("%s names %q and %q, not %q and %q", c.path, app, method, c.app, c.method)
+		}
+	}
+}
+
+// Middleware sees one path of every place, however it is written, and what is invoked gets the path that came.
+func TestMiddlewareSeesWhereRequestsGo(t *testing.T) {
+	all := newTable(routes(&Server{}), nil)
+	for _, c := range []struct{ uri, header, shown string }{
+		{"/v1.0/invoke/app/method/a/b?c=d", "", "/v1.0/invoke/app/method/a/b"},
+		{"//v1.0//invoke//app/method//a/./b/", "", "/v1.0/invoke/app/method/a/b"},
+		{"/v1.0/invoke/app/method/%2e%2e/%2e%2e/a%2Fb", "", "/v1.0/invoke/app/method/a/b"},
+		{"/v1.0/invoke/app/method/../../../../healthz", "", "/v1.0/invoke/app/method/healthz"},
+		{"/v1.0/invoke/app/method/../../../healthz", "", "/v1.0/healthz"}, // a route's
+		{"/v1.0/invoke/%2561pp/method/a", "", "/v1.0/invoke/app/method/a"},
+		{"/v1.0/%69nvoke/app/method/a", "", "/v1.0/invoke/app/method/a"},
+		{"/v1.0/invoke/http://host/method/a", "", "/v1.0/invoke/http://host/method/a"},
+		{"/v1.0/invoke/http%3A%2F%2Fhost/method//a", "", "/v1.0/invoke/http://host/method/a"},
+		{"//v1.0/x/../state/store/a%2Fb/", "", "/v1.0/state/store/a/b"},
+		{"//a/../b//c", "app", "/b/c"},
+		{"//nowhere/", "", "/nowhere"},
+	} {
+		r := httptest.NewRequest("GET", "http://sidecar"+c.uri, nil)
+		if c.header != "" {
+			r.Header.Set(appIDHeader, c.header)
+		}
+		was := *r.URL
+		through := passThrough(r, &all, nil)
+		if through.URL.Path != c.shown || *r.URL != was {
+			t.Errorf("%s is shown as %s, not %s", c.uri, through.URL.Path, c.shown)
+		}
+		if again := passThrough(through, &all, nil); again.URL.Path != c.shown {
+			t.Errorf("%s is shown as %s, and that as %s", c.uri, c.shown, again.URL.Path)
+		}
+		through.Context().Value(passingKey{}).(*passing).restore(through)
+		if *through.URL != was {
+			t.Errorf("%s arrives as %s", c.uri, through.URL)
+		}
+		through = passThrough(r, &all, nil)
+		through.URL.Path = "/elsewhere"
+		through.Context().Value(passingKey{}).(*passing).restore(through)
+		if through.URL.Path != "/elsewhere" {
+			t.Errorf("middleware has led %s to %s", c.uri, through.URL.Path)
 		}
 	}
 }
@@ -205,7 +247,7 @@ func FuzzRoutes(f *testing.F) {
 		for _, r := range all {
 			_, _, _ = match(strings.Split(r.path, "/"), segments)
 		}
-		app, method := targetOf(&http.Request{URL: u, Header: http.Header{}})
+		app, method, _ := targetOf(&http.Request{URL: u, Header: http.Header{}})
 		if clean, err := normal(method); app != "" && err == nil && (strings.HasPrefix(clean, "../") || clean == "..") {
 			t.Errorf("%q leaves the app with %q", p, clean)
 		}
@@ -261,7 +303,7 @@ func FuzzInvokePaths(f *testing.F) {
 				}
 			}
 		}
-		app, method := targetOf(r)
+		app, method, _ := targetOf(r)
 		if header != "" && app != r.Header.Get(appIDHeader) && app != header {
 			t.Errorf("the header names %q, not %q", app, header)
 		}

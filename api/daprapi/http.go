@@ -2,7 +2,6 @@ package daprapi
 
 import (
 	"bytes"
-	"context"
 	"crypto/subtle"
 	"encoding/json"
 	"errors"
@@ -143,7 +142,7 @@ func (s *Server) handler(api bool) http.Handler {
 		if !api || s.pipeline.Idle() {
 			err = t.dispatch(w, r, heard)
 		} else {
-			err = s.pipeline.Serve(w, passing{t, heard, r.Body, r.ContentLength}.request(r))
+			err = s.pipeline.Serve(w, passThrough(r, t, heard))
 		}
 		if err != nil {
 			p := problemOf(err)
@@ -153,23 +152,10 @@ func (s *Server) handler(api bool) http.Handler {
 	})
 }
 
-// passing is a request on its way through middleware.
-type passing struct {
-	table  *table
-	heard  *heardCall
-	body   io.ReadCloser // as it came
-	length int64
-}
-
-type passingKey struct{}
-
-func (p passing) request(r *http.Request) *http.Request {
-	return r.WithContext(context.WithValue(r.Context(), passingKey{}, p))
-}
-
 // passed takes a request that has passed all middleware.
 func (s *Server) passed(w http.ResponseWriter, r *http.Request) {
-	p := r.Context().Value(passingKey{}).(passing)
+	p := r.Context().Value(passingKey{}).(*passing)
+	p.restore(r)
 	_, err := pipeline.Settle(r, p.body, p.length)
 	if err == nil {
 		err = p.table.dispatch(w, r, p.heard)
@@ -206,36 +192,13 @@ type entry struct {
 }
 
 func (t *table) dispatch(w http.ResponseWriter, r *http.Request, heard *heardCall) error {
-	whole := r.URL.EscapedPath()
-	if !strings.HasPrefix(whole, "/") {
-		whole = "/" + whole
-	}
-	var most [8]string // more than the segments of most paths
-	segments := most[:0]
-	for segment := range strings.SplitSeq(path.Clean(whole)[1:], "/") {
-		segments = append(segments, segment)
-	}
-	other := false // the path has a route, for other methods
-	for i := range t.entries {
-		e := &t.entries[i]
-		if len(e.methods) > 0 && !slices.Contains(e.methods, r.Method) {
-			if t.otherwise == nil {
-				_, ok, _ := match(e.parts, segments)
-				other = other || ok
-			}
-			continue
-		}
-		p, ok, err := match(e.parts, segments)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return nil
-		}
-		if ok {
-			heard.route(r, e.name)
-			return e.handle(w, r, p)
-		}
-	}
+	e, p, other, err := t.find(r.Method, cleanPath(r))
 	switch {
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	case e != nil:
+		heard.route(r, e.name)
+		return e.handle(w, r, p)
 	case t.otherwise != nil:
 		heard.route(r, "InvokeService")
 		return t.otherwise(w, r)
@@ -245,6 +208,38 @@ func (t *table) dispatch(w http.ResponseWriter, r *http.Request, heard *heardCal
 		http.NotFound(w, r)
 	}
 	return nil
+}
+
+// cleanPath is the path of r as it was escaped, with single slashes and without dots.
+func cleanPath(r *http.Request) string {
+	whole := r.URL.EscapedPath()
+	if !strings.HasPrefix(whole, "/") {
+		whole = "/" + whole
+	}
+	return path.Clean(whole)
+}
+
+// find looks up the route of a clean path. Other says that the path has one for other methods.
+func (t *table) find(method, clean string) (e *entry, p params, other bool, err error) {
+	var most [8]string // more than the segments of most paths
+	segments := most[:0]
+	for segment := range strings.SplitSeq(clean[1:], "/") {
+		segments = append(segments, segment)
+	}
+	for i := range t.entries {
+		e := &t.entries[i]
+		if len(e.methods) > 0 && !slices.Contains(e.methods, method) {
+			if t.otherwise == nil {
+				_, ok, _ := match(e.parts, segments)
+				other = other || ok
+			}
+			continue
+		}
+		if p, ok, err := match(e.parts, segments); ok || err != nil {
+			return e, p, false, err
+		}
+	}
+	return nil, nil, other, nil
 }
 
 // match reads the parameters of a path that has the form of pattern.

@@ -40,27 +40,26 @@ const appIDHeader = "dapr-app-id"
 const wholeBody = 1 << 20
 
 // targetOf finds the app and the method of a request: in the header dapr-app-id, in the user of Basic authorization, or in
-// the path.
-func targetOf(r *http.Request) (app, method string) {
+// the path, as byPath says.
+func targetOf(r *http.Request) (app, method string, byPath bool) {
 	whole := func() string { return strings.TrimPrefix(path.Clean(r.URL.Path), "/") }
 	if app := r.Header.Get(appIDHeader); app != "" {
-		r.Header.Del(appIDHeader)
-		return app, whole()
+		return app, whole(), false
 	}
 	if encoded, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Basic "); ok {
 		if plain, err := base64.StdEncoding.DecodeString(encoded); err == nil {
 			if user, app, ok := strings.Cut(string(plain), ":"); ok && !strings.Contains(app, ":") && strings.EqualFold(user, appIDHeader) {
-				return app, whole()
+				return app, whole(), false
 			}
 		}
 	}
 	rest, ok := afterInvoke(r.URL.Path)
 	if !ok {
-		return "", ""
+		return "", "", false
 	}
 	app, method, ok = strings.Cut(rest, "/method/")
 	if !ok || app == "" {
-		return "", ""
+		return "", "", false
 	}
 	if method = path.Clean(method); method == "." {
 		method = ""
@@ -68,7 +67,7 @@ func targetOf(r *http.Request) (app, method string) {
 	if plain, err := url.QueryUnescape(app); err == nil && plain != "" {
 		app = plain
 	}
-	return app, method
+	return app, method, true
 }
 
 // afterInvoke is what follows v1.0/invoke/ in a path; slashes may be doubled.
@@ -152,7 +151,8 @@ func (s *Server) request(app, method string) (*call.Request, error) {
 
 // invoke is every HTTP request that no other route takes.
 func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
-	app, method := targetOf(r)
+	app, method, _ := targetOf(r)
+	r.Header.Del(appIDHeader)
 	if heard, ok := w.(*heardCall); ok && app != "" {
 		heard.name += "/" + app
 	}

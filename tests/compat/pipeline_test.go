@@ -296,6 +296,10 @@ func TestPipelinesHaveBrowsersSignIn(t *testing.T) {
 		t.Errorf("the issuer got %v", form)
 	}
 	d.expect(200, "{…", "GET", "/v1.0/metadata", "") // not of the filter
+	// Another path to the same place is no way around it.
+	for _, path := range []string{"//v1.0/invoke/app/method/x", "/v1.0/./invoke/app/method/x", "/v1.0/x/../state/store/k"} {
+		d.expect(400, "invalid state", "GET", path+"?state=made-up&code=c", "")
+	}
 }
 
 // Middleware come, change and go while requests run.
