@@ -74,6 +74,7 @@ type Share struct {
 	mu      sync.Mutex // attempts may race
 	answers int64
 	kept    int64 // of the request
+	message int64 // of a stream, among the requests
 	closed  bool
 }
 
@@ -90,6 +91,7 @@ func (s *Share) Close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.drop()
+	s.forget()
 	if s.answers > 0 {
 		s.b.answers.Release(s.answers)
 		s.answers = 0
@@ -136,6 +138,38 @@ func (s *Share) Read(ctx context.Context, op string, read func() (int, error)) e
 	}
 	s.requests += weight
 	return nil
+}
+
+// Next gives back what the last message of a stream held and takes the share of the next, which has come and has that size.
+// Messages have no turn to be read: callers may take their time between two. It fails as Read does.
+func (s *Share) Next(ctx context.Context, op string, size int) error {
+	s.mu.Lock()
+	s.forget()
+	s.mu.Unlock()
+	if size < large {
+		return nil
+	}
+	weight := min(int64(size), s.b.size) // one always fits
+	if !s.b.requests.TryAcquire(weight) {
+		if err := s.b.park(ctx, op, weight); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		s.b.requests.Release(weight)
+		return fault.New(op, fault.CallCanceled, "the call has ended")
+	}
+	s.message = weight
+	return nil
+}
+
+func (s *Share) forget() {
+	if s.message > 0 {
+		s.b.requests.Release(s.message)
+		s.message = 0
+	}
 }
 
 func (b *Budget) read(ctx context.Context, op string, read func() (int, error)) (int, error) {

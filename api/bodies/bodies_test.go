@@ -225,6 +225,34 @@ func TestKept(t *testing.T) {
 	}
 }
 
+// A stream holds one message at a time, and nothing after its end.
+func TestStreamsHoldOneMessage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(mega, 10*mega)
+		one, other := b.Open(), b.Open()
+		for range 100 {
+			if err := one.Next(t.Context(), "stream", 6*mega); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := other.Next(t.Context(), "stream", 6*mega); fault.ReasonOf(err) != fault.BodiesFull {
+			t.Errorf("got %v", err)
+		}
+		time.AfterFunc(patience/2, one.Close)
+		if err := other.Next(t.Context(), "stream", 6*mega); err != nil {
+			t.Errorf("there was room in time: %v", err)
+		}
+		if err := one.Next(t.Context(), "stream", mega); fault.KindOf(err) != fault.Canceled {
+			t.Errorf("got %v", err)
+		}
+		if err := other.Next(t.Context(), "stream", 1); err != nil || !b.requests.TryAcquire(10*mega) {
+			t.Errorf("a small message holds something: %v", err)
+		}
+		b.requests.Release(10 * mega)
+		other.Close()
+	})
+}
+
 func TestWithoutARoomThereIsNoBound(t *testing.T) {
 	if err := call.TakeRoom(t.Context(), 1<<50); err != nil {
 		t.Error(err)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
+	"github.com/sidecast/sidecast/api/bodies"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
 )
@@ -113,10 +114,13 @@ func (a *api) EncryptAlpha1(stream runtimev1.Dapr_EncryptAlpha1Server) error {
 	if err := a.s.checkCrypto(options.GetComponentName()); err != nil {
 		return err
 	}
+	share := a.s.o.Bodies.Open()
+	defer share.Close()
+	from := &payloads{stream: stream, share: share, message: first}
 	out, err := a.s.o.Blocks.Crypto.Encrypt(stream.Context(), blocks.Encryption{
 		Component: options.GetComponentName(), KeyName: options.GetKeyName(), Algorithm: options.GetKeyWrapAlgorithm(),
 		Cipher: options.GetDataEncryptionCipher(), DecryptionKeyName: options.GetDecryptionKeyName(), OmitKeyName: options.GetOmitDecryptionKeyName(),
-	}, &payloads{stream: stream, message: first})
+	}, from)
 	return pour(stream, &runtimev1.EncryptResponse{}, out, err)
 }
 
@@ -132,7 +136,10 @@ func (a *api) DecryptAlpha1(stream runtimev1.Dapr_DecryptAlpha1Server) error {
 	if err := a.s.checkCrypto(options.GetComponentName()); err != nil {
 		return err
 	}
-	out, err := a.s.o.Blocks.Crypto.Decrypt(stream.Context(), options.GetComponentName(), options.GetKeyName(), &payloads{stream: stream, message: first})
+	share := a.s.o.Bodies.Open()
+	defer share.Close()
+	from := &payloads{stream: stream, share: share, message: first}
+	out, err := a.s.o.Blocks.Crypto.Decrypt(stream.Context(), options.GetComponentName(), options.GetKeyName(), from)
 	return pour(stream, &runtimev1.DecryptResponse{}, out, err)
 }
 
@@ -153,9 +160,10 @@ func firstOf(stream grpc.ServerStream, into any) error {
 	return nil
 }
 
-// payloads reads the data of a stream, whose messages are numbered.
+// payloads reads the data of a stream, whose messages are numbered. It holds one of them at a time.
 type payloads struct {
 	stream  grpc.ServerStream
+	share   *bodies.Share
 	message runtimev1.CryptoRequests // the first one has come already
 	begun   bool
 	next    uint64
@@ -184,6 +192,9 @@ func (p *payloads) Read(into []byte) (int, error) {
 			return 0, fmt.Errorf("invalid sequence number received: %d (expected: %d)", payload.GetSeq(), p.next)
 		}
 		p.next++
+		if err := p.share.Next(p.stream.Context(), "read the data", len(payload.GetData())); err != nil {
+			return 0, err
+		}
 		p.rest = payload.GetData()
 	}
 	n := copy(into, p.rest)

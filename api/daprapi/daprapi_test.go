@@ -3,6 +3,7 @@ package daprapi
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,14 +12,21 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/dapr/dapr/pkg/messages/errorcodes"
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
+	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"pgregory.net/rapid"
 
+	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/rawjson"
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
 )
 
 func TestTargetOf(t *testing.T) {
@@ -82,6 +90,38 @@ func TestMiddlewareSeesWhereRequestsGo(t *testing.T) {
 		}
 	}
 }
+
+// The messages of a stream count among the bodies of all calls.
+func TestCryptoStreamsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := bodies.NewBudget(1 << 20)
+		others, own := budget.Open(), budget.Open()
+		defer own.Close()
+		from := func() io.Reader {
+			return &payloads{stream: endedStream{ctx: t.Context()}, share: own, message: &runtimev1.EncryptRequest{Payload: &commonv1.StreamPayload{Data: make([]byte, 1<<20)}}}
+		}
+		if err := others.Next(t.Context(), "take all", 128<<20); err != nil {
+			t.Fatal(err)
+		}
+		_, err := from().Read(make([]byte, 1))
+		if s := status.Convert(cryptoRefused(err)); s.Code() != codes.ResourceExhausted || fault.ReasonOf(err) != fault.BodiesFull || len(s.Proto().GetDetails()) == 0 {
+			t.Errorf("got %v", err)
+		}
+		others.Close()
+		if text, err := io.ReadAll(from()); err != nil || len(text) != 1<<20 {
+			t.Errorf("%d bytes %v", len(text), err)
+		}
+	})
+}
+
+// endedStream is one that has ended.
+type endedStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s endedStream) Context() context.Context { return s.ctx }
+func (s endedStream) RecvMsg(any) error        { return io.EOF }
 
 func TestNormal(t *testing.T) {
 	for in, want := range map[string]string{"a/b": "a/b", "../../a": "a", "a/../..": "", "..": "", "": "", "/a": "/a", "a//b/.": "a/b"} {
