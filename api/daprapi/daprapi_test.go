@@ -17,6 +17,7 @@ import (
 	"github.com/dapr/dapr/pkg/messages/errorcodes"
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -27,6 +28,7 @@ import (
 	"github.com/sidecast/sidecast/call/rawjson"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 func TestTargetOf(t *testing.T) {
@@ -172,6 +174,22 @@ func TestCategories(t *testing.T) {
 		if got := category(counted); got != string(code.Category) {
 			t.Errorf("%s is of %s, not %s", counted, got, code.Category)
 		}
+	}
+}
+
+// An error is counted whether the request has passed middleware or not.
+func TestErrorsBehindMiddlewareAreCounted(t *testing.T) {
+	m := telemetry.NewMetrics()
+	m.EnableDapr("app", "default", telemetry.DaprOptions{ErrorCodes: true})
+	s := &Server{o: Options{Metrics: m.Dapr()}}
+	failing := &table{otherwise: func(http.ResponseWriter, *http.Request) error {
+		return plain(http.StatusNotFound, codes.NotFound, "ERR_DIRECT_INVOKE", "nobody")
+	}}
+	w := httptest.NewRecorder()
+	s.passed(w, passThrough(httptest.NewRequest("GET", "/nobody", nil), failing, nil))
+	n, err := testutil.GatherAndCount(m.Registry(), "dapr_error_code_total")
+	if w.Code != http.StatusNotFound || n != 1 || err != nil {
+		t.Errorf("%d, and %d errors are counted (%v)", w.Code, n, err)
 	}
 }
 

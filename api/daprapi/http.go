@@ -145,11 +145,16 @@ func (s *Server) handler(api bool) http.Handler {
 			err = s.pipeline.Serve(w, passThrough(r, t, heard))
 		}
 		if err != nil {
-			p := problemOf(err)
-			s.count(p)
-			p.write(w)
+			s.refuse(w, err)
 		}
 	})
+}
+
+// refuse answers with an error and counts it.
+func (s *Server) refuse(w http.ResponseWriter, err error) {
+	p := problemOf(err)
+	s.count(p)
+	p.write(w)
 }
 
 // passed takes a request that has passed all middleware.
@@ -161,7 +166,7 @@ func (s *Server) passed(w http.ResponseWriter, r *http.Request) {
 		err = p.table.dispatch(w, r, p.heard)
 	}
 	if err != nil {
-		problemOf(err).write(w)
+		s.refuse(w, err)
 	}
 }
 
