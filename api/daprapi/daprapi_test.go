@@ -125,6 +125,34 @@ type endedStream struct {
 func (s endedStream) Context() context.Context { return s.ctx }
 func (s endedStream) RecvMsg(any) error        { return io.EOF }
 
+// A body that the others leave no room for is refused as every call is, wherever it is read.
+func TestBodiesThatHaveNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budget := bodies.NewBudget(1 << 20)
+		s := &Server{o: Options{AppID: "app", Bodies: budget}}
+		others := budget.Open()
+		defer others.Close()
+		if err := others.Next(t.Context(), "take all", 128<<20); err != nil {
+			t.Fatal(err)
+		}
+		for how, read := range map[string]func(*http.Request) error{
+			"as it is": func(r *http.Request) error { _, err := s.whole(r); return unreadable(err) },
+			"JSON":     func(r *http.Request) error { return malformed(s.decode(r, new(any))) },
+			"message":  func(r *http.Request) error { return s.message(r, &runtimev1.TryLockRequest{}) },
+			"metadata": func(r *http.Request) error { return s.putMetadata(nil, r, params{"key": "k"}) },
+		} {
+			share := budget.Open()
+			r := httptest.NewRequest("POST", "/", strings.NewReader(strings.Repeat(" ", 1<<20)))
+			w := httptest.NewRecorder()
+			s.refuse(w, read(r.WithContext(share.Context(t.Context()))))
+			share.Close()
+			if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" {
+				t.Errorf("%s: %d %v %s", how, w.Code, w.Header(), w.Body)
+			}
+		}
+	})
+}
+
 func TestNormal(t *testing.T) {
 	for in, want := range map[string]string{"a/b": "a/b", "../../a": "a", "a/../..": "", "..": "", "": "", "/a": "/a", "a//b/.": "a/b"} {
 		if got, err := normal(in); err != nil || got != want {

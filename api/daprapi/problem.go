@@ -153,11 +153,11 @@ func basic(http int, grpc codes.Code, tag, format string, args ...any) *problem 
 }
 
 func malformed(err error) *problem {
-	return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "failed deserializing HTTP body: %v", err)
+	return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "failed deserializing HTTP body: %v", err).of(err)
 }
 
 func unreadable(err error) *problem {
-	return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_BODY_READ", "failed to read request body: %v", err)
+	return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_BODY_READ", "failed to read request body: %v", err).of(err)
 }
 
 // problemOf is err as a problem; what is none is a generic error.

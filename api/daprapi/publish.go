@@ -88,7 +88,7 @@ func (s *Server) cloudEventProblem(pubsub string, err error) error {
 }
 
 // entriesProblem is the problem of a batch as a whole.
-func (s *Server) entriesProblem(pubsub, tag, reason, message string, err error) error {
+func (s *Server) entriesProblem(pubsub, tag, reason, message string, err error) *problem {
 	about := map[string]string{"appID": s.o.AppID}
 	if err != nil {
 		about["error"] = toValidUTF8(err.Error())
@@ -378,7 +378,7 @@ func (s *Server) bulkPublish(w http.ResponseWriter, r *http.Request, p params) e
 	}
 	if err := s.decode(r, &given); err != nil {
 		return s.entriesProblem(pubsub, "ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS",
-			fmt.Sprintf("error when unmarshaling the request for topic %s pubsub %s: %s", topic, pubsub, err), nil)
+			fmt.Sprintf("error when unmarshaling the request for topic %s pubsub %s: %s", topic, pubsub, err), nil).of(err)
 	}
 	entries := make([]bulkEntry, len(given))
 	for i, g := range given {

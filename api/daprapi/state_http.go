@@ -76,7 +76,7 @@ func (s *Server) saveState(w http.ResponseWriter, r *http.Request, p params) err
 	}
 	var bodies []stateBody
 	if err := s.decode(r, &bodies); err != nil {
-		return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "%v", err)
+		return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "%v", err).of(err)
 	}
 	query := queryMetadata(r)
 	items := make([]stateItem, len(bodies))
