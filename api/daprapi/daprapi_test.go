@@ -197,6 +197,8 @@ func TestCategories(t *testing.T) {
 		errorcodes.HealthNotReady, errorcodes.HealthOutboundNotReady, errorcodes.CommonAPIUnimplemented, errorcodes.CommonBodyRead, errorcodes.CommonInternal,
 		errorcodes.CommonMalformedRequest, errorcodes.CommonGeneric, errorcodes.SecretGet, errorcodes.SecretStoreNotFound, errorcodes.SecretStoreNotConfigured,
 		errorcodes.SecretPermissionDenied, errorcodes.ConfigurationGet, errorcodes.ConfigurationStoreNotConfigured, errorcodes.ConfigurationUnsubscribe,
+		errorcodes.BindingInvokeOutputBinding, errorcodes.Crypto, errorcodes.CryptoProviderNotFound, errorcodes.CryptoProvidersNotConfigured,
+		errorcodes.CommonBadRequest,
 	} {
 		counted := cmp.Or(code.GrpcCode, code.Code)
 		if got := category(counted); got != string(code.Category) {

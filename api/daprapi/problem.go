@@ -61,7 +61,7 @@ func (p *problem) code() string {
 // category is the part of the API that an error code is of.
 func category(code string) string {
 	for _, part := range []struct{ word, category string }{
-		{"SECRET", "secret"}, {"PERMISSION_DENIED", "secret"}, {"CONFIGURATION_", "configuration"}, {"PUBSUB", "pubsub"}, {"TOPIC", "pubsub"}, {"PUBLISH", "pubsub"}, {"STATE", "state"}, {"LOCK", "lock"}, {"DIRECT_INVOKE", "service-invocation"}, {"HEALTH", "health"},
+		{"SECRET", "secret"}, {"PERMISSION_DENIED", "secret"}, {"CONFIGURATION_", "configuration"}, {"PUBSUB", "pubsub"}, {"TOPIC", "pubsub"}, {"PUBLISH", "pubsub"}, {"STATE", "state"}, {"LOCK", "lock"}, {"DIRECT_INVOKE", "service-invocation"}, {"HEALTH", "health"}, {"OUTPUT_BINDING", "binding"}, {"CRYPTO", "crypto"},
 	} {
 		if strings.Contains(code, part.word) {
 			return part.category
