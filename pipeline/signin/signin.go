@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -106,7 +107,11 @@ func (m *middleware) Wrap(next http.Handler) http.Handler {
 
 // begin sends the browser to the authorization server.
 func (m *middleware) begin(w http.ResponseWriter, r *http.Request) {
-	back := *r.URL
+	// Of the sidecar itself, whatever the request says: a path of two slashes would name another host.
+	back := url.URL{Path: "/" + strings.TrimLeft(r.URL.Path, "/"), RawQuery: r.URL.RawQuery}
+	if raw := r.URL.RawPath; raw != "" {
+		back.RawPath = "/" + strings.TrimLeft(raw, "/")
+	}
 	if m.https {
 		back.Scheme, back.Host = "https", r.Host
 	}

@@ -1,6 +1,9 @@
 package signin
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"testing"
 	"time"
 
@@ -56,5 +59,48 @@ func TestAFilterThatIsNoExpression(t *testing.T) {
 	})
 	if fault.ReasonOf(err) != fault.BadManifest {
 		t.Errorf("got %v", err)
+	}
+}
+
+// begun is the middleware, and where a request that begins a sign-in comes back to.
+func begun(t *testing.T, c Config, r *http.Request) (*middleware, string) {
+	t.Helper()
+	opened, err := open(t.Context(), components.Host{}, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, w := opened.(*middleware), httptest.NewRecorder()
+	m.Wrap(http.NotFoundHandler()).ServeHTTP(w, r)
+	for _, c := range w.Result().Cookies() {
+		if c.Name == cookie && w.Code == http.StatusFound {
+			return m, m.sessions.get(c.Value, time.Now()).back
+		}
+	}
+	t.Fatalf("no sign-in begins: %d %v", w.Code, w.Header())
+	return nil, ""
+}
+
+func TestBrowsersComeBackToTheSidecar(t *testing.T) {
+	for uri, want := range map[string]string{
+		"/page?a=b&c=%2F":                 "/page?a=b&c=%2F",
+		"/a%2Fb":                          "/a%2Fb",
+		"//evil.example/x":                "/evil.example/x",
+		"///evil.example/%2Fx":            "/evil.example/%2Fx",
+		"/%2Fevil.example/x":              "/evil.example/x",
+		"http://evil.example//x?a=b":      "/x?a=b",
+		"//evil.example\\@other.example/": "/evil.example%5C@other.example/",
+	} {
+		u, err := url.ParseRequestURI(uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL, r.Host = u, "sidecar.example"
+		if _, got := begun(t, Config{}, r); got != want {
+			t.Errorf("%s comes back to %s, not %s", uri, got, want)
+		}
+		if _, got := begun(t, Config{ForceHTTPS: "true"}, r); got != "https://sidecar.example"+want {
+			t.Errorf("%s comes back to %s", uri, got)
+		}
 	}
 }
