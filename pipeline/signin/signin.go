@@ -95,7 +95,7 @@ func (m *middleware) Wrap(next http.Handler) http.Handler {
 		}
 		switch {
 		case s.authorization != "":
-			r.Header.Add(m.header, s.authorization)
+			r.Header.Set(m.header, s.authorization) // in the place of what the client says
 			next.ServeHTTP(w, r)
 		case r.URL.Query().Get("state") == "":
 			m.begin(w, r)

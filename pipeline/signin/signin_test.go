@@ -104,3 +104,15 @@ func TestBrowsersComeBackToTheSidecar(t *testing.T) {
 		}
 	}
 }
+
+func TestTheTokenTakesThePlaceOfTheClientsField(t *testing.T) {
+	m, _ := begun(t, Config{AuthHeaderName: "Authorization"}, httptest.NewRequest("GET", "/", nil))
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("Authorization", "Bearer made-up")
+	r.AddCookie(&http.Cookie{Name: cookie, Value: m.sessions.add(session{authorization: "Bearer real"}, time.Now())})
+	var got []string
+	m.Wrap(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got = r.Header["Authorization"] })).ServeHTTP(httptest.NewRecorder(), r)
+	if len(got) != 1 || got[0] != "Bearer real" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -82,7 +82,8 @@ func componentTypes() Area {
 		works("middleware.http.routeralias, middleware.http.routerchecker", "compat.TestPipelinesLeadAndCheckPaths"),
 		works("middleware.http.ratelimit", "compat.TestPipelinesLimitRequests, requestlimit.TestBucketsAreForgotten", "What is kept of addresses and paths is bounded, where daprd keeps all for ever."),
 		differs("middleware.http.oauth2clientcredentials", "compat.TestPipelinesGetTokensForTheSidecar", "Without a token the answer is 502, where daprd answers 200 with nothing."),
-		differs("middleware.http.oauth2", "compat.TestPipelinesHaveBrowsersSignIn, signin.TestSessionsAreBounded", "What is kept of browsers that do not sign in is bounded; `forceHTTPS` keeps the host; a state that is not known is 400."),
+		differs("middleware.http.oauth2", "compat.TestPipelinesHaveBrowsersSignIn, signin.TestSessionsAreBounded, signin.TestTheTokenTakesThePlaceOfTheClientsField, signin.TestBrowsersComeBackToTheSidecar",
+			"What is kept of browsers that do not sign in is bounded; `forceHTTPS` keeps the host; a state that is not known is 400. The token takes the place of a field that the client has sent under its name, where daprd leaves that before it."),
 		works("crypto.dapr.localstorage, crypto.dapr.jwks", "compat.TestCryptoOverHTTP, compat.TestCryptoStreams, contrib.TestKeyrings"),
 		notYet("all other types of components-contrib"),
 	}}
