@@ -35,12 +35,43 @@ func (s *slot) took(md metadata) {
 // follow has a secret store tell of its changes. s.mu is held.
 func (s *slot) follow() {
 	store, ok := s.backend.(SecretWatcher)
-	if !ok || !s.set.options.FollowSecrets {
+	if !ok || !s.set.follows.Load() {
 		return
 	}
 	s.unwatch = s.set.supervise(s.manifest.Name+"/secrets", func(ctx context.Context) error {
 		return store.Watch(ctx, func() { s.set.secretsChanged(ctx, s.manifest.Name) })
 	})
+}
+
+// FollowSecrets says from now on what Options.FollowSecrets has said; what has changed before is seen to as well. One
+// caller at a time may say it.
+func (s *Set) FollowSecrets(ctx context.Context, on bool) {
+	if s.follows.Swap(on) == on {
+		return
+	}
+	var begun []string
+	var ending []*slot
+	for _, slot := range s.current.Load().sorted() {
+		slot.mu.Lock()
+		switch {
+		case !on && slot.unwatch != nil:
+			ending = append(ending, slot)
+		case on && slot.opened && !slot.retired && slot.unwatch == nil:
+			if slot.follow(); slot.unwatch != nil {
+				begun = append(begun, slot.manifest.Name)
+			}
+		}
+		slot.mu.Unlock()
+	}
+	for _, slot := range ending {
+		_ = slot.unwatch(ctx) // fails only when its context ends; set once before, and here alone after
+		slot.mu.Lock()
+		slot.unwatch = nil
+		slot.mu.Unlock()
+	}
+	for _, store := range begun {
+		s.secretsChanged(ctx, store)
+	}
 }
 
 // SecretsVersion changes when a secret of any store may have changed: what was resolved before it did may be old.

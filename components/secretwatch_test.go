@@ -218,18 +218,34 @@ func TestSecretsOfTheSecretStoreSwapToo(t *testing.T) {
 	})
 }
 
-func TestSecretsAreNotFollowedUnlessAsked(t *testing.T) {
+func TestSecretsAreFollowedWhileThatIsAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		v := &livingVault{password: "hunter2", changed: make(chan struct{}, 1)}
 		s := secretive(v, nil)
-		s.options.FollowSecrets = false
-		mustState(t, s).Release()
-		v.set("hunter3")
-		use := mustState(t, s)
-		if got := use.Backend.(*fakeStore).config.Password; got != "hunter2" || len(v.changed) != 1 {
-			t.Errorf("it has %q", got)
+		expect := func(want string) {
+			t.Helper()
+			synctest.Wait()
+			use := mustState(t, s)
+			defer use.Release()
+			if got := use.Backend.(*fakeStore).config.Password; got != want {
+				t.Errorf("it has %q, not %q", got, want)
+			}
 		}
-		use.Release()
+		s.FollowSecrets(t.Context(), false) // before the store is open
+		expect("hunter2")
+		v.set("hunter3")
+		expect("hunter2")
+		if len(v.changed) != 1 {
+			t.Error("somebody watches the store")
+		}
+		<-v.changed
+		s.FollowSecrets(t.Context(), true)
+		expect("hunter3") // what has changed meanwhile
+		v.set("hunter4")
+		expect("hunter4")
+		s.FollowSecrets(t.Context(), false)
+		v.set("hunter5")
+		expect("hunter4")
 		closeSet(t, s)
 	})
 }

@@ -50,6 +50,7 @@ type Set struct {
 	options Options
 	current atomic.Pointer[snapshot]
 	secrets atomic.Uint64 // how often a secret store has told of a change
+	follows atomic.Bool   // opens components again whose secrets have changed
 
 	mu      sync.Mutex
 	closed  bool
@@ -71,6 +72,7 @@ func NewSet(o Options) *Set {
 	}
 	s := &Set{options: o, leaving: make(map[*slot]bool)}
 	s.current.Store(&snapshot{})
+	s.follows.Store(o.FollowSecrets)
 	s.Reload(o.Documents)
 	return s
 }

@@ -145,10 +145,11 @@ func (f *follower) reload(ctx context.Context) {
 	f.Blocks.App.SetAccess(access.NewList(settings.Access, f.C.httpApp()))
 	f.Blocks.Secrets.SetScopes(settings.Secrets)
 	f.Drainer.setTrustDomain(settings.Access.TrustDomain)
-	if settings.Metrics != f.Settings.Metrics {
-		f.Log.Warn("whether metrics are served changes with the next start of the sidecar")
+	if settings.Metrics != f.Settings.Metrics || !reflect.DeepEqual(settings.Measuring, f.Settings.Measuring) {
+		f.Log.Warn("whether metrics are served, and how those with Dapr's names are made, changes with the next start of the sidecar")
 	}
 	f.Set.Reload(docs)
+	f.Set.FollowSecrets(ctx, slices.Contains(settings.Features, configuration.HotReload))
 	f.App.Set(settings.AppPipeline)
 	if f.Dapr != nil {
 		f.Dapr.Set(f.C.doorSettings(settings))

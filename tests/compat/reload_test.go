@@ -149,6 +149,10 @@ func TestAConfigurationIsReadAgain(t *testing.T) {
 	}
 	client.WaitFor(`HTTP API Called.*method=GetMetadata`, machine.Patience)
 
+	// What takes a restart is told.
+	own.config("  accessControl: {trustDomain: shop}\n  metrics: {recordErrorCodes: true}\n")
+	client.WaitFor("whether metrics are served, and how .* next start", machine.Patience)
+
 	// Parts of the API, over both protocols.
 	own.config("  accessControl: {trustDomain: shop}\n  api: {denied: [{name: metadata, version: v1, protocol: http}, {name: metadata, version: v1, protocol: grpc}]}\n")
 	client.until(404, "", "GET", "/v1.0/metadata", "")
