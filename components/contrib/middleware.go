@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"time"
 
 	contribmetadata "github.com/dapr/components-contrib/metadata"
 	contribmiddleware "github.com/dapr/components-contrib/middleware"
@@ -12,6 +13,7 @@ import (
 	"github.com/dapr/components-contrib/middleware/http/routeralias"
 	"github.com/dapr/components-contrib/middleware/http/routerchecker"
 	"github.com/dapr/kit/logger"
+	"golang.org/x/oauth2"
 
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/pipeline"
@@ -92,16 +94,22 @@ func (m *wrapper) Close(context.Context) error {
 	return nil
 }
 
-// answered502 answers where the library does not: when it gets no token it says nothing, which clients read as 200.
+// tokenClient asks token servers in the place of the standard client, which waits for ever.
+var tokenClient = &http.Client{Timeout: 30 * time.Second}
+
+// answered502 answers where the library does not: when it gets no token it says nothing, which clients read as 200. It does
+// not wait for a token for longer than tokenClient does.
 func answered502(wrap func(http.Handler) http.Handler) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		inner := wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			r.Context().Value(passedKey{}).(*passed).on = true
-			next.ServeHTTP(w, r)
+			p := r.Context().Value(passedKey{}).(*passed)
+			p.on = true
+			next.ServeHTTP(w, r.WithContext(p.ctx)) // the client is for tokens alone
 		}))
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			p := &passed{}
-			inner.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), passedKey{}, p)))
+			p := &passed{ctx: r.Context()}
+			ctx := context.WithValue(context.WithValue(p.ctx, passedKey{}, p), oauth2.HTTPClient, tokenClient)
+			inner.ServeHTTP(w, r.WithContext(ctx))
 			if !p.on {
 				w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 				w.WriteHeader(http.StatusBadGateway)
@@ -113,5 +121,8 @@ func answered502(wrap func(http.Handler) http.Handler) func(http.Handler) http.H
 
 type passedKey struct{}
 
-// passed says whether a request has gone on to what follows.
-type passed struct{ on bool }
+// passed says whether a request has gone on to what follows, and what its context was.
+type passed struct {
+	ctx context.Context
+	on  bool
+}

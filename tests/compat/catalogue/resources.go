@@ -34,8 +34,9 @@ func behaviour() Area {
 		works("names of daprd's metrics", "compat.TestMetricsHaveDaprsNames", "Beside Sidecast's own: [metrics](reference/metrics.md). Of what is not there yet, such as actors and workflows, there are none; series of words that apps make up are at most 500, the others count as `_other`."),
 		differs("the middleware opa, the middleware sentinel, the middleware wasm", "contrib.TestHeavyMiddleware", "In builds with `-tags all_components` alone: OPA for its size (10 MB), Sentinel because its rules are one set for the process, WASM because the library never closes a module."),
 		notYet("pluggable components"),
-		differs("HTTP middleware", "compat.TestPipelinesAreReadAgainWhileRequestsRun, compat.TestAMiddlewareThatCannotBeOpenedLetsNothingPass, pipeline.TestPanicsAreAnswered",
-			"Components that change are taken into use while requests run. One that cannot be opened lets no request through (500), unless it says `ignoreErrors: true`; daprd does not start. One that the app does not have is passed over as by daprd, and the log says so."),
+		differs("HTTP middleware", "compat.TestPipelinesAreReadAgainWhileRequestsRun, compat.TestAMiddlewareThatCannotBeOpenedLetsNothingPass, pipeline.TestPanicsAreAnswered, "+
+			"daprapi.TestMiddlewareSeesWhereRequestsGo, components.TestAPipelineIsToldOfAChangedSecret",
+			"Components that change are taken into use while requests run. One that cannot be opened lets no request through (500), unless it says `ignoreErrors: true`; daprd does not start. One that the app does not have is passed over as by daprd, and the log says so. Before the API, what it sees of a path is where the request goes, without doubled slashes and dots, which lead around daprd's."),
 	}}
 }
 
@@ -81,7 +82,8 @@ func componentTypes() Area {
 		works("middleware.http.uppercase", "compat.TestPipelinesChangeBodies, uppercase.TestLettersCutInTwo"),
 		works("middleware.http.routeralias, middleware.http.routerchecker", "compat.TestPipelinesLeadAndCheckPaths"),
 		works("middleware.http.ratelimit", "compat.TestPipelinesLimitRequests, requestlimit.TestBucketsAreForgotten", "What is kept of addresses and paths is bounded, where daprd keeps all for ever."),
-		differs("middleware.http.oauth2clientcredentials", "compat.TestPipelinesGetTokensForTheSidecar", "Without a token the answer is 502, where daprd answers 200 with nothing."),
+		differs("middleware.http.oauth2clientcredentials", "compat.TestPipelinesGetTokensForTheSidecar, contrib.TestTokensAreNotWaitedForForEver",
+			"Without a token the answer is 502, where daprd answers 200 with nothing; one is waited for 30 seconds at most."),
 		differs("middleware.http.oauth2", "compat.TestPipelinesHaveBrowsersSignIn, signin.TestSessionsAreBounded, signin.TestTheTokenTakesThePlaceOfTheClientsField, signin.TestBrowsersComeBackToTheSidecar",
 			"What is kept of browsers that do not sign in is bounded; `forceHTTPS` keeps the host; a state that is not known is 400. The token takes the place of a field that the client has sent under its name, where daprd leaves that before it."),
 		works("crypto.dapr.localstorage, crypto.dapr.jwks", "compat.TestCryptoOverHTTP, compat.TestCryptoStreams, contrib.TestKeyrings"),
