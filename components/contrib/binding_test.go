@@ -133,6 +133,12 @@ func TestHTTPBindingKeepsToItsLimits(t *testing.T) {
 			t.Errorf("a 503 is %v", fault.KindOf(err))
 		}
 	}
+	for url, ask := range map[string]binding.Request{"http://127.0.0.1:1/T0K3N": asked("get", ""), server.URL + "/T0K3N": asked("get", "", "path", "a\nb")} {
+		_, err := openBinding(t, httpBinding, map[string]string{"url": url}).(binding.Output).Invoke(patiently(t), ask)
+		if err == nil || strings.Contains(err.Error(), "T0K3N") {
+			t.Errorf("an error must not show the URL: %v", err)
+		}
+	}
 	wide := openBinding(t, httpBinding, map[string]string{"url": server.URL, "securityTokenHeader": "X-Token", "securityToken": "secret"})
 	if got := operate(t, wide, "post", "", "Content-Type", "text/plain"); string(got.Data) != "secret text/plain" {
 		t.Errorf("got %q", got.Data)

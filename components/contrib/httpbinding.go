@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -136,11 +137,11 @@ func (h *httpServer) Invoke(ctx context.Context, r binding.Request) (*binding.Re
 	}
 	request, err := h.request(calling, r)
 	if err != nil {
-		return nil, fault.E(op, fault.None, fault.BadRequest, err)
+		return nil, fault.E(op, fault.None, fault.BadRequest, withoutURL(err))
 	}
 	response, err := h.client.Do(request)
 	if err != nil {
-		return nil, h.life.failure(ctx, op, err)
+		return nil, h.life.failure(ctx, op, withoutURL(err))
 	}
 	defer response.Body.Close()
 	body, err := h.body(op, response)
@@ -161,6 +162,15 @@ func (h *httpServer) Invoke(ctx context.Context, r binding.Request) (*binding.Re
 		return answer, fault.E(op, fault.KindFromHTTP(response.StatusCode), fault.BackendFailed, fmt.Errorf("received status code %d", response.StatusCode))
 	}
 	return answer, nil
+}
+
+// withoutURL is an error that does not show the URL, which may be a secret: errors reach the caller, traces and logs.
+func withoutURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
 }
 
 // request is r as the server gets it.
