@@ -8,12 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -470,4 +473,31 @@ func TestAReadingRepeatsWhatFails(t *testing.T) {
 	if err := <-ended; err == nil {
 		t.Error("what failed has no error")
 	}
+}
+
+// A library that hangs keeps its slots, and the calls that find none cost nothing.
+func TestWhatHangsIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, slots, hang := newLife(slog.New(slog.DiscardHandler)), make(chan struct{}, 1), make(chan struct{})
+		var began atomic.Int32
+		try := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := bounded(ctx, l, slots, func() (struct{}, error) { began.Add(1); <-hang; return struct{}{}, nil })
+			return err
+		}
+		for range 3 {
+			if err := try(); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if began.Load() != 1 {
+			t.Errorf("%d calls are at work, with room for one", began.Load())
+		}
+		close(hang)
+		if err := try(); err != nil || began.Load() != 2 {
+			t.Errorf("%d began, and the last ended with %v", began.Load(), err)
+		}
+		l.strays.Wait()
+	})
 }

@@ -79,6 +79,21 @@ func detached[T any](ctx context.Context, l *life, fn func() (T, error)) (T, err
 	}
 }
 
+// bounded is detached, with at most as many at work as slots has room for, those included that work for nobody any more: that
+// is what a system that hangs costs.
+func bounded[T any](ctx context.Context, l *life, slots chan struct{}, fn func() (T, error)) (T, error) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		var nothing T
+		return nothing, context.Cause(ctx)
+	}
+	return detached(ctx, l, func() (T, error) {
+		defer func() { <-slots }()
+		return fn()
+	})
+}
+
 // failure is the fault of a call of ctx, which may have been cut short because the backend closes.
 func (l *life) failure(ctx context.Context, op string, err error) error {
 	if err != nil && ctx.Err() == nil && l.ctx.Err() != nil {

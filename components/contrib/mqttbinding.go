@@ -49,7 +49,8 @@ type mqttTopic struct {
 	retain, clean bool
 	host          components.Host
 	life          *life
-	producer      mqtt.Client // nil where the manifest wants no output
+	out           chan struct{} // holds one for each message that is being written
+	producer      mqtt.Client   // nil where the manifest wants no output
 }
 
 var (
@@ -65,6 +66,7 @@ func openMQTTBinding(ctx context.Context, host components.Host, s components.Set
 	m := &mqttTopic{
 		server: server, topic: s.Values["topic"], name: s.Values["consumerID"], retain: s.Bool("retain"), clean: s.Bool("cleanSession"),
 		tls: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: server.Hostname()}, host: host, life: newLife(host.Log),
+		out: make(chan struct{}, mostOut),
 	}
 	if pem := s.Values["caCert"]; pem != "" {
 		m.tls.RootCAs = x509.NewCertPool()
@@ -145,7 +147,7 @@ func (m *mqttTopic) Invoke(ctx context.Context, r binding.Request) (*binding.Res
 		return nil, fault.New(op, fault.BackendDown, "the server is not connected")
 	}
 	topic, data := cmp.Or(r.Metadata["topic"], m.topic), append([]byte(nil), r.Data...)
-	_, err = detached(calling, m.life, func() (struct{}, error) {
+	_, err = bounded(calling, m.life, m.out, func() (struct{}, error) {
 		return struct{}{}, await(calling, m.producer.Publish(topic, atLeastOnce, m.retain, data))
 	})
 	return nil, m.life.failure(ctx, op, err)

@@ -52,6 +52,7 @@ type rabbitQueue struct {
 	again                      time.Duration
 	host                       components.Host
 	life                       *life
+	out                        chan struct{} // holds one for each message that is being written
 
 	turn    chan struct{}    // held by whoever uses what follows
 	conn    *amqp.Connection // of writing; nil before the first and after a broken one
@@ -67,7 +68,7 @@ func openRabbitBinding(ctx context.Context, host components.Host, s components.S
 	q := &rabbitQueue{
 		url: s.Values["host"], name: s.Values["queueName"], durable: s.Bool("durable"), unused: s.Bool("deleteWhenUnused"), exclusive: s.Bool("exclusive"),
 		arguments: amqp.Table{}, prefetch: int(s.Int("prefetchCount")), again: s.Duration("reconnectWaitInSeconds"),
-		host: host, life: newLife(host.Log), turn: make(chan struct{}, 1),
+		host: host, life: newLife(host.Log), turn: make(chan struct{}, 1), out: make(chan struct{}, mostOut),
 	}
 	if ttl := s.Duration("ttl"); ttl > 0 {
 		q.arguments["x-message-ttl"] = int(min(ttl.Milliseconds(), math.MaxInt32))
@@ -190,7 +191,7 @@ func (q *rabbitQueue) Invoke(ctx context.Context, r binding.Request) (*binding.R
 	if err != nil {
 		return nil, fault.E(op, fault.None, fault.BadRequest, err)
 	}
-	_, err = detached(calling, q.life, func() (struct{}, error) {
+	_, err = bounded(calling, q.life, q.out, func() (struct{}, error) {
 		channel, err := q.writer(calling)
 		if err != nil {
 			return struct{}{}, err
