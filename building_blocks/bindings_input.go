@@ -25,6 +25,9 @@ import (
 // out again at once.
 var handedBack = resiliency.Retry{Max: -1, Initial: 100 * time.Millisecond, MaxInterval: 5 * time.Second, Multiplier: 2, Jitter: .2}
 
+// longestHandBack bounds the pause that an app asks for: it holds the event, and with many bindings all that come behind it.
+const longestHandBack = time.Minute
+
 // reader moves the events of one binding to the app.
 type reader struct {
 	block    *Bindings
@@ -67,10 +70,15 @@ func (r *reader) handle(e binding.Event) ([]byte, error) {
 		r.failures.Store(0)
 		return answer, nil
 	}
-	wait := cmp.Or(fault.RetryAfter(err), handedBack.Pace(int(r.failures.Add(1))))
+	wait := handBack(err, int(r.failures.Add(1)))
 	r.block.log.Info("an event of a binding was not handled", "binding", r.event.Name, "error", err)
 	_ = pause(r.ending, wait)
 	return nil, err
+}
+
+// handBack is how long a binding is not told that the app failed: as long as the app asks for, within bounds.
+func handBack(err error, failures int) time.Duration {
+	return cmp.Or(min(fault.RetryAfter(err), longestHandBack), handedBack.Pace(failures))
 }
 
 func (r *reader) deliver(e binding.Event) (body []byte, err error) {

@@ -206,6 +206,19 @@ func TestABindingsEventsComeUntilTheyAreHandled(t *testing.T) {
 	_ = b
 }
 
+func TestAnAppHoldsAnEventForABoundedTime(t *testing.T) {
+	for asked, want := range map[time.Duration]time.Duration{time.Second: time.Second, 24 * time.Hour: longestHandBack} {
+		busy := fault.E("test", fault.Unavailable, fault.AppFailed, nil)
+		busy.RetryAfter = asked
+		if got := handBack(busy, 1); got != want {
+			t.Errorf("an app that asks for %v gets %v", asked, got)
+		}
+	}
+	if got := handBack(errors.New("down"), 100); got < handedBack.MaxInterval/2 || got > 2*handedBack.MaxInterval {
+		t.Errorf("one that asks for nothing gets %v", got)
+	}
+}
+
 func TestWhatAnAnswerToABindingAsksFor(t *testing.T) {
 	system := newOutsideSystem()
 	app := &bindingApp{wants: make(chan []string)}
