@@ -325,3 +325,15 @@ func FuzzKeyOf(f *testing.F) {
 		}
 	})
 }
+
+// Of a cluster the library asks one server, so that a list of all keys would not have all.
+func TestAClusterOfRedisIsAskedForKeysByName(t *testing.T) {
+	r := &redisConfig{apart: true, life: newLife(host.Log)}
+	if _, err := r.Get(t.Context(), nil, nil); fault.ReasonOf(err) != fault.NotSupported {
+		t.Errorf("Get: %v", err)
+	}
+	if err := r.Watch(t.Context(), nil, nil, func([]string) { t.Error("it is watched") }); fault.ReasonOf(err) != fault.NotSupported {
+		t.Errorf("Watch: %v", err)
+	}
+	r.life.calls.Wait()
+}

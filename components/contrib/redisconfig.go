@@ -27,7 +27,7 @@ var redisConfiguration = components.Foreign(components.ConfigurationBlock, "redi
 type redisConfig struct {
 	client redis.RedisClient
 	db     int
-	apart  bool // keys of one call may be on different servers
+	apart  bool // a cluster: keys of one call may be on different servers
 	life   *life
 }
 
@@ -49,6 +49,9 @@ func (r *redisConfig) Get(ctx context.Context, keys []string, _ map[string]strin
 		return nil, err
 	}
 	defer leave()
+	if err := r.named(op, keys); err != nil {
+		return nil, err
+	}
 	keys = slices.Clone(keys)
 	items, err := detached(calling, r.life, func() (map[string]configstore.Item, error) {
 		if len(keys) == 0 {
@@ -62,6 +65,14 @@ func (r *redisConfig) Get(ctx context.Context, keys []string, _ map[string]strin
 		return nil, r.life.failure(ctx, op, err)
 	}
 	return items, nil
+}
+
+// named refuses a call for all keys of a cluster: the library asks any one of its servers, so that some would be missing.
+func (r *redisConfig) named(op string, keys []string) error {
+	if r.apart && len(keys) == 0 {
+		return fault.New(op, fault.NotSupported, "a cluster cannot list its keys: name those that are wanted")
+	}
+	return nil
 }
 
 // names are all keys there are. SCAN does not keep others from the server while it looks.
@@ -131,6 +142,10 @@ func (r *redisConfig) Watch(ctx context.Context, keys []string, _ map[string]str
 	const op = "configuration.redis: watch"
 	calling, leave, err := r.life.enter(ctx, op)
 	if err != nil {
+		return err
+	}
+	if err := r.named(op, keys); err != nil {
+		leave()
 		return err
 	}
 	var listeners sync.WaitGroup
