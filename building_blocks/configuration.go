@@ -63,9 +63,15 @@ type ConfigurationRequest struct {
 	Metadata  map[string]string
 }
 
+// distinct names each key once, for all that backends make of one that is named twice.
+func (r ConfigurationRequest) distinct() ConfigurationRequest {
+	r.Keys = slices.Compact(slices.Sorted(slices.Values(r.Keys)))
+	return r
+}
+
 // key is the same for requests of the same.
 func (r ConfigurationRequest) key() string {
-	return fmt.Sprintf("%q %q %q", r.Component, slices.Sorted(slices.Values(r.Keys)), r.Metadata)
+	return fmt.Sprintf("%q %q %q", r.Component, r.distinct().Keys, r.Metadata)
 }
 
 func (r ConfigurationRequest) check(op string) error {
@@ -80,6 +86,7 @@ func (c *Configuration) Get(ctx context.Context, r ConfigurationRequest) (items 
 	if err := r.check("get"); err != nil {
 		return nil, err
 	}
+	r = r.distinct()
 	use, err := c.components.Configuration(ctx, r.Component)
 	if err != nil {
 		return nil, err
@@ -105,6 +112,7 @@ func (c *Configuration) Subscribe(ctx context.Context, r ConfigurationRequest, f
 	if err := r.check("subscribe"); err != nil {
 		return err
 	}
+	r = r.distinct()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f := newFollower(c, r, cancel, fn)

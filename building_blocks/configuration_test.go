@@ -94,11 +94,11 @@ func TestSettingsAreReadAndFollowed(t *testing.T) {
 	b, bucket := withSettings(t, &testApp{invoke: echo, deliver: handled})
 	kv := bucket("one")
 	write(t, kv, "a", "1")
-	items, err := b.Configuration.Get(t.Context(), ConfigurationRequest{Component: "settings", Keys: []string{"a", "absent"}})
+	items, err := b.Configuration.Get(t.Context(), ConfigurationRequest{Component: "settings", Keys: []string{"a", "absent", "a"}})
 	if want := map[string]configstore.Item{"a": {Value: "1", Version: "1"}}; err != nil || len(items) != 1 || items["a"].Value != want["a"].Value || items["a"].Version != "1" {
 		t.Errorf("got %v, %v", items, err)
 	}
-	some := subscribe(t, t.Context(), b, []string{"a", "b"}, nothing)
+	some := subscribe(t, t.Context(), b, []string{"a", "b", "a"}, nothing)
 	all := subscribe(t, t.Context(), b, nil, nothing)
 	write(t, kv, "a", "2")
 	eventually(t, "a change is told", func() bool { return some.all() == "a=2" && all.all() == "a=2" })

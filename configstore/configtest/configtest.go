@@ -205,7 +205,7 @@ func (w *watcher) eventually(t *testing.T, what string, cond func() bool) {
 func (s *suite) watch(t *testing.T) {
 	p := s.place(t)
 	p.Put("a", "0", "1")
-	w := p.watch(t, "a", "b")
+	w := p.watch(t, "a", "b", "a")
 	for i := range 3 {
 		for _, key := range []string{"a", "b"} {
 			before := w.count(key)

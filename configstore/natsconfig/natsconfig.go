@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -237,7 +238,7 @@ func (s *store) Watch(ctx context.Context, keys []string, _ map[string]string, c
 	defer leave()
 	wanted := make([]string, 0, len(keys))
 	for _, key := range keys {
-		if ValidKey(key) {
+		if ValidKey(key) && !slices.Contains(wanted, key) { // or else the server finds that filters overlap
 			wanted = append(wanted, key)
 		}
 	}
