@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,12 +53,21 @@ Keys are letters, digits and -_=./; values are text.`,
 	return cmd
 }
 
+// fromEnvironment adds what flags do not say.
+func (s *settings) fromEnvironment() {
+	if s.Fabric != "" {
+		return
+	}
+	s.Fabric = os.Getenv("SIDECAST_FABRIC")
+	if s.NKey == "" {
+		s.Credentials = cmp.Or(s.Credentials, os.Getenv("SIDECAST_FABRIC_CREDS"))
+	}
+}
+
 // open runs do with the bucket.
 func (s *settings) open(ctx context.Context, do func(context.Context, jetstream.KeyValue) error) error {
 	s.AppID, s.FabricPort = "sidecast-config", 0 // a host that there is tells its port
-	if s.Fabric == "" {
-		s.Fabric, s.Credentials = os.Getenv("SIDECAST_FABRIC"), os.Getenv("SIDECAST_FABRIC_CREDS")
-	}
+	s.fromEnvironment()
 	if err := s.complete(); err != nil {
 		return err
 	}
