@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -64,8 +65,11 @@ func (s *settings) fromEnvironment() {
 	}
 }
 
-// open runs do with the bucket.
-func (s *settings) open(ctx context.Context, do func(context.Context, jetstream.KeyValue) error) error {
+// reaching is a way to a bucket.
+type reaching func(ctx context.Context, conn *nats.Conn, bucket string) (jetstream.KeyValue, error)
+
+// open runs do with the bucket that reach gives.
+func (s *settings) open(ctx context.Context, reach reaching, do func(context.Context, jetstream.KeyValue) error) error {
 	s.AppID, s.FabricPort = "sidecast-config", 0 // a host that there is tells its port
 	s.fromEnvironment()
 	if err := s.complete(); err != nil {
@@ -79,11 +83,20 @@ func (s *settings) open(ctx context.Context, do func(context.Context, jetstream.
 	if bucket == "" {
 		bucket = natsconfig.Bucket(s.Namespace, s.store)
 	}
-	kv, err := natsconfig.Open(ctx, f.Conn(), bucket, s.Replicas)
+	kv, err := reach(ctx, f.Conn(), bucket)
 	if err == nil {
 		err = do(ctx, kv)
 	}
 	return errors.Join(err, f.Close(ctx))
+}
+
+// existing is a bucket that there is.
+func existing(ctx context.Context, conn *nats.Conn, bucket string) (jetstream.KeyValue, error) {
+	kv, err := natsconfig.Find(ctx, conn, bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return nil, fault.New("config", fault.SettingNotFound, "there is no bucket %s: nothing was written to it yet, or it has another name", bucket)
+	}
+	return kv, err
 }
 
 func (s *settings) get() *cobra.Command {
@@ -94,7 +107,7 @@ func (s *settings) get() *cobra.Command {
 		Example: `  sidecast config get discount --store settings
   sidecast config get --store settings`,
 		RunE: func(cmd *cobra.Command, keys []string) error {
-			return s.open(cmd.Context(), func(ctx context.Context, kv jetstream.KeyValue) error {
+			err := s.open(cmd.Context(), existing, func(ctx context.Context, kv jetstream.KeyValue) error {
 				single := len(keys) == 1
 				if len(keys) == 0 {
 					all, err := kv.Keys(ctx)
@@ -119,6 +132,10 @@ func (s *settings) get() *cobra.Command {
 				}
 				return nil
 			})
+			if len(keys) == 0 && fault.ReasonOf(err) == fault.SettingNotFound { // where there is no bucket, there is nothing
+				return nil
+			}
+			return err
 		},
 	}
 }
@@ -130,7 +147,10 @@ func (s *settings) set() *cobra.Command {
 		Example: `  sidecast config set discount 0.25 --store settings`,
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.write(cmd.Context(), "set", args[0], func(ctx context.Context, kv jetstream.KeyValue) error {
+			made := func(ctx context.Context, conn *nats.Conn, bucket string) (jetstream.KeyValue, error) {
+				return natsconfig.Open(ctx, conn, bucket, s.Replicas)
+			}
+			return s.write(cmd.Context(), "set", args[0], made, func(ctx context.Context, kv jetstream.KeyValue) error {
 				_, err := kv.PutString(ctx, args[0], args[1])
 				return err
 			})
@@ -146,17 +166,21 @@ func (s *settings) delete() *cobra.Command {
 		Example: `  sidecast config delete discount --store settings`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return s.write(cmd.Context(), "delete", args[0], func(ctx context.Context, kv jetstream.KeyValue) error { return kv.Delete(ctx, args[0]) })
+			err := s.write(cmd.Context(), "delete", args[0], existing, func(ctx context.Context, kv jetstream.KeyValue) error { return kv.Delete(ctx, args[0]) })
+			if fault.ReasonOf(err) == fault.SettingNotFound {
+				return nil
+			}
+			return err
 		},
 	}
 }
 
-func (s *settings) write(ctx context.Context, what, key string, do func(context.Context, jetstream.KeyValue) error) error {
+func (s *settings) write(ctx context.Context, what, key string, reach reaching, do func(context.Context, jetstream.KeyValue) error) error {
 	op := "config " + what + " " + key
 	if !natsconfig.ValidKey(key) {
 		return fault.New(op, fault.FlagInvalid, "%q is no key: use letters, digits and -_=./ without a dot at an end", key)
 	}
-	return s.open(ctx, func(ctx context.Context, kv jetstream.KeyValue) error {
+	return s.open(ctx, reach, func(ctx context.Context, kv jetstream.KeyValue) error {
 		if err := do(ctx, kv); err != nil {
 			return fault.E(op, fault.Unavailable, fault.BackendFailed, err)
 		}

@@ -92,17 +92,31 @@ func plain(text string) string {
 
 var validBucket = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
-// Open gives a bucket, which it makes if it is not there.
-func Open(ctx context.Context, conn *nats.Conn, bucket string, replicas int) (jetstream.KeyValue, error) {
-	op := "open bucket " + bucket
+// Find gives a bucket that is there; the error of one that is not is jetstream.ErrBucketNotFound.
+func Find(ctx context.Context, conn *nats.Conn, bucket string) (jetstream.KeyValue, error) {
+	kv, _, err := find(ctx, conn, bucket)
+	if err != nil {
+		return nil, failure(ctx, "find bucket "+bucket, err)
+	}
+	return kv, nil
+}
+
+func find(ctx context.Context, conn *nats.Conn, bucket string) (jetstream.KeyValue, jetstream.JetStream, error) {
 	if !validBucket.MatchString(bucket) {
-		return nil, fault.New(op, fault.BadManifest, "a bucket is named by letters, digits, - and _")
+		return nil, nil, fault.New("bucket "+bucket, fault.BadManifest, "a bucket is named by letters, digits, - and _")
 	}
 	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(patience))
 	if err != nil {
-		return nil, failure(ctx, op, err)
+		return nil, nil, err
 	}
 	kv, err := js.KeyValue(ctx, bucket)
+	return kv, js, err
+}
+
+// Open gives a bucket, which it makes if it is not there.
+func Open(ctx context.Context, conn *nats.Conn, bucket string, replicas int) (jetstream.KeyValue, error) {
+	op := "open bucket " + bucket
+	kv, js, err := find(ctx, conn, bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket: bucket, Description: "Settings of Sidecast apps", Replicas: max(replicas, 1), History: 1,
@@ -149,7 +163,10 @@ func (s *store) failed(ctx context.Context, op string, err error) error {
 }
 
 func failure(ctx context.Context, op string, err error) error {
+	var known *fault.Error
 	switch {
+	case errors.As(err, &known):
+		return err
 	case ctx.Err() != nil:
 		return fault.E(op, fault.KindOf(ctx.Err()), fault.FromContext(op, ctx, "JetStream").Reason, ctx.Err())
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout), errors.Is(err, context.Canceled):

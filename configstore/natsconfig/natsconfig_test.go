@@ -3,6 +3,7 @@ package natsconfig
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -15,11 +16,13 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/configstore"
 	"github.com/sidecast/sidecast/configstore/configtest"
+	"github.com/sidecast/sidecast/fault"
 )
 
 // The server of the tests runs in a process of its own, the test binary again: its goroutines are not ours.
@@ -198,5 +201,28 @@ func TestKeysAndBuckets(t *testing.T) {
 	}
 	if _, err := Component.Open(t.Context(), components.Host{NATS: func(context.Context) (*nats.Conn, error) { return conn, nil }}, map[string]string{"bucket": "a.b"}); err == nil {
 		t.Error("a bucket of a bad name opens")
+	}
+}
+
+func TestLookingForABucketMakesNone(t *testing.T) {
+	url, _ := start(t, t.TempDir(), "-1")
+	conn := connect(t, url)
+	for range 2 {
+		if _, err := Find(t.Context(), conn, "absent"); !errors.Is(err, jetstream.ErrBucketNotFound) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if _, err := Open(t.Context(), conn, "made", 1); err != nil {
+		t.Fatal(err)
+	}
+	if kv, err := Find(t.Context(), conn, "made"); err != nil || kv.Bucket() != "made" {
+		t.Errorf("got %v", err)
+	}
+	for _, reach := range []func() error{
+		func() error { _, err := Find(t.Context(), conn, "a.b"); return err }, func() error { _, err := Open(t.Context(), conn, "a.b", 1); return err },
+	} {
+		if err := reach(); fault.ReasonOf(err) != fault.BadManifest {
+			t.Errorf("got %v", err)
+		}
 	}
 }

@@ -252,7 +252,7 @@ func TestSettingsByCommand(t *testing.T) {
 		code int
 		out  string
 	}{
-		{"get", 0, ""}, {"set a 1", 0, ""}, {"set b/c two=2", 0, ""}, {"get a", 0, "1\n"}, {"get", 0, "a=1\nb/c=two=2\n"}, {"get b/c a", 0, "b/c=two=2\na=1\n"},
+		{"get", 0, ""}, {"get a", 3, ""}, {"delete a", 0, ""}, {"set a 1", 0, ""}, {"set b/c two=2", 0, ""}, {"get a", 0, "1\n"}, {"get", 0, "a=1\nb/c=two=2\n"}, {"get b/c a", 0, "b/c=two=2\na=1\n"},
 		{"get nope", 3, ""}, {"get a --store other", 3, ""}, {"get a --namespace other", 3, ""}, {"set .a 1", 2, ""}, {"delete a", 0, ""}, {"delete a", 0, ""}, {"get a", 3, ""},
 		{"set a 1 --bucket own", 0, ""}, {"get a --bucket own --store any", 0, "1\n"}, {"set a 1 --bucket a.b", 2, ""},
 	} {
