@@ -100,14 +100,15 @@ func (h *HTTP) Bindings(ctx context.Context, inputs []InputBinding, changed func
 	}, func() { changed(nil) })
 }
 
-// TakeBinding posts the event to its route. Metadata becomes header fields, as far as it can.
+// TakeBinding posts the event to its route. Metadata becomes header fields, as far as it can and does not pass for what only a
+// sidecar says.
 func (h *HTTP) TakeBinding(ctx context.Context, event *BindingEvent) (*BindingAnswer, error) {
 	op := "binding " + event.Name
 	req := &call.Request{Method: event.Route, ContentType: "application/json", Header: traceOf(event.Header), Body: event.Data}
 	for _, key := range slices.Sorted(maps.Keys(event.Metadata)) {
-		value := event.Metadata[key]
-		if isToken(key) && !strings.ContainsFunc(value, forbidden) && req.Header.Get(strings.ToLower(key)) == "" {
-			req.Header.Add(strings.ToLower(key), value)
+		name, value := strings.ToLower(key), event.Metadata[key]
+		if isToken(key) && !sidecars(name) && !strings.ContainsFunc(value, forbidden) && req.Header.Get(name) == "" {
+			req.Header.Add(name, value)
 		}
 	}
 	r, err := h.request(op, req, bytes.NewReader(req.Body), int64(len(req.Body)))
@@ -127,6 +128,12 @@ func (h *HTTP) TakeBinding(ctx context.Context, event *BindingEvent) (*BindingAn
 		answer.read()
 	}
 	return answer, nil
+}
+
+// sidecars says whether a header field is one by which an app knows its sidecar, or the caller of an invocation. Who sends an
+// event to a system outside must not be able to write it.
+func sidecars(name string) bool {
+	return name == "dapr-api-token" || strings.HasPrefix(name, "sidecast-") || strings.HasPrefix(name, "dapr-caller-") || strings.HasPrefix(name, "dapr-callee-")
 }
 
 // read finds in the body what Dapr's API says that an answer may ask for. What is no such JSON asks for nothing.

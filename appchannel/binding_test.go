@@ -102,6 +102,14 @@ func TestHTTPAppsTakeBindings(t *testing.T) {
 		case "wrong":
 			_, _ = io.WriteString(w, `{"to":"a"}`)
 		default:
+			for key, values := range r.Header {
+				if slices.Contains(values, "x") || slices.Contains(values, "stolen") {
+					t.Errorf("an event says %s of its own", key)
+				}
+			}
+			if r.Header.Get("Dapr-Own") != "y" {
+				t.Error("other metadata does not arrive")
+			}
 			fmt.Fprint(w, r.Method, " ", r.URL.Path, " ", r.Header["Content-Type"], r.Header["Own"], r.Header["Traceparent"], r.Header["Dapr-Api-Token"], len(r.Header["Bad Key"]))
 		}
 	}))
@@ -110,8 +118,9 @@ func TestHTTPAppsTakeBindings(t *testing.T) {
 		t.Helper()
 		got, err := channel.TakeBinding(t.Context(), &appchannel.BindingEvent{
 			InputBinding: appchannel.InputBinding{Name: "q", Route: "on/q"}, Data: []byte(data),
-			Metadata: map[string]string{"Own": "mine", "traceparent": "old", "bad key": "x", "line": "a\nb", "Content-Type": "text/plain", "dapr-api-token": "stolen"},
-			Header:   call.Header{{Key: "traceparent", Value: "new"}},
+			Metadata: map[string]string{"Own": "mine", "traceparent": "old", "bad key": "x", "line": "a\nb", "Content-Type": "text/plain", "dapr-api-token": "stolen",
+				"Dapr-Caller-App-Id": "x", "dapr-callee-namespace": "x", "Sidecast-Caller": "x", "sidecast-api-token": "stolen", "dapr-own": "y"},
+			Header: call.Header{{Key: "traceparent", Value: "new"}},
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -113,8 +113,8 @@ func appRoutes() Area {
 		works("GET /healthz", "compat.TestAnUnhealthyAppGetsNothing, compat.TestMetadata", "Or what `--app-health-check-path` names."),
 		works("POST /configuration/{storeName}/{key}", "compat.TestConfiguration, blocks.TestTheAppIsToldUntilItTakesIt", "One item a request, which is made again for about half a minute until the app takes it, unless a policy for the component's inbound side says otherwise. An app that subscribes to the same again is told once."),
 		notYet("GET /dapr/config", "Never asked: there are no actors yet."),
-		differs("OPTIONS POST /{binding}", "compat.TestInputBindingsOfHTTPApps, compat.TestAnswersToBindingsAreObeyed",
-			"An app that does not answer is asked again, and what its JSON asks for is done (`storeName`, `state`, `to`, `data`, `concurrency`), as Dapr's documentation has it; daprd passes over it. An app that answers with them by mistake stops that."),
+		differs("OPTIONS POST /{binding}", "compat.TestInputBindingsOfHTTPApps, compat.TestAnswersToBindingsAreObeyed, appchannel.TestHTTPAppsTakeBindings",
+			"Metadata of an event becomes header fields, but not `dapr-api-token`, `dapr-caller-*`, `dapr-callee-*` and `sidecast-*`: daprd lets a message pass for a sidecar's own. An app that does not answer is asked again, and what its JSON asks for is done (`storeName`, `state`, `to`, `data`, `concurrency`), as Dapr's documentation has it; daprd passes over it. An app that answers with them by mistake stops that."),
 		notYet("POST /job/{name}", "Never asked: there are no jobs yet."),
 	}}
 }
