@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"slices"
@@ -76,28 +77,65 @@ type StateItem struct {
 	Concurrency string
 }
 
-// Bindings asks the app each time it becomes ready: OPTIONS of the path of each binding says that there is such a path.
+// Bindings asks the app each time it becomes ready: OPTIONS of the path of each binding says that there is such a path. One that
+// does not answer is asked again and holds up no other.
 func (h *HTTP) Bindings(ctx context.Context, inputs []InputBinding, changed func([]string)) error {
+	q := &options{http: h, inputs: inputs, takes: make(map[string]bool)}
 	return h.port.whileReady(ctx, "bindings", h.port.BindingTimeout*time.Duration(len(inputs)), func(ctx context.Context) error {
-		var wanted []string
-		for _, in := range inputs {
-			takes := in.Declared
-			if !takes {
-				asking, cancel := context.WithTimeout(ctx, h.port.BindingTimeout)
-				status, _, err := h.get(asking, http.MethodOptions, in.Route)
-				cancel()
-				if err != nil {
-					return err
-				}
-				takes = status/100 == 2 || status == http.StatusMethodNotAllowed
-			}
-			if takes {
-				wanted = append(wanted, in.Name)
-			}
+		if epoch := h.port.now(); epoch != q.epoch { // an app that is new says it anew
+			q.epoch = epoch
+			clear(q.takes)
 		}
-		changed(wanted)
-		return nil
-	}, func() { changed(nil) })
+		if declared := q.wanted(); !q.told && len(declared) > 0 {
+			changed(declared)
+		}
+		err := q.ask(ctx)
+		q.told = true
+		changed(q.wanted())
+		return err
+	}, func() {
+		q.told = false
+		changed(nil)
+	})
+}
+
+// options are what an HTTP app says about bindings.
+type options struct {
+	http   *HTTP
+	inputs []InputBinding
+	told   bool            // of the app that is ready, something is told
+	epoch  int             // when it was asked
+	takes  map[string]bool // its answers since, by name
+}
+
+// ask asks about those that have no answer yet.
+func (q *options) ask(ctx context.Context) error {
+	var failed []error
+	for _, in := range q.inputs {
+		if _, known := q.takes[in.Name]; known || in.Declared {
+			continue
+		}
+		asking, cancel := context.WithTimeout(ctx, q.http.port.BindingTimeout)
+		status, _, err := q.http.get(asking, http.MethodOptions, in.Route)
+		cancel()
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		q.takes[in.Name] = status/100 == 2 || status == http.StatusMethodNotAllowed
+	}
+	return errors.Join(failed...)
+}
+
+// wanted are the bindings that the app wants, as far as it is known.
+func (q *options) wanted() []string {
+	var names []string
+	for _, in := range q.inputs {
+		if in.Declared || q.takes[in.Name] {
+			names = append(names, in.Name)
+		}
+	}
+	return names
 }
 
 // TakeBinding posts the event to its route. Metadata becomes header fields, as far as it can and does not pass for what only a

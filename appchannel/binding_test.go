@@ -87,6 +87,45 @@ func TestAnAppIsAskedForItsBindingsWheneverItComes(t *testing.T) {
 	}
 }
 
+// What is known is read while the app leaves a question open, which it is asked again.
+func TestARouteThatDoesNotAnswerHoldsUpNoOther(t *testing.T) {
+	var answers atomic.Bool
+	var answered atomic.Int32
+	told := make(chan []string, 100)
+	channel, _, kill := openBound(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/queue" {
+			answered.Add(1)
+		} else if !answers.Load() {
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer kill()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- channel.Bindings(ctx, []appchannel.InputBinding{
+			{Name: "slow", Route: "slow"}, {Name: "queue", Route: "queue"}, {Name: "declared", Route: "declared", Declared: true},
+		}, func(names []string) { told <- names })
+	}()
+	for _, want := range [][]string{{"declared"}, {"queue", "declared"}, {"queue", "declared"}} {
+		got := <-told
+		for got == nil { // it is not ready yet
+			got = <-told
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("told %v, want %v", got, want)
+		}
+	}
+	answers.Store(true)
+	for want := []string{"slow", "queue", "declared"}; !slices.Equal(<-told, want); {
+		continue
+	}
+	cancel()
+	if err := <-done; err != nil || answered.Load() != 1 {
+		t.Errorf("asking ended with %v; the route that answered was asked %d times", err, answered.Load())
+	}
+}
+
 func TestHTTPAppsTakeBindings(t *testing.T) {
 	channel, _, kill := openBound(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

@@ -398,6 +398,13 @@ func (p *port) whileReady(ctx context.Context, what string, within time.Duration
 	}
 }
 
+// now is which time in a row the app is ready, or was.
+func (p *port) now() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.epoch
+}
+
 // dial connects to the app. Its errors are *net.OpError with Op "dial".
 func dial(ctx context.Context, address string) (net.Conn, error) {
 	var d net.Dialer
