@@ -37,7 +37,9 @@ type Bindings struct {
 	mu      sync.Mutex
 	inputs  []appchannel.InputBinding // that the app is asked about
 	watch   *actors.Worker            // asks it; nil while there are none
+	asking  int                       // how often watch was made anew
 	reading map[string]*actors.Worker // by name
+	ended   map[string]chan struct{}  // closed when nothing that was left reads the binding any more; by name
 	leaving sync.WaitGroup            // workers that are being stopped
 	stopped bool
 
@@ -50,7 +52,7 @@ func newBindings(d Deps, app *App, state *State, rules *rulebook) *Bindings {
 	return &Bindings{
 		log: d.Log, system: d.System, components: d.Components, app: app, state: state,
 		lanes: newComponentLanes(d, rules, "bindings", governance.Binding).under(bindingPolicy),
-		rules: rules, metrics: d.Metrics, tracer: d.Tracer, reading: map[string]*actors.Worker{},
+		rules: rules, metrics: d.Metrics, tracer: d.Tracer, reading: map[string]*actors.Worker{}, ended: map[string]chan struct{}{},
 		working: working, cut: cut,
 	}
 }
@@ -110,6 +112,8 @@ func (b *Bindings) follow() {
 		return
 	}
 	b.inputs = inputs
+	b.asking++
+	asking := b.asking
 	if b.watch != nil {
 		b.leave(b.watch)
 		b.watch = nil
@@ -122,7 +126,7 @@ func (b *Bindings) follow() {
 		return taker.Bindings(ctx, inputs, func(names []string) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
-			if ctx.Err() == nil && !b.stopped {
+			if asking == b.asking && !b.stopped {
 				b.read(names)
 			}
 		})
@@ -145,12 +149,30 @@ func (b *Bindings) read(names []string) {
 		if !slices.Contains(names, name) {
 			delete(b.reading, name)
 			b.log.Info("the binding is no longer read", "binding", name)
-			b.leave(worker)
+			before, ended := b.ended[name], make(chan struct{})
+			b.ended[name] = ended
+			b.leaving.Go(func() {
+				defer close(ended)
+				_ = worker.Stop(b.working)
+				if before != nil {
+					<-before
+				}
+			})
 		}
 	}
 	for _, name := range names {
 		if b.reading[name] == nil {
-			b.reading[name] = b.system.Worker("input/"+name+"/worker", func(ctx context.Context) error { return b.readFrom(ctx, name) })
+			before := b.ended[name]
+			b.reading[name] = b.system.Worker("input/"+name+"/worker", func(ctx context.Context) error {
+				if before != nil { // a binding is read once at a time
+					select {
+					case <-before:
+					case <-ctx.Done():
+						return nil
+					}
+				}
+				return b.readFrom(ctx, name)
+			})
 		}
 	}
 }

@@ -25,6 +25,7 @@ type outsideSystem struct {
 
 	mu      sync.Mutex
 	readers int
+	most    int // readers at once
 	closed  bool
 	seen    []binding.Request
 }
@@ -74,6 +75,7 @@ func (o *outsideSystem) count(n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.readers += n
+	o.most = max(o.most, o.readers)
 }
 
 func (o *outsideSystem) read() int {
@@ -204,6 +206,33 @@ func TestABindingsEventsComeUntilTheyAreHandled(t *testing.T) {
 	app.wants <- []string{"queue"}
 	eventually(t, "the binding is read again", func() bool { return system.read() == 1 })
 	_ = b
+}
+
+// A reader that still waits for the app is not joined by its successor.
+func TestABindingIsReadOnceAtATime(t *testing.T) {
+	system := newOutsideSystem()
+	began, release := make(chan struct{}), make(chan struct{})
+	app := &bindingApp{wants: make(chan []string), take: func(context.Context, *appchannel.BindingEvent) (*appchannel.BindingAnswer, error) {
+		close(began)
+		<-release
+		return &appchannel.BindingAnswer{}, nil
+	}}
+	bound(t, system, app, bindingManifest("queue"))
+	app.wants <- []string{"queue"}
+	system.events <- binding.Event{Data: []byte("slow")}
+	<-began
+	for range 3 {
+		app.wants <- nil
+		app.wants <- []string{"queue"}
+	}
+	time.Sleep(20 * time.Millisecond) // a successor that did not wait would be there
+	close(release)
+	app.wants <- []string{"queue"} // the last change is taken
+	eventually(t, "the successor reads", func() bool { return system.read() == 1 })
+	if system.mu.Lock(); system.most != 1 {
+		t.Errorf("%d read at once", system.most)
+	}
+	system.mu.Unlock()
 }
 
 func TestAnAppHoldsAnEventForABoundedTime(t *testing.T) {
