@@ -37,8 +37,9 @@ type Configuration struct {
 	inbound    sync.Map // component → *guard of what the app is told
 
 	mu        sync.Mutex
-	followers map[string]*follower // by id
-	delivered map[string]string    // id of what the app is told, by the key of its request
+	followers map[string]*follower     // by id
+	delivered map[string]string        // id of what the app is told, by the key of its request,
+	beginning map[string]chan struct{} // closed once it is known
 	stopped   bool
 	running   sync.WaitGroup // followers; Add under mu and only while not stopped
 
@@ -48,7 +49,7 @@ type Configuration struct {
 
 func newConfiguration(d Deps, app *App, rules *rulebook) *Configuration {
 	c := &Configuration{
-		components: d.Components, app: app, log: d.Log, rules: rules, followers: make(map[string]*follower), delivered: make(map[string]string),
+		components: d.Components, app: app, log: d.Log, rules: rules, followers: make(map[string]*follower), delivered: make(map[string]string), beginning: make(map[string]chan struct{}),
 		lanes: newComponentLanes(d, rules, "configuration", governance.Configuration),
 	}
 	c.working, c.cut = context.WithCancel(context.Background())
@@ -170,12 +171,11 @@ func (c *Configuration) Unsubscribe(component, id string) bool {
 // request that form makes of each item that has changed. ctx bounds the beginning. What is asked for again, as by an app that
 // was started anew, is the subscription that there is.
 func (c *Configuration) Deliver(ctx context.Context, r ConfigurationRequest, form func(id, key string, item configstore.Item) *call.Request) (string, error) {
-	c.mu.Lock()
-	id, ok := c.delivered[r.key()]
-	c.mu.Unlock()
-	if ok {
-		return id, nil
+	id, begun, err := c.turn(ctx, r.key())
+	if begun == nil {
+		return id, err
 	}
+	defer begun()
 	life, cancel := context.WithCancel(c.working)
 	began, ended := make(chan string, 1), make(chan error, 1)
 	go func() { // stop waits for it: it is a follower for as long as it runs
@@ -209,6 +209,35 @@ func (c *Configuration) Deliver(ctx context.Context, r ConfigurationRequest, for
 		cancel()
 		<-ended
 		return "", fault.FromContext("configuration: subscribe", ctx, "the subscription to begin")
+	}
+}
+
+// turn is the id of the subscription of that key that there is, or the caller's turn to begin one, which ends with begun.
+func (c *Configuration) turn(ctx context.Context, key string) (id string, begun func(), err error) {
+	for {
+		c.mu.Lock()
+		id, ok := c.delivered[key]
+		other := c.beginning[key]
+		if !ok && other == nil {
+			own := make(chan struct{})
+			c.beginning[key] = own
+			c.mu.Unlock()
+			return "", func() {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				delete(c.beginning, key)
+				close(own)
+			}, nil
+		}
+		c.mu.Unlock()
+		if ok {
+			return id, nil, nil
+		}
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return "", nil, fault.FromContext("configuration: subscribe", ctx, "the same subscription to begin")
+		}
 	}
 }
 

@@ -251,6 +251,22 @@ func TestTheAppIsToldUntilItTakesIt(t *testing.T) {
 	if other := again(); other == id || !b.Configuration.Unsubscribe("settings", other) || len(b.Configuration.delivered) != 0 {
 		t.Error("what was ended cannot begin again")
 	}
+	ids := make(chan string, 8)
+	for range cap(ids) {
+		go func() {
+			id, err := b.Configuration.Deliver(t.Context(), ConfigurationRequest{Component: "settings", Keys: []string{"b"}}, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			ids <- id
+		}()
+	}
+	first := <-ids
+	for range cap(ids) - 1 {
+		if other := <-ids; other != first {
+			t.Errorf("asked for at once there are the subscriptions %s and %s", first, other)
+		}
+	}
 	_, err = b.Configuration.Deliver(t.Context(), ConfigurationRequest{Component: "nope"}, nil)
 	wantReason(t, err, fault.ComponentNotFound)
 	ended, cancel := context.WithCancel(t.Context())

@@ -264,23 +264,32 @@ func (o *outbox) sweepStore(ctx context.Context, store string) (left int, first 
 	slotted := false
 	for after := ""; ; {
 		var items []state.Item
-		err := o.state.do(ctx, store, "outbox", true, func(ctx context.Context, use components.Use[state.Store]) error {
-			var err error
-			scanner, ok := use.Backend.(state.Scanner)
-			if !ok {
-				if after == "" {
-					slotted = true
-					items, err = use.Backend.Get(ctx, o.slotKeys())
+		var last string // of the keys that were looked at
+		var unread error
+		err := o.state.do(ctx, store, "outbox", true, func(ctx context.Context, use components.Use[state.Store]) (err error) {
+			var keys []string
+			if scanner, ok := use.Backend.(state.Scanner); ok {
+				items, err = scanner.Scan(ctx, o.prefix(), after, sweepPage, false)
+				if fault.ReasonOf(err) == fault.ValueUndecryptable {
+					items, err = scanner.Scan(ctx, o.prefix(), after, sweepPage, true)
+					keys = keysOf(items)
 				}
-				return err
+			} else if after == "" {
+				slotted, keys = true, o.slotKeys()
 			}
-			items, err = scanner.Scan(ctx, o.prefix(), after, sweepPage, false)
+			if keys != nil && err == nil {
+				last = keys[len(keys)-1]
+				items, unread, err = legible(ctx, use.Backend, keys)
+			} else if len(items) > 0 {
+				last = items[len(items)-1].Key
+			}
 			return err
 		})
-		if err != nil || len(items) == 0 {
+		first = cmp.Or(first, unread)
+		if err != nil || last == "" {
 			return left, cmp.Or(first, err)
 		}
-		after = items[len(items)-1].Key
+		after = last
 		var found []outboxRecord
 		for _, item := range items {
 			r := outboxRecord{recordID: recordID{store, item.Key}}
@@ -308,6 +317,33 @@ func (o *outbox) sweepStore(ctx context.Context, store string) (left int, first 
 			}
 		}
 	}
+}
+
+func keysOf(items []state.Item) []string {
+	var keys []string
+	for _, item := range items {
+		keys = append(keys, item.Key)
+	}
+	return keys
+}
+
+// legible reads records; of those that cannot be decrypted it tells the first, and reads the others.
+func legible(ctx context.Context, store state.Store, keys []string) (items []state.Item, unread, err error) {
+	if items, err = store.Get(ctx, keys); fault.ReasonOf(err) != fault.ValueUndecryptable {
+		return items, nil, err
+	}
+	items = nil
+	for _, key := range keys {
+		one, err := store.Get(ctx, []string{key})
+		switch {
+		case fault.ReasonOf(err) == fault.ValueUndecryptable:
+			unread = cmp.Or(unread, err)
+		case err != nil:
+			return nil, unread, err
+		}
+		items = append(items, one...)
+	}
+	return items, unread, nil
 }
 
 func (o *outbox) free(id recordID) bool {

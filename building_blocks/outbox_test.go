@@ -202,6 +202,45 @@ func TestOutboxKeepsWhatItsBrokerRefuses(t *testing.T) {
 	}
 }
 
+// What was left behind before the store was encrypted, or under a key that it no longer has, holds up no other record.
+func TestOutboxPassesOverWhatItCannotDecrypt(t *testing.T) {
+	t.Setenv("LEDGER_KEY", "000102030405060708090a0b0c0d0e0f")
+	for _, kind := range []string{"state.jetstream", "state.sqlite"} {
+		t.Run(kind, func(t *testing.T) {
+			got := &inbox{}
+			docs := outboxDocs(kind)
+			if kind == "state.sqlite" {
+				docs.Components[0].Metadata = append(docs.Components[0].Metadata, components.Entry{Key: "connectionString", Value: t.TempDir() + "/data.db"})
+			}
+			one := sidecarAs(t, t.TempDir(), "shop", "one", got.app(), 0, docs)
+			box := one.State.outbox
+			if err := one.State.do(t.Context(), "ledger", "apply", false, func(ctx context.Context, use components.Use[state.Store]) error {
+				_, err := use.Backend.Apply(ctx, []state.Op{{Kind: state.Set, Key: box.slotKey(0), Value: []byte("{}")}})
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			docs.Components[0].Metadata = append(docs.Components[0].Metadata, components.Entry{Key: "primaryEncryptionKey", Env: "LEDGER_KEY"})
+			one.State.components.Reload(docs)
+			gone := newOutbox(Deps{Self: Self{AppID: "shop", Instance: "gone"}}, one.State, one.PubSub)
+			one.State.outbox = gone
+			ops := []state.Op{{Kind: state.Set, Key: "a", Value: []byte("1")}}
+			records, err := gone.records(t.Context(), "ledger", components.Outbox{PubSub: "pubsub", Topic: "written"}, written(ops))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := one.State.apply(t.Context(), "ledger", ops, records); err != nil {
+				t.Fatal(err)
+			}
+			one.State.outbox = box
+			if _, err := box.sweepStore(t.Context(), "ledger"); fault.ReasonOf(err) != fault.ValueUndecryptable {
+				t.Errorf("got %v", err)
+			}
+			eventually(t, "the event behind it", got.has(1))
+		})
+	}
+}
+
 func TestOutboxOfAStoreThatCannotListHasSlots(t *testing.T) {
 	got := &inbox{}
 	docs := outboxDocs("state.sqlite")
