@@ -10,7 +10,7 @@ const maxExpiring = 1 << 18
 
 // expiring is what a watch knows of the items that expire: the server removes them without a word. It could leave a marker
 // in their place, but does so without looking whether the key has been written again meanwhile, and takes that write away
-// (SubjectDeleteMarkerTTL, as of NATS 2.15).
+// (SubjectDeleteMarkerTTL, as of NATS 2.15; see docs/decisions/0007).
 type expiring struct {
 	soonest dues
 	by      map[string]*due
