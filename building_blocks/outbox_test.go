@@ -248,20 +248,20 @@ func TestOutboxOfAStoreThatCannotListHasSlots(t *testing.T) {
 	one := sidecarAs(t, t.TempDir(), "shop", "one", got.app(), 0, docs)
 	box := one.State.outbox
 	const n = 3 * slots // more than fit at once
-	for i := range n {
-		key := strconv.Itoa(i)
+	transact := func(op state.Op) (etags []string, err error) { // again as long as there is no slot, as apps do
 		for {
-			etags, err := one.State.Transact(t.Context(), "ledger", []state.Op{{Kind: state.Set, Key: key, Value: []byte(key)}}, nil)
-			if fault.ReasonOf(err) == fault.OutboxFull {
-				continue
+			if etags, err = one.State.Transact(t.Context(), "ledger", []state.Op{op}, nil); fault.ReasonOf(err) != fault.OutboxFull {
+				return etags, err
 			}
-			if err != nil || len(etags) != 1 {
-				t.Fatal(etags, err)
-			}
-			break
 		}
 	}
-	_, err := one.State.Transact(t.Context(), "ledger", []state.Op{{Kind: state.Set, Key: "0", Value: []byte("no"), Match: state.Absent}}, nil)
+	for i := range n {
+		key := strconv.Itoa(i)
+		if etags, err := transact(state.Op{Kind: state.Set, Key: key, Value: []byte(key)}); err != nil || len(etags) != 1 {
+			t.Fatal(etags, err)
+		}
+	}
+	_, err := transact(state.Op{Kind: state.Set, Key: "0", Value: []byte("no"), Match: state.Absent})
 	wantReason(t, err, fault.ETagMismatch)
 	eventually(t, "every event", got.has(n))
 	eventually(t, "every slot is free", func() bool {
