@@ -247,7 +247,7 @@ func TestOutboxOfAStoreThatCannotListHasSlots(t *testing.T) {
 	docs.Components[0].Metadata = append(docs.Components[0].Metadata, components.Entry{Key: "connectionString", Value: t.TempDir() + "/data.db"})
 	one := sidecarAs(t, t.TempDir(), "shop", "one", got.app(), 0, docs)
 	box := one.State.outbox
-	const n = 3 * slots // more than fit at once
+	const n = 3 * slots                                         // more than fit at once
 	transact := func(op state.Op) (etags []string, err error) { // again as long as there is no slot, as apps do
 		for {
 			if etags, err = one.State.Transact(t.Context(), "ledger", []state.Op{op}, nil); fault.ReasonOf(err) != fault.OutboxFull {
