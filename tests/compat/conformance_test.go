@@ -36,6 +36,7 @@ func TestStoresConform(t *testing.T) {
 		{kind: "state.postgresql", badTag: "9999999", queries: true, settings: func(t *testing.T) string { return "connectionString: " + servers.Postgres(t) }},
 	} {
 		t.Run(store.kind, func(t *testing.T) {
+			t.Parallel()
 			var given []string
 			if store.settings != nil {
 				given = []string{store.settings(t)}
