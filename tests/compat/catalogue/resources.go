@@ -47,7 +47,7 @@ func componentTypes() Area {
 		works("state.badger", "badgerstore.TestConformance, compat.TestStoresConform"),
 		differs("state.redis", "contrib.TestRedisState, contrib.TestRedisStateSharesItemsWithDapr, compat.TestStoresConform", "A batch is applied whole or not at all, and a delete checks its ETag. Queries and values as RedisJSON documents are not there yet. A daprd may share the server."),
 		differs("state.postgresql", "contrib.TestPostgresV1State, contrib.TestPostgresStateOutlivesItsServer, contrib.TestPostgresQueries, compat.TestStoresConform", "What comes as JSON is kept as JSONB and can be queried, as daprd does; numbers and nesting that JSONB cannot hold are kept as bytes, where daprd fails. A time to live is rounded up to seconds; a transaction cannot check one item and write another."),
-		differs("state.postgresql v2", "contrib.TestPostgresV2State, compat.TestStoresConform", "As state.postgresql, but values are kept as bytes and there are no queries, as daprd does."),
+		differs("state.postgresql v2", "contrib.TestPostgresV2State", "As state.postgresql, but values are kept as bytes and there are no queries, as daprd does."),
 		differs("state.sqlite", "contrib.TestSQLiteState, compat.TestStoresConform", "As state.postgresql v2."),
 		works("pubsub.in-memory, pubsub.memory", "memorypubsub.TestConformance, compat.TestBrokersConform"),
 		differs("pubsub.jetstream", "compat.TestRoutesVerdictsAndDeadLetters, natspubsub.TestConformance, compat.TestBrokersConform", "Without `natsURL` it is the fabric's: streams and consumers are Sidecast's, and daprd's keys for them do not exist. Leave them out."),
