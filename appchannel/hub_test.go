@@ -436,7 +436,7 @@ func TestHubCloseCuts(t *testing.T) {
 func TestHubUnread(t *testing.T) {
 	hub, address := serveHub(t, appchannel.Options{})
 	app := newRawApp(t, address, &sidecastv1.Hello{Credits: 50})
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	var calls []*invocation
 	body := make([]byte, 1<<20)
