@@ -359,8 +359,14 @@ func TestKilledGuest(t *testing.T) {
 	_, err = s.Recv(context.Background())
 	wantReason(t, err, fault.InstanceLost)
 	eventually(t, "it is dropped", func() bool { return len(host.Instances("g")) == 0 })
-	_, err = host.Call(within(t), target, &call.Request{Method: "m"})
-	wantReason(t, err, fault.NoResponders)
+	eventually(t, "the server sees that the connection is gone", func() bool {
+		_, err := host.Call(within(t), target, &call.Request{Method: "m"})
+		if reason := fault.ReasonOf(err); reason != fault.InstanceLost { // which a call is told that was on its way there
+			wantReason(t, err, fault.NoResponders)
+			return true
+		}
+		return false
+	})
 }
 
 // Takeovers one after the other: every host is killed in turn.
