@@ -23,7 +23,7 @@ import (
 func TestStoresConform(t *testing.T) {
 	for _, store := range []struct {
 		kind     string
-		settings func(t *testing.T) string
+		settings func(t *testing.T) []string
 		badTag   string // one that the store might have made, and has not
 		queries  bool
 	}{
@@ -31,15 +31,17 @@ func TestStoresConform(t *testing.T) {
 		{kind: "state.memory", badTag: "00000000deadbeef"},
 		{kind: "state.badger", badTag: "00000000deadbeef"},
 		{kind: "state.jetstream", badTag: "9999999"},
-		{kind: "state.sqlite", badTag: "e9b9e142-74b1-4a2e-8e90-3f4ffeea2e70", settings: func(t *testing.T) string { return "connectionString: " + t.TempDir() + "/data.db" }},
-		{kind: "state.redis", badTag: "9999999", settings: func(t *testing.T) string { return "redisHost: " + servers.Redis(t) }},
-		{kind: "state.postgresql", badTag: "9999999", queries: true, settings: func(t *testing.T) string { return "connectionString: " + servers.Postgres(t) }},
+		{kind: "state.sqlite", badTag: "e9b9e142-74b1-4a2e-8e90-3f4ffeea2e70", settings: func(t *testing.T) []string { return []string{"connectionString: " + t.TempDir() + "/data.db"} }},
+		{kind: "state.redis", badTag: "9999999", settings: func(t *testing.T) []string { return []string{"redisHost: " + servers.Redis(t)} }},
+		{kind: "state.postgresql", badTag: "9999999", queries: true, settings: func(t *testing.T) []string {
+			return []string{"connectionString: " + servers.Postgres(t), "tableName: conforming", "metadataTableName: conforming_metadata"} // others use those of the defaults
+		}},
 	} {
 		t.Run(store.kind, func(t *testing.T) {
 			t.Parallel()
 			var given []string
 			if store.settings != nil {
-				given = []string{store.settings(t)}
+				given = store.settings(t)
 			}
 			operations := []string{"transaction", "etag", "first-write", "ttl"}
 			if store.queries {
