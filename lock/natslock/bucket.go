@@ -82,15 +82,15 @@ func (b *bucket) bind(ctx context.Context) error {
 	if !b.conn.IsConnected() {
 		return down(op)
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ask, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	stream, err := b.js.Stream(ctx, b.config.Name)
+	stream, err := b.js.Stream(ask, b.config.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		config := b.config
 		config.FirstSeq = uint64(time.Now().UnixMicro())
-		stream, err = b.js.CreateStream(ctx, config)
+		stream, err = b.js.CreateStream(ask, config)
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another sidecar was faster
-			stream, err = b.js.Stream(ctx, b.config.Name)
+			stream, err = b.js.Stream(ask, b.config.Name)
 		}
 	}
 	if err != nil {
