@@ -30,6 +30,9 @@ type Request struct {
 	Trailer Header
 	// Idempotent says that a policy may try the call again after it was sent.
 	Idempotent bool
+	// Pieces takes an answer that is not whole at once; nil wants all answers whole. Whoever cannot pass one on in pieces
+	// answers as if it were nil.
+	Pieces *Pieces
 }
 
 // Response is the one answer to a unary call, or the header of a stream's answer.
@@ -41,6 +44,8 @@ type Response struct {
 	Body        []byte
 	// Trailer holds the fields that follow the body of a unary answer. What follows a stream is Trailed's.
 	Trailer Header
+	// Passed says that the answer went to the request's Pieces, all of it: this is its head.
+	Passed bool
 }
 
 // Stream is bytes both ways after a Request. One goroutine may send while another receives. Both methods fail with a

@@ -9,6 +9,14 @@ type Room interface {
 	Take(ctx context.Context, bytes int64) error
 }
 
+// Grower is a Room for answers whose size nobody knows before their end.
+type Grower interface {
+	Room
+	// Grow takes room for an answer that turns out to have more than the from bytes that it has room for, up to to bytes. It
+	// waits only as long as the answer holds no room: two that held some could wait for each other.
+	Grow(ctx context.Context, from, to int64) error
+}
+
 // Keeper is a Room that has room, apart from that of answers, for what is kept of the request to be sent again.
 type Keeper interface {
 	Room
@@ -37,4 +45,12 @@ func TakeRoom(ctx context.Context, bytes int64) error {
 		return r.Take(ctx, bytes)
 	}
 	return nil
+}
+
+// GrowRoom asks the room of ctx for more of an answer that has room for from bytes, 0 at first: up to to bytes in all.
+func GrowRoom(ctx context.Context, from, to int64) error {
+	if r, ok := ctx.Value(roomKey{}).(Grower); ok {
+		return r.Grow(ctx, from, to)
+	}
+	return TakeRoom(ctx, to-from)
 }

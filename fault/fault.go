@@ -95,10 +95,10 @@ func KindOf(err error) Kind {
 	if err == nil {
 		return None
 	}
-	var e *Error
-	switch {
-	case errors.As(err, &e):
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
+	}
+	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		return Timeout
 	case errors.Is(err, context.Canceled):
@@ -109,8 +109,7 @@ func KindOf(err error) Kind {
 
 // ReasonOf tells the reason of err, or "" when it is no fault.
 func ReasonOf(err error) Reason {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
 	}
 	return ""
@@ -118,8 +117,7 @@ func ReasonOf(err error) Reason {
 
 // RetryAfter tells how long err asks its caller to wait; zero says nothing.
 func RetryAfter(err error) time.Duration {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.RetryAfter
 	}
 	return 0
@@ -127,8 +125,8 @@ func RetryAfter(err error) time.Duration {
 
 // NotSent reports whether err says for certain that the work never began, so that trying again cannot do it twice.
 func NotSent(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Reason.NotSent()
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Reason.NotSent()
 }
 
 // FromContext turns the end of ctx into a fault: Timeout or Canceled, with op and what it was waiting for.

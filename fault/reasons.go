@@ -210,7 +210,7 @@ var reasonTable = []Entry{
 	{TopicDenied, Denied, true, "The component's scopes do not let this app use the topic.", "Name the app in publishingScopes or subscriptionScopes, or the topic in allowedTopics."},
 	{RouteNotFound, NotFound, true, "No rule of the subscription leads the event anywhere.", "Add a default route if it should be handled."},
 	{EventInvalid, Invalid, true, "The event is not a valid CloudEvent.", "Correct the attribute that the message names, or publish raw."},
-	{EventUndeliverable, Invalid, false, "A stored event cannot be given to the app: a routing rule fails on it, or it cannot be said in the app's protocol.", "Correct the rule; or give the subscription a dead-letter topic, which takes such events at once. Without one the event is kept and tried again with growing pauses."},
+	{EventUndeliverable, Invalid, false, "A stored event cannot be given to the app: a routing rule fails on it, it is not in the format that the subscription reads, or it cannot be said in the app's protocol.", "Correct the rule; or give the subscription a dead-letter topic, which takes such events at once. Without one the event is kept and tried again with growing pauses."},
 	{DelayInvalid, Invalid, true, "The delay is negative or too long.", "Correct the delay."},
 	{EventRejected, Unavailable, false, "The handler asked for the event again later.", "Nothing; it is redelivered."},
 	{AckUnknown, Invalid, true, "The delivery id is not one that waits for an answer.", "Answer each delivery once, on the stream that brought it."},

@@ -2,7 +2,10 @@ package manifest
 
 import (
 	"fmt"
-	"regexp"
+	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Source is where something was written.
@@ -27,8 +30,15 @@ type Raw struct {
 	YAML []byte
 }
 
-// validName is what a component or subscription may be called.
-var validName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$`)
+// maxName is the most bytes a name may have.
+const maxName = 253
+
+// validName says whether a component or subscription may be called that: whatever can be one segment of a path, which is what
+// daprd takes outside of Kubernetes.
+func validName(name string) bool {
+	return len(name) <= maxName && name != "." && name != ".." && utf8.ValidString(name) &&
+		!strings.ContainsAny(name, "/%") && !strings.ContainsRune(name, filepath.Separator) && !strings.ContainsFunc(name, unicode.IsControl)
+}
 
 // serverKeys are what a cluster adds to an object's metadata: `kubectl get -o yaml` shows them, they say nothing here.
 var serverKeys = []string{
@@ -40,8 +50,8 @@ var serverKeys = []string{
 func Identity(o *Object) (name, namespace string) {
 	m := o.Child("metadata")
 	name, namespace = m.Need("name", "what apps call it"), m.Str("namespace")
-	if name != "" && !validName.MatchString(name) {
-		m.Doc.Fail(m.Line("name"), m.At("name"), "%q must be letters, digits, dots, dashes and underscores", name)
+	if name != "" && !validName(name) {
+		m.Doc.Fail(m.Line("name"), m.At("name"), "%q must have no slashes, percent signs and control characters, and at most %d bytes", name, maxName)
 	}
 	m.Ignored = serverKeys
 	m.Done()

@@ -43,13 +43,15 @@ func (d *Document) Object(n *Node, path string) *Object {
 		n = &Node{Kind: Mapping, Line: n.Line}
 	}
 	o := &Object{Doc: d, Path: path, Node: n}
-	first := make(map[string]int, len(n.Pairs))
+	first := make(map[string]Pair, len(n.Pairs))
 	for _, p := range n.Pairs {
-		if line, twice := first[FoldKey(p.Key)]; twice {
-			d.Fail(p.Line, o.At(p.Key), "is given twice, first in line %d", line)
-			continue
+		before, twice := first[FoldKey(p.Key)]
+		switch {
+		case !twice:
+			first[FoldKey(p.Key)] = p
+		case p.Value.Kind != Scalar || before.Value.Kind != Scalar || p.Value.Text != before.Value.Text: // saying the same twice harms nobody
+			d.Fail(p.Line, o.At(p.Key), "is given twice, first in line %d", before.Line)
 		}
-		first[FoldKey(p.Key)] = p.Line
 	}
 	return o
 }
@@ -113,16 +115,13 @@ func (o *Object) Scalar(key string) (*Pair, bool) {
 	return p, true
 }
 
-// Str is the text under key; a number or a truth value that is not quoted is an error.
+// Str is the text under key. A number or a truth value is taken as it is written, as daprd does.
 func (o *Object) Str(key string) string {
 	p, ok := o.Scalar(key)
 	if !ok {
 		return ""
 	}
-	if !p.Value.Str {
-		o.Doc.Fail(p.Line, o.At(key), "must be text: write %q in quotes", p.Value.Text)
-	}
-	return strings.TrimSpace(p.Value.Text)
+	return strings.TrimSpace(p.Value.Text) // a number or a truth, too, as it is written
 }
 
 // Need is str for a key that must be there.
@@ -169,7 +168,7 @@ func (o *Object) Count(key string) int {
 // Duration is the time under key, or 0; it must be positive.
 func (o *Object) Duration(key string) time.Duration {
 	p, ok := o.Scalar(key)
-	if !ok {
+	if !ok || p.Value.Text == "" { // daprd writes an empty one where there is none
 		return 0
 	}
 	d, err := ParseDuration(p.Value.Text)
@@ -203,6 +202,9 @@ func (o *Object) Done() {
 		}
 		f := Unknown("there is no such key here", p.Key, o.Valid)
 		f.Line, f.Key = p.Line, o.At(p.Key)
+		if p.Key == "true" && contains(o.Valid, "on") {
+			f.Message, f.Suggestion = "is what tools of YAML 1.1 make of a bare on: quote that key in the file that they read", ""
+		}
 		o.Doc.Add(f)
 	}
 }

@@ -51,7 +51,7 @@ func (f Field) schema() map[string]any {
 		return structSchema(t)
 	case t.Kind() == reflect.Map:
 		inner.Type = t.Elem()
-		return map[string]any{"type": "object", "additionalProperties": inner.schema()}
+		return map[string]any{"type": []string{"object", "null"}, "additionalProperties": inner.schema()} // null: nothing yet but comments
 	case t.Kind() == reflect.Slice:
 		inner.Type = t.Elem()
 		return map[string]any{"type": "array", "items": inner.schema()}
@@ -104,7 +104,7 @@ func DocumentSchema(kind string, versions []string, spec, properties map[string]
 // ScopesSchema is that of the app ids that see a document.
 func ScopesSchema() map[string]any {
 	return map[string]any{
-		"type": "array", "items": map[string]any{"type": "string"},
+		"type": []string{"array", "null"}, "items": map[string]any{"type": "string"},
 		"description": "The app ids that see the document; all when left out.",
 	}
 }

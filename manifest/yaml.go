@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -126,6 +127,9 @@ func Parse(c Chunk) (root *Node, err error) {
 	}
 	file, err := parser.ParseBytes(c.Text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
+		if spaced := withoutTabs(c.Text); spaced != nil {
+			return Parse(Chunk{Line: c.Line, Text: spaced})
+		}
 		return nil, c.syntaxError(err)
 	}
 	if len(file.Docs) != 1 {
@@ -133,6 +137,23 @@ func Parse(c Chunk) (root *Node, err error) {
 	}
 	k := converter{offset: c.Line - 1, anchors: make(map[string]ast.Node)}
 	return k.convert(file.Docs[0].Body, 0)
+}
+
+// withoutTabs is the text with spaces for tabs at the beginning of lines, or nil when there are none. YAML has no such lines,
+// but the parsers of others, daprd's among them, take them within quotes, where the beginning of a line means nothing.
+func withoutTabs(text []byte) []byte {
+	var spaced []byte
+	changed := false
+	for line := range bytes.Lines(text) {
+		rest := bytes.TrimLeft(line, "\t")
+		tabs := len(line) - len(rest)
+		changed = changed || tabs > 0
+		spaced = append(append(spaced, bytes.Repeat([]byte("        "), tabs)...), rest...)
+	}
+	if !changed {
+		return nil
+	}
+	return spaced
 }
 
 // SyntaxError keeps the parser's message and line and drops its excerpt of the file.
@@ -302,6 +323,38 @@ func (n *Node) merged() ([]Pair, bool) {
 		return all, true
 	}
 	return nil, false
+}
+
+// JSON is n in JSON, with the keys of mappings in order.
+func (n *Node) JSON() string {
+	text, err := json.Marshal(n.plain())
+	if err != nil {
+		return "" // cannot be: what plain returns is JSON
+	}
+	return string(text)
+}
+
+func (n *Node) plain() any {
+	switch n.Kind {
+	case Mapping:
+		m := make(map[string]any, len(n.Pairs))
+		for _, p := range n.Pairs {
+			m[p.Key] = p.Value.plain()
+		}
+		return m
+	case Sequence:
+		list := make([]any, len(n.Items))
+		for i, item := range n.Items {
+			list[i] = item.plain()
+		}
+		return list
+	case Scalar:
+		if text := strings.ToLower(n.Text); !n.Str && json.Valid([]byte(text)) {
+			return json.RawMessage(text) // a number or a truth
+		}
+		return n.Text
+	}
+	return nil
 }
 
 // Get finds the value of a key; keys know no case, as in Dapr.

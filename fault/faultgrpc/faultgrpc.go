@@ -42,8 +42,8 @@ func Status(err error) *status.Status {
 	if err == nil {
 		return nil
 	}
-	var e *fault.Error
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok {
 		if s, ok := status.FromError(err); ok {
 			return s
 		}
