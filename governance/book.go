@@ -32,13 +32,14 @@ type book struct {
 	protections map[string]protectionSpec
 	hedges      map[string]hedgeSpec
 	fallbacks   map[string]fallbackSpec
+	wrong       map[string]bool // what is reported already, of policies by themselves
 }
 
 func newBook() *book {
 	return &book{
 		timeouts: map[string]timeoutSpec{}, retries: map[string]retrySpec{}, breakers: map[string]breakerSpec{},
 		limits: map[string]rateLimitSpec{}, concurrency: map[string]concurrencySpec{}, protections: map[string]protectionSpec{},
-		hedges: map[string]hedgeSpec{}, fallbacks: map[string]fallbackSpec{},
+		hedges: map[string]hedgeSpec{}, fallbacks: map[string]fallbackSpec{}, wrong: map[string]bool{},
 	}
 }
 
@@ -114,6 +115,9 @@ func (b *book) settings(doc *resiliencyDocument, what string, names *policyNames
 	if r, ok := b.retry(doc, names.Retry); ok {
 		s.retries = ptr(r)
 	}
+	if s.retries == nil && (s.mode == resiliency.Failover || s.mode == resiliency.Failcache) {
+		s.retries = ptr(modeRetries())
+	}
 	if c, ok := refer(doc, b.breakers, "circuitBreakers", names.CircuitBreaker); ok {
 		s.breaker = ptr(c.settings())
 	}
@@ -146,7 +150,7 @@ func (b *book) settings(doc *resiliencyDocument, what string, names *policyNames
 	if f, ok := refer(doc, b.fallbacks, "fallbacks", names.Fallback); ok {
 		s.fallback = f.settings()
 	}
-	doc.validate(at, &s)
+	b.validate(doc, at, &s)
 	return s
 }
 
@@ -171,22 +175,104 @@ var builtInRetries = map[string]retrySpec{
 	builtInInit:     {Policy: "exponential", MaxRetries: ptr(3), MaxInterval: ptr(duration(time.Second))},
 }
 
+// checkAnswers reports answers that nobody would get: of what components do only reads of state are answered in place of a
+// failure, and from the past.
+func (b *book) checkAnswers(doc *resiliencyDocument, set *policySet, outbound bool) {
+	if set == nil {
+		return
+	}
+	const why = "which has no effect here: only reads of state are answered in place of a failure, with lastGood"
+	given := func(name manifest.Name) bool {
+		f, known := b.fallbacks[name.Text]
+		return !known || outbound && f.LastGood != nil // what is not known is said elsewhere
+	}
+	check := func(names *policyNames) {
+		if name := names.Fallback; name.Text != "" && !given(name) {
+			doc.Fail(name.Line, name.Path, "names %q, %s", name.Text, why)
+		}
+		for _, name := range append([]manifest.Name{names.RateLimit}, names.RateLimits...) {
+			if answer := b.limits[name.Text].Answer; answer.Text != "" && !given(answer) {
+				doc.warn(name.Where, "", fmt.Sprintf("names %q, whose answer is %q, %s", name.Text, answer.Text, why))
+			}
+		}
+	}
+	check(&set.policyNames)
+	for _, name := range sorted(set.Operations) {
+		check(ptr(set.Operations[name].policyNames))
+	}
+}
+
 // validate reports what a lane would not take.
-func (doc *resiliencyDocument) validate(at manifest.Where, s *settings) {
+func (b *book) validate(doc *resiliencyDocument, at manifest.Where, s *settings) {
+	wrong := slices.DeleteFunc(wrongs(s), func(text string) bool { return b.wrong[text] })
+	if len(wrong) > 0 {
+		doc.Fail(at.Line, at.Path, "names policies that cannot be together: %s", strings.Join(wrong, "; "))
+	}
+}
+
+// wrongs is what a lane would not take of settings.
+func wrongs(s *settings) []string {
 	p := s.over(resiliency.Policy{})
 	if p.MaxInFlight == 0 && p.MaxQueue > 0 && s.concurrency.inFlight == nil {
 		p.MaxInFlight = 1 // the target's own default will stand there
 	}
-	var f *fault.Error
 	err := p.Validate()
 	if err == nil {
-		return
+		return nil
 	}
+	var f *fault.Error
 	text := err.Error()
 	if errors.As(err, &f) && f.Err != nil {
 		text = f.Err.Error()
 	}
-	doc.Fail(at.Line, at.Path, "names policies that cannot be together: %s", strings.ReplaceAll(text, "\n", "; "))
+	return strings.Split(text, "\n")
+}
+
+// alone reports what a lane would not take of a policy, whatever stands beside it, unless something is said of it already.
+func (b *book) alone(doc *resiliencyDocument, at manifest.Where, s settings) {
+	wrong := wrongs(&s)
+	for _, text := range wrong {
+		b.wrong[text] = true
+	}
+	if wrong != nil && !doc.failed(at.Path) {
+		doc.Fail(at.Line, at.Path, "%s", strings.Join(wrong, "; "))
+	}
+}
+
+// failed says whether there is an error at a path or below it.
+func (doc *resiliencyDocument) failed(path string) bool {
+	return slices.ContainsFunc(doc.Findings, func(f manifest.Finding) bool {
+		return f.Severity == manifest.Error && (f.Key == path || strings.HasPrefix(f.Key, path+"."))
+	})
+}
+
+// check reports what is wrong with the policies of a document by themselves. Targets that refer to one need not say it again.
+func (b *book) check(doc *resiliencyDocument) {
+	p := &doc.spec.Policies
+	for _, name := range sorted(p.Timeouts) {
+		b.alone(doc, p.Timeouts[name].Where, settings{timeouts: ptr(p.Timeouts[name].settings())})
+	}
+	for _, name := range sorted(p.Retries) {
+		b.alone(doc, p.Retries[name].Where, settings{retries: ptr(p.Retries[name].settings())})
+	}
+	for _, name := range sorted(p.CircuitBreakers) {
+		b.alone(doc, p.CircuitBreakers[name].Where, settings{breaker: ptr(p.CircuitBreakers[name].settings())})
+	}
+	for _, name := range sorted(p.RateLimits) {
+		b.alone(doc, p.RateLimits[name].Where, settings{limits: []resiliency.RateLimit{p.RateLimits[name].settings(name)}})
+	}
+	for _, name := range sorted(p.Concurrency) {
+		b.alone(doc, p.Concurrency[name].Where, settings{concurrency: ptr(p.Concurrency[name].settings())})
+	}
+	for _, name := range sorted(p.Protections) {
+		b.alone(doc, p.Protections[name].Where, settings{protection: ptr(p.Protections[name].settings())})
+	}
+	for _, name := range sorted(p.Hedges) {
+		b.alone(doc, p.Hedges[name].Where, settings{hedge: ptr(p.Hedges[name].settings())})
+	}
+	for _, name := range sorted(p.Fallbacks) {
+		b.alone(doc, p.Fallbacks[name].Where, settings{fallback: p.Fallbacks[name].settings()})
+	}
 }
 
 // defaults are the policies that hold for a target that no document names: those with Dapr's names for defaults, the

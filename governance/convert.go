@@ -21,6 +21,7 @@ const (
 	failuresToOpen  = 6 // in a row
 	rampStep        = .1
 	rampEvery       = 10 * time.Second
+	usualOpenShare  = .0001
 	defaultRateTime = time.Second
 )
 
@@ -49,7 +50,7 @@ func (r retrySpec) settings() retries {
 		s.Max = *r.MaxRetries
 	}
 	if r.NonIdempotent != nil {
-		s.NonIdempotent = *r.NonIdempotent
+		s.NonIdempotent, s.ByVerb = *r.NonIdempotent, !*r.NonIdempotent
 	}
 	if b := r.Budget; b != nil {
 		s.Budget = resiliency.Budget{Share: float64(b.Share), PerSecond: b.PerSecond}
@@ -79,6 +80,23 @@ func (r retrySpec) settings() retries {
 		s.Jitter = float64(*r.Jitter)
 	}
 	return s
+}
+
+// modeRetries are those of a failure mode that tries again and stands alone, as often and as late as the mode has it. Dapr has
+// no failure modes, so Dapr's way of repeating all calls is not theirs: whoever wants it writes a retry.
+func modeRetries() retries {
+	return retries{Retry: resiliency.Retry{ByVerb: true, On: passing()}}
+}
+
+// passing are the failures that may pass: the target's own, also in an app's answer, and refusals for want of room.
+func passing() resiliency.Match {
+	on := resiliency.Match{Kinds: []fault.Kind{fault.Unavailable, fault.Timeout, fault.Tripped, fault.Internal}}
+	for _, e := range fault.Reasons() {
+		if e.Kind == fault.Exhausted && e.NotSent {
+			on.Reasons = append(on.Reasons, e.Reason)
+		}
+	}
+	return on
 }
 
 func or(given *duration, otherwise time.Duration) time.Duration {

@@ -1,9 +1,35 @@
 package governance
 
-import "github.com/sidecast/sidecast/resiliency"
+import (
+	"strings"
+
+	"github.com/sidecast/sidecast/resiliency"
+)
 
 // Defaults are the policies of targets that no document names.
-type Defaults struct{ App, Component, Delivery, Local resiliency.Policy }
+type Defaults struct {
+	App, Component, Delivery, Local resiliency.Policy
+	// AppUnderDaprd takes the place of App in a sidecar that was started as daprd.
+	AppUnderDaprd resiliency.Policy
+	// Kinds take the place of Component for components of those types, by governance's names of them.
+	Kinds map[string]resiliency.Policy
+	// Types are those of the components that are known, by name: bindings.kafka.
+	Types map[string]string
+}
+
+// component is the default of a component, or of all of a type where it has no name.
+func (d *Defaults) component(kind, name string) resiliency.Policy {
+	switch block, _, _ := strings.Cut(d.Types[name], "."); block {
+	case "bindings":
+		kind = Binding
+	case "conversation":
+		kind = Conversation
+	}
+	if p, ok := d.Kinds[kind]; ok {
+		return p
+	}
+	return d.Component
+}
 
 // Explanation says in words how the calls to a target are guarded.
 type Explanation struct{ Target, Text string }
@@ -32,23 +58,31 @@ func (r *Rules) Explain(d Defaults) []Explanation {
 		rule := o.guard()
 		all = append(all, Explanation{"calls that reach " + app + ", " + rule.Name, Words(rule.Policy)})
 	}
+	toApp := func(what, id string) {
+		native, daprd := r.App(id, d.App), r.App(id, d.AppUnderDaprd)
+		say(what, native)
+		if text := Words(daprd.Policy); text != Words(native.Policy) {
+			all = append(all, Explanation{what + ", under sidecast daprd", text})
+		}
+	}
 	for _, id := range sorted(r.apps) {
-		say("calls to "+id, r.App(id, d.App))
+		toApp("calls to "+id, id)
 	}
 	for _, name := range sorted(r.components) {
 		c := r.components[name]
 		if c.outbound.named {
-			say("operations on "+name, c.outbound.over(d.Component))
+			say("operations on "+name, r.Component("", name, d.component("", name)))
 		}
 		if c.inbound.named {
 			say("events from "+name, c.inbound.over(d.Delivery))
 		}
 	}
 	if app := r.App("", d.App); app.Policy.Name != d.App.Name {
-		say("calls to all other apps", app)
+		toApp("calls to all other apps", "")
 	}
-	for _, kind := range []string{Statestore, Pubsub, Lock, Secretstore, Configuration} {
-		if c := r.Component(kind, "", d.Component); c.Policy.Name != d.Component.Name {
+	for _, kind := range []string{Statestore, Pubsub, Lock, Secretstore, Configuration, Crypto, Binding, Conversation} {
+		base := d.component(kind, "")
+		if c := r.Component(kind, "", base); c.Policy.Name != base.Name {
 			say("operations on all other components of type "+kind, c)
 		}
 	}

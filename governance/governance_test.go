@@ -20,6 +20,11 @@ var standard = Defaults{
 	Component: resiliency.Policy{Name: "default-component", CallTimeout: 15 * time.Second, MaxInFlight: 512, MaxQueue: 2048},
 	Delivery:  resiliency.Policy{Name: "default-subscription", AttemptTimeout: 10 * time.Minute},
 	Local:     resiliency.Policy{Name: "app-max-concurrency", MaxInFlight: 1024, MaxQueue: 256},
+
+	Kinds: map[string]resiliency.Policy{Binding: {Name: "default-binding", CallTimeout: 5 * time.Minute}},
+	Types: map[string]string{"tickets": "bindings.http"},
+
+	AppUnderDaprd: resiliency.Policy{Name: "default-app", Retry: resiliency.Retry{Max: 5}, MaxInFlight: 2048, MaxQueue: 2048},
 }
 
 // raws cuts a file into its documents.

@@ -66,6 +66,7 @@ type sergoResponse struct {
 }
 
 type sergoHeader struct {
+	manifest.Where
 	Key   string `yaml:"key,required" doc:"Name of the field."`
 	Value string `yaml:"value,required" doc:"Value of the field."`
 }
@@ -97,7 +98,7 @@ var sergoKinds = map[string]any{
 
 const actionKind = "HttpRequestFallbackAction"
 
-// sergoKey names a strategy or action. Those of a namespace know each other.
+// sergoKey names a strategy or action. A rule knows those of its namespace, and those without one where it has none of the name.
 type sergoKey struct{ namespace, kind, name string }
 
 // sergoStrategy adds itself to the policy of a rule.
@@ -130,7 +131,7 @@ func (r *reader) openSergo(d *manifest.Document, o *manifest.Object, kind string
 	case "CircuitBreakerStrategy":
 		s = breakerStrategy(d, spec)
 	case actionKind:
-		s = fallbackAction(spec)
+		s = fallbackAction(d, spec)
 	default:
 		rule := sergoRule{Document: d, name: name, namespace: namespace, app: label}
 		rule.read(spec)
@@ -262,7 +263,7 @@ const twoBreakers = "has a second breaker for the same requests: two are one onl
 // sergoRefusals are what a fallback action answers: a strategy's refusal, and no failure of the app.
 var sergoRefusals = resiliency.Match{Reasons: []fault.Reason{fault.RateLimited, fault.QueueFull, fault.BreakerOpen}}
 
-func fallbackAction(o *manifest.Object) *sergoStrategy {
+func fallbackAction(d *manifest.Document, o *manifest.Object) *sergoStrategy {
 	var s sergoFallback
 	o.Into(&s)
 	if s.BehaviorDesc == nil {
@@ -270,6 +271,9 @@ func fallbackAction(o *manifest.Object) *sergoStrategy {
 	}
 	f := &resiliency.Fallback{Status: s.BehaviorDesc.StatusCode, Body: []byte(s.BehaviorDesc.Body), On: sergoRefusals}
 	for _, h := range s.BehaviorDesc.Headers {
+		if h.Key != "" && !isField(h.Key, h.Value) {
+			d.Fail(h.Line, h.Path, noField)
+		}
 		f.Header = append(f.Header, resiliency.HeaderField{Key: strings.ToLower(h.Key), Value: h.Value})
 	}
 	f.Header = withContentType(f.Header, f.Body)
@@ -349,13 +353,22 @@ func settingsOf(p resiliency.Policy) settings {
 	return s
 }
 
+// knows says whether a rule may refer to that.
+func (r *reader) knows(rule *sergoRule, key sergoKey) bool {
+	if key.namespace == rule.namespace || key.namespace != "" {
+		return key.namespace == rule.namespace
+	}
+	_, own := r.sergo[sergoKey{rule.namespace, key.kind, key.name}]
+	return !own
+}
+
 // strategy finds what a rule refers to.
 func (r *reader) strategy(rule *sergoRule, ref sergoReference) *sergoStrategy {
 	var names []string
 	var found []*sergoStrategy
 	var kinds []string
 	for key, s := range r.sergo {
-		if key.kind == actionKind || key.namespace != rule.namespace || ref.Kind != "" && key.kind != ref.Kind {
+		if key.kind == actionKind || !r.knows(rule, key) || ref.Kind != "" && key.kind != ref.Kind {
 			continue
 		}
 		names = append(names, key.name)
@@ -382,9 +395,12 @@ func (r *reader) strategy(rule *sergoRule, ref sergoReference) *sergoStrategy {
 func (r *reader) action(rule *sergoRule, a *sergoAction, p *resiliency.Policy) {
 	s, ok := r.sergo[sergoKey{rule.namespace, actionKind, a.Text}]
 	if !ok {
+		s, ok = r.sergo[sergoKey{"", actionKind, a.Text}]
+	}
+	if !ok {
 		var names []string
 		for key := range r.sergo {
-			if key.kind == actionKind && key.namespace == rule.namespace {
+			if key.kind == actionKind && r.knows(rule, key) {
 				names = append(names, key.name)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/manifest"
@@ -31,9 +32,12 @@ type Who struct{ AppID, Namespace string }
 
 // Read makes rules of documents. All documents are checked; those of other namespaces and, by their scopes or selectors,
 // of other apps are then left out. Findings are errors and warnings in the order of files and lines; rules are nil when
-// there is an error among them.
-func Read(docs []manifest.Raw, who Who) (*Rules, []manifest.Finding) {
-	r := &reader{who: who, book: newBook(), sergo: make(map[sergoKey]*sergoStrategy)}
+// there is an error among them. Operations of components can be told to be misspelt as far as the components are known.
+func Read(docs []manifest.Raw, who Who, known ...Component) (*Rules, []manifest.Finding) {
+	r := &reader{who: who, known: make(map[string][]Component), book: newBook(), sergo: make(map[sergoKey]*sergoStrategy)}
+	for _, c := range known {
+		r.known[c.Name] = append(r.known[c.Name], c)
+	}
 	for _, raw := range docs {
 		r.document(raw)
 	}
@@ -51,6 +55,7 @@ func Error(findings []manifest.Finding) error { return manifest.AsError(findings
 // reader gathers documents and what is wrong with them.
 type reader struct {
 	who      Who
+	known    map[string][]Component // by name, which those of several apps may have in common
 	book     *book
 	docs     []resiliencyDocument // that the sidecar sees
 	sergo    map[sergoKey]*sergoStrategy
@@ -88,6 +93,7 @@ func (r *reader) document(raw manifest.Raw) {
 	spec.Done()
 	o.Done()
 	doc.check()
+	r.book.check(&doc)
 	if r.sees(namespace) && (r.who.AppID == "" || len(scopes) == 0 || slices.Contains(scopes, r.who.AppID)) {
 		doc.Document = &manifest.Document{File: d.File} // what is found from here on is about references
 		r.docs = append(r.docs, doc)
@@ -116,9 +122,15 @@ func (r *reader) resolve() *Rules {
 		}
 		for _, name := range sorted(t.Components) {
 			c := t.Components[name]
+			doc.checkOperations(c.Outbound, r.known[name])
+			r.book.checkAnswers(doc, c.Outbound, true)
+			r.book.checkAnswers(doc, c.Inbound, false)
 			rules.components[name] = componentRules{
 				outbound: r.book.target(doc, "components."+name+".outbound", c.Outbound),
 				inbound:  r.book.target(doc, "components."+name+".inbound", c.Inbound),
+			}
+			if short := doc.bothWays(c); short != nil {
+				rules.components[name] = rules.components[name].or(c, r.book.target(doc, "components."+name, short))
 			}
 		}
 		if t.App != nil {
@@ -129,6 +141,27 @@ func (r *reader) resolve() *Rules {
 	}
 	rules.sergo = r.resolveRules()
 	return rules
+}
+
+// bothWays is what stands beside the directions of a component, for those that are left out; nil when nothing does.
+func (doc *resiliencyDocument) bothWays(c componentTarget) *policySet {
+	short := policyNames{Timeout: c.Timeout, Retry: c.Retry, CircuitBreaker: c.CircuitBreaker}
+	if short.Timeout.Text+short.Retry.Text+short.CircuitBreaker.Text == "" {
+		return nil
+	}
+	doc.warn(c.Where, "", "has policies where daprd itself reads none: write them under outbound or inbound")
+	return &policySet{Where: c.Where, policyNames: short}
+}
+
+// or puts t in place of the directions that c leaves out.
+func (r componentRules) or(c componentTarget, t *target) componentRules {
+	if c.Outbound == nil {
+		r.outbound = t
+	}
+	if c.Inbound == nil {
+		r.inbound = t
+	}
+	return r
 }
 
 // check reports what is wrong with the policies of a document, each by itself.
@@ -202,6 +235,7 @@ func (doc *resiliencyDocument) checkRetry(name string, s retrySpec) {
 func (doc *resiliencyDocument) checkBreaker(b breakerSpec) {
 	ratio := b.FailureRatio > 0 || b.SlowRatio > 0
 	switch {
+	case doc.failed(b.Path): // what is missing may be what is wrong
 	case b.SlowRatio > 0 && b.SlowAfter == 0:
 		doc.Fail(b.Line, b.Path+".slowAfter", "is missing: how long a call must take to be slow")
 	case b.SlowAfter > 0 && b.SlowRatio == 0:
@@ -211,6 +245,16 @@ func (doc *resiliencyDocument) checkBreaker(b breakerSpec) {
 	case !ratio && (b.Window > 0 || b.WindowCalls > 0 || b.MinCalls > 0):
 		doc.Fail(b.Line, b.Path, "has window, windowCalls or minCalls, which have no effect without failureRatio or slowRatio")
 	}
+}
+
+// noField is what is wrong with a header field that is none.
+const noField = "is no header field of HTTP"
+
+// isField says whether HTTP can carry a field: a token and a text without control characters (RFC 9110 §5).
+func isField(key, value string) bool {
+	return key != "" && !strings.ContainsFunc(key, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
+	}) && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
 }
 
 func (doc *resiliencyDocument) checkFallback(f fallbackSpec) {
@@ -225,6 +269,11 @@ func (doc *resiliencyDocument) checkFallback(f fallbackSpec) {
 		doc.Fail(f.Line, f.Path, "needs exactly one of status, app and lastGood")
 	case f.Status == 0 && (f.Body != "" || f.Headers != nil):
 		doc.Fail(f.Line, f.Path, "has headers or body, which need a status")
+	}
+	for _, key := range sorted(f.Headers) {
+		if !isField(key, f.Headers[key]) {
+			doc.Fail(f.Line, f.Path+".headers."+key, noField)
+		}
 	}
 	doc.checkMatch(f.Where, "on", f.On)
 }

@@ -74,7 +74,7 @@ func accepts(f manifest.Field) string {
 		t = t.Elem()
 	}
 	switch t {
-	case reflect.TypeFor[duration](), reflect.TypeFor[sergoDuration]():
+	case reflect.TypeFor[duration](), reflect.TypeFor[positive](), reflect.TypeFor[sergoDuration]():
 		return "duration"
 	case reflect.TypeFor[timeoutSpec]():
 		return "duration of each attempt, or mapping"
@@ -84,6 +84,8 @@ func accepts(f manifest.Field) string {
 		return "CEL expression"
 	case reflect.TypeFor[manifest.Share](), reflect.TypeFor[sergoRatio]():
 		return "share, like 25%"
+	case reflect.TypeFor[openShare]():
+		return "share, like 25%, or true"
 	case reflect.TypeFor[manifest.Name](), reflect.TypeFor[sergoAction]():
 		return "name"
 	}

@@ -47,6 +47,9 @@ type operation struct {
 type Target struct {
 	Policy     resiliency.Policy
 	Operations []Operation
+	// Apart is the policy of streams and of calls in pieces where these have a lane of their own; nil where they pass that of
+	// the others.
+	Apart *resiliency.Policy
 }
 
 // Operation is a rule for some operations of a target. Its policy says only what the rule does: it has no defaults.
@@ -71,6 +74,7 @@ const (
 	Configuration = "Configuration"
 	Crypto        = "Crypto"
 	Binding       = "Binding"
+	Conversation  = "Conversation"
 )
 
 // App is how calls to another app are guarded. Base is what holds where no document says otherwise.
@@ -82,20 +86,41 @@ func (r *Rules) App(id string, base resiliency.Policy) Target {
 		return t.over(base)
 	}
 	if built, ok := r.book.builtIn(); ok {
+		built.NotHere = base.Retry.NotHere
 		base.Name, base.Retry = builtInService, built
 	}
 	return Target{Policy: r.book.defaults("App").over(base)}
 }
 
-// AppStreams is how streams to another app are guarded, and calls whose bodies travel in pieces: as its calls are, where that
-// can be.
-func (r *Rules) AppStreams(id string, base resiliency.Policy) Target {
-	t := r.App(id, base)
-	t.Policy = stream(t.Policy)
-	for i := range t.Operations {
-		t.Operations[i].Policy = stream(t.Operations[i].Policy)
+// AppWithPieces is App, and how streams to it are guarded and calls whose bodies travel in pieces: as its calls are, where that can
+// be. Pieces is what holds for them where no document says otherwise.
+//
+// A rate limit, a bound of those in flight or a breaker that a document gives an app counts all that goes to it, so they pass the
+// lane of its calls. Otherwise they have one of their own, and do not take the places of calls. Where a document does not say how
+// many may be in flight, the bound of pieces keeps some for calls there, too.
+func (r *Rules) AppWithPieces(id string, calls, pieces resiliency.Policy) Target {
+	t, own := r.App(id, calls), stream(r.App(id, pieces).Policy)
+	s := r.settingsOf(id)
+	if !s.counts() {
+		t.Apart = &own
+		return t
+	}
+	t.Policy.Pieces = &resiliency.Pieces{CallTimeout: own.CallTimeout, AttemptTimeout: own.AttemptTimeout}
+	if !s.concurrency.bounds() {
+		t.Policy.Pieces.MaxInFlight = own.MaxInFlight
 	}
 	return t
+}
+
+// settingsOf is what documents say of an app, by its name or of all.
+func (r *Rules) settingsOf(id string) *settings {
+	if r == nil {
+		return nil
+	}
+	if t, ok := r.apps[id]; ok {
+		return &t.settings
+	}
+	return r.book.defaults("App")
 }
 
 // Component is how the operations of a component of that type are guarded.

@@ -2,6 +2,7 @@ package governance
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -111,20 +112,83 @@ spec: {targets: [{targetResourceName: /foo}], strategies: [{name: c}]}
 }
 
 func TestStreamsAreGuardedAsCallsAreWhereThatCanBe(t *testing.T) {
-	rules, _ := Read(folder(t, "testdata/extended"), Who{})
-	s := rules.AppStreams("orders", standard.App).Policy
-	calls := rules.App("orders", standard.App).Policy
-	if calls.AttemptTimeout == 0 || calls.Fallback == nil && calls.Hedge.After == 0 && calls.AdaptiveTimeout.Multiplier == 0 {
+	rules := read(t, Who{}, `
+apiVersion: sidecast.dev/v1
+kind: Resiliency
+metadata: {name: r}
+spec:
+  policies:
+    timeouts: {bounded: {call: 5s, attempt: 1s, adaptive: {quantile: 99.9%, min: 20ms, max: 1s}}}
+    retries: {spread: {duration: 1ms, maxRetries: 3, nonIdempotent: true}}
+    hedges: {tail: {after: 50ms}}
+    fallbacks:
+      other: {app: orders-backup}
+      busy: {status: 429}
+  targets:
+    apps:
+      orders: {timeout: bounded, retry: spread, hedge: tail, fallback: other, failureMode: failsafe}
+      stock: {failureMode: failsafe, fallback: busy}
+`)
+	target := rules.AppWithPieces("orders", standard.App, standard.App)
+	calls, s := target.Policy, *target.Apart
+	if calls.Fallback == nil || calls.Hedge.After == 0 || calls.AdaptiveTimeout.Quantile == 0 || calls.Mode != resiliency.Failsafe || calls.Pieces != nil {
 		t.Fatalf("nothing is there to be left out: %+v", calls)
 	}
-	if s.CallTimeout != calls.CallTimeout || s.AttemptTimeout != calls.AttemptTimeout || s.Retry.NonIdempotent != calls.Retry.NonIdempotent {
+	if s.CallTimeout != 5*time.Second || s.AttemptTimeout != time.Second || s.Retry.Max != 3 || !s.Retry.NonIdempotent {
 		t.Errorf("calls have %+v, streams %+v", calls, s)
 	}
 	if s.Hedge.After != 0 || s.Fallback != nil || s.AdaptiveTimeout != (resiliency.AdaptiveTimeout{}) || s.Mode == resiliency.Failsafe {
 		t.Errorf("got %+v", s)
 	}
-	if s.Breaker.Failures != 5 {
-		t.Errorf("the breaker of calls guards streams too: %+v", s.Breaker)
+	s = *rules.AppWithPieces("stock", standard.App, standard.App).Apart
+	if s.Mode != resiliency.Failsafe || s.Fallback == nil || s.Fallback.Status != 429 {
+		t.Errorf("an answer that is written down is for calls in pieces too: %+v", s)
+	}
+}
+
+// What a document counts it counts together, and what it does not say of streams is as it is for them.
+func TestALimitCountsStreamsToo(t *testing.T) {
+	const policies = `
+    timeouts: {t: {call: 5s, attempt: 1s}}
+    rateLimits: {l: {limit: 1, per: 1s}}
+    circuitBreakers: {b: {failures: 5}}
+    hedges: {h: {after: 50ms}}
+    protections: {p: {cpu: 85%}}
+    concurrency:
+      few: {maxInFlight: 10}
+      more: {maxQueue: 7}
+      following: {adaptive: {algorithm: vegas, max: 200}}
+`
+	calls := resiliency.Policy{Name: "calls", CallTimeout: 30 * time.Second, MaxInFlight: 2048}
+	pieces := resiliency.Policy{Name: "pieces", MaxInFlight: 1024}
+	for says, want := range map[string]*resiliency.Pieces{
+		"rateLimit: l":                               {MaxInFlight: 1024},
+		"circuitBreaker: b":                          {MaxInFlight: 1024},
+		"circuitBreaker: b, timeout: t":              {CallTimeout: 5 * time.Second, AttemptTimeout: time.Second, MaxInFlight: 1024},
+		"concurrency: few":                           {},
+		"concurrency: few, rateLimit: l, timeout: t": {CallTimeout: 5 * time.Second, AttemptTimeout: time.Second},
+		"timeout: t, hedge: h":                       nil, "concurrency: more": nil, "concurrency: following": nil, "protection: p": nil,
+	} {
+		rules := read(t, Who{}, "apiVersion: sidecast.dev/v1\nkind: Resiliency\nmetadata: {name: r}\nspec:\n  policies:"+policies+
+			"  targets: {apps: {orders: {"+says+"}}}\n")
+		got := rules.AppWithPieces("orders", calls, pieces)
+		if (got.Apart == nil) != (want != nil) || !reflect.DeepEqual(got.Policy.Pieces, want) {
+			t.Errorf("%s: apart they have %+v, together %+v, want %+v", says, got.Apart, got.Policy.Pieces, want)
+		}
+		if err := got.Policy.Validate(); err != nil {
+			t.Error(err)
+		}
+		if other := rules.AppWithPieces("others", calls, pieces); other.Apart == nil || !reflect.DeepEqual(*other.Apart, pieces) {
+			t.Errorf("an app that nobody names has %+v", other)
+		}
+	}
+	all := read(t, Who{}, "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: r}\nspec: {policies: {circuitBreakers: {DefaultAppCircuitBreakerPolicy: {timeout: 1s, trip: consecutiveFailures > 3}}}, targets: {}}\n")
+	if got := all.AppWithPieces("orders", calls, pieces); got.Apart != nil || got.Policy.Pieces == nil {
+		t.Errorf("a default of all apps: %+v", got)
+	}
+	var none *Rules
+	if got := none.AppWithPieces("orders", calls, pieces); got.Apart == nil || !reflect.DeepEqual(got.Policy, calls) {
+		t.Errorf("without documents: %+v", got)
 	}
 }
 
@@ -278,4 +342,161 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The example of OpenSergo's specification: the rule is of a namespace, what it refers to is of none.
+func TestARuleKnowsStrategiesWithoutANamespace(t *testing.T) {
+	const text = `
+apiVersion: fault-tolerance.opensergo.io/v1alpha1
+kind: ConcurrencyLimitStrategy
+metadata: {name: few}
+spec: {maxConcurrency: 3, limitMode: Local}
+---
+apiVersion: fault-tolerance.opensergo.io/v1alpha1
+kind: ConcurrencyLimitStrategy
+metadata: {name: few, namespace: test}
+spec: {maxConcurrency: 5, limitMode: Local}
+---
+apiVersion: fault-tolerance.opensergo.io/v1alpha1
+kind: HttpRequestFallbackAction
+metadata: {name: busy}
+spec: {behavior: ReturnProvidedResponse, behaviorDesc: {responseStatusCode: 429}}
+---
+apiVersion: fault-tolerance.opensergo.io/v1alpha1
+kind: FaultToleranceRule
+metadata: {name: r, namespace: prod}
+spec: {targets: [{targetResourceName: /foo}], strategies: [{name: few}], fallbackAction: busy}
+---
+apiVersion: fault-tolerance.opensergo.io/v1alpha1
+kind: FaultToleranceRule
+metadata: {name: r, namespace: test}
+spec: {targets: [{targetResourceName: /foo}], strategies: [{name: few}]}
+`
+	for namespace, most := range map[string]int{"prod": 3, "test": 5} {
+		ops := read(t, Who{"cart", namespace}, text).Local(standard.Local).Operations
+		if len(ops) != 1 || ops[0].Policy.MaxInFlight != most {
+			t.Errorf("%s: got %+v", namespace, ops)
+		}
+	}
+}
+
+// A failure mode by itself never repeats what may have been done, unlike a document's retries.
+func TestAFailureModeThatTriesAgainRepeatsOnlyWhatIsSafe(t *testing.T) {
+	rules := read(t, Who{}, `
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: modes}
+spec:
+  policies: {retries: {own: {maxRetries: 7, duration: 10ms}}}
+  targets:
+    apps:
+      over: {failureMode: failover}
+      cache: {failureMode: failcache}
+      both: {failureMode: failcache, retry: own}
+`)
+	answer := func(kind fault.Kind) error { return fault.E("serve", kind, fault.AppFailed, errors.New("of the app")) }
+	post, get, marked := resiliency.Call{}, resiliency.Call{Repeatable: true}, resiliency.Call{Idempotent: true}
+	for _, c := range []struct {
+		what  string
+		call  resiliency.Call
+		err   error
+		alone bool // the mode by itself repeats it
+		both  bool // and with a retry
+	}{
+		{"POST 500", post, answer(fault.Internal), false, true},
+		{"POST 409", post, answer(fault.Conflict), false, true},
+		{"POST 404", post, answer(fault.NotFound), false, true},
+		{"GET 500", get, answer(fault.Internal), true, true},
+		{"GET 503", get, answer(fault.Unavailable), true, true},
+		{"GET 400", get, answer(fault.Invalid), false, true},
+		{"marked 500", marked, answer(fault.Internal), true, true},
+		{"marked 404", marked, answer(fault.NotFound), false, true},
+		{"POST that was cut off", post, fault.New("call", fault.InstanceLost, "gone"), false, true},
+		{"POST that was not sent", post, fault.New("call", fault.Shutdown, "drains"), true, true},
+		{"POST that was refused for want of room", post, fault.New("call", fault.TargetFull, "full"), true, true},
+	} {
+		for app, want := range map[string]bool{"over": c.alone, "cache": c.alone, "both": c.both} {
+			if got := repeats(t, rules.App(app, standard.App).Policy, c.call, c.err); got != want {
+				t.Errorf("%s, %s: repeated %v, want %v", app, c.what, got, want)
+			}
+		}
+	}
+	for app, want := range map[string]string{"over": "2 other instances at once (failover)", "cache": "3 retries, 1s apart"} {
+		want += " after failures that may pass, internal ones among them, of calls that were not sent or may be repeated"
+		if got := Words(rules.App(app, standard.App).Policy); !strings.Contains(got, want) {
+			t.Errorf("got %s", got)
+		}
+	}
+}
+
+// repeats reports whether a lane under p makes another attempt of a call after err.
+func repeats(t *testing.T, p resiliency.Policy, c resiliency.Call, err error) bool {
+	t.Helper()
+	m, now, turn := resiliency.NewBalanced("app/orders", p), time.Unix(0, 0), &resiliency.Turn{}
+	m.Step(now, resiliency.SetEndpoints{Endpoints: []resiliency.Endpoint{{ID: "a"}, {ID: "b"}}})
+	turn.Begin(c, nil)
+	if d := m.Step(now, resiliency.Enter{Turn: turn})[0]; d.Verb != resiliency.Go {
+		t.Fatalf("the call did not enter: %+v", d)
+	}
+	return m.Step(now, &resiliency.Outcome{Turn: turn, Err: err})[0].Verb == resiliency.Again
+}
+
+func TestOpenShareMayBeTheUsualOne(t *testing.T) {
+	for text, want := range map[string]float64{"true": .0001, "false": 0, "1%": .01} {
+		rules := read(t, Who{}, `
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: share}
+spec: {policies: {circuitBreakers: {b: {openShare: `+text+`}}}, targets: {apps: {a: {circuitBreaker: b}}}}
+`)
+		if got := rules.App("a", standard.App).Policy.Breaker.OpenShare; got != want {
+			t.Errorf("%s: got %v", text, got)
+		}
+	}
+}
+
+// What is done with components is known where these are, and so is what nothing is done by.
+func TestOperationsThatAreNone(t *testing.T) {
+	known := []Component{
+		{Name: "orders", Type: "state.redis"}, {Name: "events", Type: "pubsub.kafka"}, {Name: "shared", Type: "state.redis"},
+		{Name: "shared", Type: "lock.redis"}, {Name: "mail", Type: "bindings.smtp", Operations: []string{"create"}}, {Name: "web", Type: "bindings.http"},
+	}
+	find := func(component, operation string) []manifest.Finding {
+		_, findings := Read(raws("f.yaml", []byte(`
+apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: r}
+spec:
+  policies: {timeouts: {t: 1s}}
+  targets:
+    components:
+      `+component+`:
+        inbound: {operations: {any-topic: {timeout: t}}}
+        outbound:
+          operations:
+            "`+operation+`": {timeout: t}
+`)), Who{}, known...)
+		return findings
+	}
+	for component, names := range map[string][]string{
+		"orders": {"get", "apply", "*", "l*", "/query"}, "events": {"publish", "publish_batch"}, "shared": {"list", "renew"},
+		"mail": {"create"}, "web": {"anything"}, "elsewhere": {"gett"},
+	} {
+		for _, name := range names {
+			if found := find(component, name); found != nil {
+				t.Errorf("%s, %s: %v", component, name, found)
+			}
+		}
+	}
+	for _, c := range []struct{ component, name, want string }{
+		{"orders", "gett", `f.yaml:13: spec.targets.components.orders.outbound.operations.gett: is no operation of state.redis; valid: apply, get, list, outbox, query; did you mean "get"?`},
+		{"orders", "GET:/get", `f.yaml:13: spec.targets.components.orders.outbound.operations.GET:/get: is no operation of state.redis; valid: apply, get, list, outbox, query`},
+		{"events", "get", `f.yaml:13: spec.targets.components.events.outbound.operations.get: is no operation of pubsub.kafka; valid: publish, publish_batch`},
+		{"shared", "publish", `f.yaml:13: spec.targets.components.shared.outbound.operations.publish: is no operation of state.redis or lock.redis; valid: acquire, apply, get, list, outbox, query, release, renew`},
+		{"mail", "creat", `f.yaml:13: spec.targets.components.mail.outbound.operations.creat: is no operation of bindings.smtp that is known here, so it has no effect unless the app asks for just that; valid: create; did you mean "create"?`},
+	} {
+		if found := find(c.component, c.name); len(found) != 1 || found[0].String() != c.want || (found[0].Severity == manifest.Warning) != (c.component == "mail") {
+			t.Errorf("%s, %s: %v, want\n%s", c.component, c.name, found, c.want)
+		}
+	}
 }

@@ -87,6 +87,14 @@ func (s *settings) empty() bool {
 		s.protection == nil && s.hedge == nil && s.fallback == nil && s.mode == ""
 }
 
+// counts says whether it matters which calls are counted together.
+func (s *settings) counts() bool {
+	return s != nil && (s.limits != nil || s.breaker != nil || s.concurrency.bounds())
+}
+
+// bounds says whether it is known how many calls may be in flight.
+func (c *concurrency) bounds() bool { return c != nil && c.inFlight != nil }
+
 func (c *concurrency) over(p *resiliency.Policy) {
 	if c == nil {
 		return
@@ -109,9 +117,14 @@ func (c *concurrency) over(p *resiliency.Policy) {
 }
 
 // stream is the policy of what travels in pieces: how long it lasts says nothing about its next, and pieces cannot be sent
-// twice at once. Which timeouts hold, and what can be sent again, is for each call to say.
+// twice at once. Which timeouts hold, and what can be sent again, is for each call to say. Of fallbacks an answer that is
+// written down stays: a call in pieces of HTTP that nothing was answered yet can have it.
 func stream(p resiliency.Policy) resiliency.Policy {
-	p.AdaptiveTimeout, p.Hedge, p.Fallback = resiliency.AdaptiveTimeout{}, resiliency.Hedge{}, nil
+	p.AdaptiveTimeout, p.Hedge = resiliency.AdaptiveTimeout{}, resiliency.Hedge{}
+	if p.Fallback == nil || p.Fallback.Status != 0 {
+		return p
+	}
+	p.Fallback = nil
 	if p.Mode == resiliency.Failsafe {
 		p.Mode = resiliency.ModeNone
 	}

@@ -50,7 +50,7 @@ type retrySpec struct {
 	InitialInterval *duration       `yaml:"initialInterval" ext:"1" doc:"The first wait of a growing policy; 500ms when left out."`
 	Multiplier      float64         `yaml:"multiplier" ext:"1" min:"1" doc:"What a growing wait is multiplied by; 1.5 when left out."`
 	Jitter          *manifest.Share `yaml:"jitter" ext:"1" doc:"Share by which a wait is spread up and down; 50% for exponential, none for constant when left out."`
-	NonIdempotent   *bool           `yaml:"nonIdempotent" ext:"1" doc:"Whether calls that are not marked idempotent are repeated after they were sent; true, as in Dapr, when left out."`
+	NonIdempotent   *bool           `yaml:"nonIdempotent" ext:"1" doc:"Whether calls that are neither marked idempotent nor of an idempotent verb (GET, HEAD, OPTIONS, PUT, DELETE) are repeated after they were sent; true, as in Dapr, when left out."`
 	Elsewhere       bool            `yaml:"elsewhere" ext:"1" doc:"Try only instances that the call has not tried, at once."`
 	Budget          *budgetSpec     `yaml:"budget" ext:"1" doc:"Bounds retries and hedges as a share of traffic; no bound when left out."`
 }
@@ -77,37 +77,37 @@ type breakerSpec struct {
 	Failures     int            `yaml:"failures" ext:"1" min:"1" doc:"Failures in a row that open it."`
 	FailureRatio manifest.Share `yaml:"failureRatio" ext:"1" doc:"Share of failed calls within the window that opens it."`
 	SlowRatio    manifest.Share `yaml:"slowRatio" ext:"1" doc:"Share of slow calls within the window that opens it."`
-	SlowAfter    duration       `yaml:"slowAfter" ext:"1" doc:"How long a call must take to be slow."`
-	Window       duration       `yaml:"window" ext:"1" doc:"The calls of so much time are looked at; 10s when left out."`
-	WindowCalls  int            `yaml:"windowCalls" ext:"1" min:"1" doc:"The last so many calls are looked at, instead of a time."`
+	SlowAfter    positive       `yaml:"slowAfter" ext:"1" doc:"How long a call must take to be slow."`
+	Window       positive       `yaml:"window" ext:"1" doc:"The calls of so much time are looked at; 10s when left out."`
+	WindowCalls  int            `yaml:"windowCalls" ext:"1" min:"1" max:"1048576" doc:"The last so many calls are looked at, instead of a time."`
 	MinCalls     int            `yaml:"minCalls" ext:"1" min:"1" doc:"Calls the window must hold before a ratio counts; 10 when left out."`
-	OpenShare    manifest.Share `yaml:"openShare" ext:"1" doc:"Share of calls that may pass even while it is open, like 0.01%; none when left out."`
+	OpenShare    openShare      `yaml:"openShare" ext:"1" doc:"Share of calls that may pass even while it is open; true is 0.01%, none when left out."`
 	Ramp         *rampSpec      `yaml:"ramp" ext:"1" doc:"Lets the traffic come back in steps after the probes; at once when left out."`
 }
 
 type rampSpec struct {
 	Step  manifest.Share `yaml:"step" ext:"1" doc:"Share that each step adds; 10% when left out."`
-	Every duration       `yaml:"every" ext:"1" doc:"Time between steps; 10s when left out."`
+	Every positive       `yaml:"every" ext:"1" doc:"Time between steps; 10s when left out."`
 }
 
 type rateLimitSpec struct {
 	manifest.Where
 	Algorithm string        `yaml:"algorithm" ext:"1" oneof:"token-bucket|leaky-bucket|fixed-window|sliding-log|sliding-counter" doc:"How the rate is measured; token-bucket when left out."`
 	Limit     int           `yaml:"limit,required" ext:"1" min:"1" doc:"How many calls are admitted."`
-	Per       duration      `yaml:"per" ext:"1" doc:"In how much time; 1s when left out."`
+	Per       positive      `yaml:"per" ext:"1" doc:"In how much time; 1s when left out."`
 	Burst     int           `yaml:"burst" ext:"1" min:"1" doc:"Calls a token bucket holds, or a leaky bucket takes at once; limit and 1 when left out."`
 	MaxWait   duration      `yaml:"maxWait" ext:"1" doc:"How long a call may wait until it conforms; it is refused at once when left out."`
 	By        string        `yaml:"by" ext:"1" oneof:"caller|operation|header" doc:"Gives each caller, operation or value of a header a limit of its own."`
 	Header    string        `yaml:"header" ext:"1" doc:"The header of by: header."`
-	MaxKeys   int           `yaml:"maxKeys" ext:"1" min:"1" doc:"Callers, operations or values that are kept; the least used goes; 1024 when left out."`
+	MaxKeys   int           `yaml:"maxKeys" ext:"1" min:"1" max:"65536" doc:"Callers, operations or values that are kept; the least used goes; 1024 when left out."`
 	Scope     string        `yaml:"scope" ext:"1" oneof:"local|global" doc:"Whether each sidecar has the limit (local, the default) or all of them share it."`
 	Answer    manifest.Name `yaml:"answer" ext:"1" doc:"The fallback that refused calls are answered with; the target's fallback or an error when left out."`
 }
 
 type concurrencySpec struct {
 	manifest.Where
-	MaxInFlight *int          `yaml:"maxInFlight" ext:"1" min:"0" doc:"Calls that may run at once; 0 is no limit; the target's default when left out."`
-	MaxQueue    *int          `yaml:"maxQueue" ext:"1" min:"0" doc:"Calls that may wait for their turn; the target's default when left out."`
+	MaxInFlight *int          `yaml:"maxInFlight" ext:"1" min:"0" max:"1000000" doc:"Calls that may run at once; 0 is no limit; the target's default when left out."`
+	MaxQueue    *int          `yaml:"maxQueue" ext:"1" min:"0" max:"1000000" doc:"Calls that may wait for their turn; the target's default when left out."`
 	Queue       *queueSpec    `yaml:"queue" ext:"1" doc:"Who waits, who is next and who goes."`
 	Adaptive    *adaptiveSpec `yaml:"adaptive" ext:"1" doc:"Lets the limit follow the latency that attempts show."`
 }
@@ -116,15 +116,15 @@ type queueSpec struct {
 	Full           string   `yaml:"full" ext:"1" oneof:"refuse|wait|shed-oldest|shed-lowest-priority" doc:"What becomes of a call that finds the queue full; refuse when left out."`
 	MaxWait        duration `yaml:"maxWait" ext:"1" doc:"Longest time in the queue; the call's deadline when left out."`
 	PriorityHeader string   `yaml:"priorityHeader" ext:"1" doc:"The header that holds a call's priority, 0 (least) to 9; 5 without it."`
-	Target         duration `yaml:"target" ext:"1" doc:"Turns on CoDel: when calls have waited longer than this for all of interval, the newest are served first and who waited longer is shed."`
-	Interval       duration `yaml:"interval" ext:"1" doc:"The interval of CoDel; 100ms when left out."`
+	Target         positive `yaml:"target" ext:"1" doc:"Turns on CoDel: when calls have waited longer than this for all of interval, the newest are served first and who waited longer is shed."`
+	Interval       positive `yaml:"interval" ext:"1" doc:"The interval of CoDel; 100ms when left out."`
 }
 
 type adaptiveSpec struct {
 	Algorithm string  `yaml:"algorithm" ext:"1" oneof:"gradient|vegas" doc:"How the limit follows: gradient (the default) or vegas."`
-	Min       int     `yaml:"min" ext:"1" min:"1" doc:"Least limit; 4 when left out."`
-	Initial   int     `yaml:"initial" ext:"1" min:"1" doc:"Limit to begin with; 20 when left out."`
-	Max       int     `yaml:"max" ext:"1" min:"1" doc:"Greatest limit; maxInFlight or else 1000 when left out."`
+	Min       int     `yaml:"min" ext:"1" min:"1" max:"1000000" doc:"Least limit; 4 when left out."`
+	Initial   int     `yaml:"initial" ext:"1" min:"1" max:"1000000" doc:"Limit to begin with; 20 when left out."`
+	Max       int     `yaml:"max" ext:"1" min:"1" max:"1000000" doc:"Greatest limit; maxInFlight or else 1000 when left out."`
 	Tolerance float64 `yaml:"tolerance" ext:"1" min:"1" doc:"How much slower than at rest attempts may become before the limit falls; 1.5 when left out."`
 }
 
@@ -132,13 +132,13 @@ type protectionSpec struct {
 	manifest.Where
 	CPU        manifest.Share `yaml:"cpu" ext:"1" doc:"Shed calls while more of the machine's CPU than this is used."`
 	Memory     manifest.Share `yaml:"memory" ext:"1" doc:"Shed calls while more of the machine's memory than this is used."`
-	QueueDelay duration       `yaml:"queueDelay" ext:"1" doc:"Shed calls while calls have waited longer than this in the queue."`
+	QueueDelay positive       `yaml:"queueDelay" ext:"1" doc:"Shed calls while calls have waited longer than this in the queue."`
 }
 
 type hedgeSpec struct {
 	manifest.Where
-	After duration `yaml:"after,required" ext:"1" doc:"How long an attempt may take before another is started beside it."`
-	Max   int      `yaml:"max" ext:"1" min:"1" doc:"How many more attempts may run beside the first; 1 when left out."`
+	After positive `yaml:"after,required" ext:"1" doc:"How long an attempt may take before another is started beside it."`
+	Max   int      `yaml:"max" ext:"1" min:"1" max:"5" doc:"How many more attempts may run beside the first; 1 when left out."`
 }
 
 type fallbackSpec struct {
@@ -148,12 +148,12 @@ type fallbackSpec struct {
 	Body     string            `yaml:"body" ext:"1" doc:"Body of the answer."`
 	App      string            `yaml:"app" ext:"1" doc:"Another app id to ask, once."`
 	LastGood *lastGoodSpec     `yaml:"lastGood" ext:"1" doc:"Answer a read with the last good answer to the same request."`
-	On       *matchSpec        `yaml:"on" ext:"1" doc:"Which failures it answers; all when left out."`
+	On       *matchSpec        `yaml:"on" ext:"1" doc:"Which failures it answers; all when left out. Quote the key where a tool of YAML 1.1 handles the file: it takes a bare on for true."`
 }
 
 type lastGoodSpec struct {
-	MaxAge     duration `yaml:"maxAge" ext:"1" doc:"How old it may be; 1m when left out."`
-	MaxEntries int      `yaml:"maxEntries" ext:"1" min:"1" doc:"How many answers are kept; 256 when left out."`
+	MaxAge     positive `yaml:"maxAge" ext:"1" doc:"How old it may be; 1m when left out."`
+	MaxEntries int      `yaml:"maxEntries" ext:"1" min:"1" max:"65536" doc:"How many answers are kept; 256 when left out."`
 }
 
 type targets struct {
@@ -205,9 +205,15 @@ type actorTarget struct {
 
 type componentTarget struct {
 	manifest.Where
-	Inbound  *policySet `yaml:"inbound" doc:"Events that a pub/sub component delivers. Their operations are topics."`
-	Outbound *policySet `yaml:"outbound" doc:"Operations on the component: get, apply, list; publish, publish_batch; acquire, renew, release and others."`
+	Timeout        manifest.Name `yaml:"timeout" doc:"The same for both directions, as an example of Dapr's documentation has it; daprd itself does not read it."`
+	Retry          manifest.Name `yaml:"retry" doc:"Likewise."`
+	CircuitBreaker manifest.Name `yaml:"circuitBreaker" doc:"Likewise."`
+	Inbound        *policySet    `yaml:"inbound" doc:"Events that a pub/sub component delivers. Their operations are topics."`
+	Outbound       *policySet    `yaml:"outbound" doc:"Operations on the component: get, apply, list; publish, publish_batch; acquire, renew, release and others."`
 }
+
+// positive is a duration that zero is no value of: who wants none leaves it out.
+type positive duration
 
 // duration is a time that Dapr's rules read: a plain number is milliseconds.
 type duration time.Duration

@@ -50,11 +50,61 @@ func (t *duration) DecodeNode(d *manifest.Document, n *manifest.Node, path strin
 	}
 }
 
+const durationPattern = `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^[0-9]+$`
+
 // Schema describes a duration for editors.
 func (*duration) Schema() map[string]any {
 	return map[string]any{"anyOf": []any{
-		map[string]any{"type": "string", "pattern": `^([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+$|^[0-9]+$`, "examples": []string{"500ms", "30s", "1h30m"}},
+		map[string]any{"type": "string", "pattern": durationPattern, "examples": []string{"500ms", "30s", "1h30m"}},
 		map[string]any{"type": "integer", "minimum": 0, "description": "milliseconds"},
+	}}
+}
+
+// DecodeNode reads a duration of more than zero.
+func (t *positive) DecodeNode(d *manifest.Document, n *manifest.Node, path string) {
+	before := len(d.Findings)
+	(*duration)(t).DecodeNode(d, n, path)
+	if *t == 0 && len(d.Findings) == before {
+		d.Fail(n.Line, path, "%q must be more than zero", strings.TrimSpace(n.Text))
+	}
+}
+
+// Schema describes the duration for editors.
+func (*positive) Schema() map[string]any {
+	return map[string]any{"anyOf": []any{
+		map[string]any{"type": "string", "pattern": durationPattern, "not": map[string]any{"pattern": `^[0.a-zµ]+$`}, "examples": []string{"500ms", "30s", "1h30m"}},
+		map[string]any{"type": "integer", "minimum": 1, "description": "milliseconds"},
+	}}
+}
+
+// openShare is a share, or true for the usual one.
+type openShare float64
+
+// DecodeNode reads either form.
+func (s *openShare) DecodeNode(d *manifest.Document, n *manifest.Node, path string) {
+	text, ok := text(d, n, path)
+	if !ok {
+		return
+	}
+	switch text {
+	case "true":
+		*s = usualOpenShare
+		return
+	case "false":
+		return
+	}
+	share, err := manifest.ParseShare(text)
+	if err != nil {
+		d.Fail(n.Line, path, "%q %v; true is 0.01%%", text, err)
+	}
+	*s = openShare(share)
+}
+
+// Schema describes both forms for editors.
+func (*openShare) Schema() map[string]any {
+	return map[string]any{"anyOf": []any{
+		map[string]any{"type": "number", "minimum": 0, "maximum": 1}, map[string]any{"type": "boolean"},
+		map[string]any{"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%?$`},
 	}}
 }
 

@@ -60,7 +60,7 @@ func (w *words) retry(p *resiliency.Policy) {
 		w.say("tries once (%s)", p.Mode)
 		return
 	case resiliency.Failover:
-		w.say("tries up to %s at once (failover)", count(orInt(r.Max, 2), "other instance"))
+		w.say("tries up to %s at once (failover) %s", count(orInt(r.Max, 2), "other instance"), after(r))
 		return
 	case resiliency.Failcache:
 		r.Backoff, r.Max, r.Initial = resiliency.Constant, orInt(r.Max, 3), orDuration(r.Initial, time.Second)
@@ -121,6 +121,9 @@ func after(r resiliency.Retry) string {
 			return "after " + matched + " and every failure that is no answer" + but + idempotence(r)
 		}
 		return "after every failure" + but + idempotence(r)
+	}
+	if p := passing(); slices.Equal(on.Kinds, p.Kinds) && slices.Equal(on.Reasons, p.Reasons) {
+		return "after failures that may pass, internal ones among them" + idempotence(r)
 	}
 	if matched := matchWords(on); matched != "" {
 		return "after " + matched + idempotence(r)

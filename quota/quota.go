@@ -9,7 +9,8 @@
 // their shares and do the rest. Only sidecars that have such a limit take part; for the others nothing runs.
 //
 // Two lanes share a limit when their names and the limits' are the same, so name a target and a limit alike everywhere.
-// The lanes that guard a sidecar's own app, `app` and `sub/…`, are shared among the instances of that app.
+// The lanes that guard a sidecar's own app, `app`, `app/op:…`, `sub/…`, `input/…` and `settings/…`, are shared among the
+// instances of that app.
 //
 // Promised: while membership is steady and messages arrive, shares sum to no more than 1 when demand is steady too, and to
 // no more than 1.05 while it moves. A member that is alone in its demand has at least 95 % of the limit, or of its whole
@@ -67,8 +68,14 @@ func Start(o Options) {
 	q.system.Worker("quota", q.run)
 }
 
-// guardsOwnApp reports whether what a lane guards is this sidecar's app.
-func guardsOwnApp(lane string) bool { return lane == "app" || strings.HasPrefix(lane, "sub/") }
+// guardsOwnApp reports whether what a lane guards is this sidecar's app: all of it, some operations of it, or what it
+// is told: events, those of input bindings, and settings that changed.
+func guardsOwnApp(lane string) bool {
+	return lane == "app" || slices.ContainsFunc(ofOwnApp, func(prefix string) bool { return strings.HasPrefix(lane, prefix) })
+}
+
+// ofOwnApp is how lanes begin that guard a part of the own app.
+var ofOwnApp = []string{"app/op:", "sub/", "input/", "settings/"}
 
 // firstShare is a newcomer's: one part in as many as may have the limit.
 func (q *quota) firstShare(lane string) float64 {

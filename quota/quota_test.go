@@ -155,19 +155,25 @@ func told(t *testing.T, members []*member) func() string {
 	}
 }
 
-// TestThreeMembers: sidecars of unequal demand, once each has its part, admit together no more than the limit.
-func TestThreeMembers(t *testing.T) {
-	s := serve(t, -1)
-	t.Cleanup(func() { stop(s) })
-	members := []*member{join(t, s.ClientURL(), "a"), join(t, s.ClientURL(), "b"), join(t, s.ClientURL(), "c")}
+// acquainted waits until each has heard of all others.
+func acquainted(t *testing.T, members []*member) {
+	t.Helper()
 	eventually(t, "all know each other", func() bool {
 		for _, m := range members {
-			if len(m.fabric.Instances("")) != 3 {
+			if len(m.fabric.Instances("")) != len(members) {
 				return false
 			}
 		}
 		return true
 	}, func() string { return "" })
+}
+
+// TestThreeMembers: sidecars of unequal demand, once each has its part, admit together no more than the limit.
+func TestThreeMembers(t *testing.T) {
+	s := serve(t, -1)
+	t.Cleanup(func() { stop(s) })
+	members := []*member{join(t, s.ClientURL(), "a"), join(t, s.ClientURL(), "b"), join(t, s.ClientURL(), "c")}
+	acquainted(t, members)
 	for _, m := range members {
 		m.lane = m.system.Lane("app/orders", shared)
 		if share := m.limit(t).Share; share != 1./3 {
@@ -206,6 +212,7 @@ func TestLoneMemberAndLostFabric(t *testing.T) {
 	port := s.Addr().(*net.TCPAddr).Port
 	url := fmt.Sprintf("nats://127.0.0.1:%d", port)
 	members := []*member{join(t, url, "a"), join(t, url, "b"), join(t, url, "c")}
+	acquainted(t, members)
 	for _, m := range members {
 		m.lane = m.system.Lane("app/orders", shared)
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/sidecast/sidecast/fabric"
 )
 
 func TestSplit(t *testing.T) {
@@ -68,4 +70,18 @@ func TestSplitIsFair(t *testing.T) {
 			t.Fatalf("%v sum to %v: some is lost", shares, sum)
 		}
 	})
+}
+
+// The limits of an app's own lanes are the app's: another app with a rule of the same name has a limit of its own.
+func TestLanesThatGuardTheOwnApp(t *testing.T) {
+	q := &quota{self: fabric.Target{App: "cart", Instance: "1"}}
+	for lane, want := range map[string]string{
+		"app": "app@cart#ten", "app/op:/foo": "app/op:/foo@cart#ten", "app/op:GET:/foo": "app/op:GET:/foo@cart#ten", "sub/ps/t": "sub/ps/t@cart#ten",
+		"input/cron": "input/cron@cart#ten", "settings/store": "settings/store@cart#ten", "binding/cron": "binding/cron#ten",
+		"app/orders": "app/orders#ten", "app/orders/op:/foo": "app/orders/op:/foo#ten", "state/store": "state/store#ten",
+	} {
+		if got := q.id(lane, "ten"); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
 }

@@ -75,6 +75,15 @@ func (a *adaptive) setRule(rule Adaptive) {
 	a.limit = min(max(a.limit, float64(rule.Min)), float64(rule.Max))
 }
 
+// resume goes on with what old has learned, as far as it can be true. Where it stood in a window or a probe is forgotten.
+func (a *adaptive) resume(old *adaptive) {
+	if a.rule.Algorithm != old.rule.Algorithm || !(old.limit >= 1) || !(old.rest >= 0) || math.IsInf(old.rest, 0) {
+		return
+	}
+	a.limit = min(max(old.limit, float64(a.rule.Min)), float64(a.rule.Max))
+	a.rest = old.rest
+}
+
 func (a *adaptive) on() bool { return a.rule.Algorithm != NotAdaptive }
 
 // now is the limit that holds, 0 for none.

@@ -3,6 +3,7 @@ package resiliency
 import (
 	"container/heap"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"testing"
@@ -192,5 +193,37 @@ func TestAdaptiveValidate(t *testing.T) {
 	}
 	if p := (Policy{Adaptive: Adaptive{Algorithm: Vegas}, MaxInFlight: 3}).settled(); p.Adaptive != (Adaptive{Vegas, 3, 3, 3, 1.5}) {
 		t.Errorf("beside a limit of 3 it is %+v", p.Adaptive)
+	}
+}
+
+// A machine that takes the place of one that failed goes on with its limit, unless that cannot be one.
+func TestAdaptiveLimitOutlivesItsMachine(t *testing.T) {
+	policy := Policy{Adaptive: Adaptive{Algorithm: Gradient, Min: 2, Initial: 20, Max: 100}}
+	other := policy
+	other.Adaptive.Algorithm = Vegas
+	narrow := policy
+	narrow.Adaptive.Initial, narrow.Adaptive.Max = 4, 5
+	for _, c := range []struct {
+		name        string
+		policy      Policy
+		limit, rest float64
+		want        int
+		wantRest    time.Duration
+	}{
+		{"as it was", policy, 7.5, 3e6, 7, 3 * time.Millisecond},
+		{"within new bounds", narrow, 7.5, 3e6, 5, 3 * time.Millisecond},
+		{"of another algorithm", other, 7.5, 3e6, 20, 0},
+		{"no number", policy, math.NaN(), 3e6, 20, 0},
+		{"no latency", policy, 7.5, math.NaN(), 20, 0},
+		{"an endless latency", policy, 7.5, math.Inf(1), 20, 0},
+		{"below one", policy, -3, 3e6, 20, 0},
+	} {
+		old := New("lane", policy)
+		old.adaptive.limit, old.adaptive.rest, old.adaptive.phase = c.limit, c.rest, measuring
+		next := New("lane", c.policy)
+		next.Resume(old)
+		if s := next.Status(time.Time{}); s.InFlightLimit != c.want || s.RestLatency != c.wantRest {
+			t.Errorf("%s: limit %d, %v at rest; want %d, %v", c.name, s.InFlightLimit, s.RestLatency, c.want, c.wantRest)
+		}
 	}
 }

@@ -181,6 +181,11 @@ func (b *breaker) settle(now time.Time, era uint64, e effect, took time.Duration
 	}
 }
 
+// probedBy says whether a call that passed in era is a probe that the breaker waits for.
+func (b *breaker) probedBy(era uint64) bool {
+	return b.rule.on() && b.state == halfOpen && era == b.era
+}
+
 // settleProbe judges a probe. One that says nothing makes room for another; one that is slow fails where slowness opens.
 func (b *breaker) settleProbe(now time.Time, e effect, took time.Duration, err error) {
 	b.probes--
@@ -312,6 +317,9 @@ func (b *breaker) refusal(now time.Time) string {
 
 // describe puts the breaker's part into a status.
 func (b *breaker) describe(now time.Time, s *Status) {
+	if !b.rule.on() && b.forced == "" {
+		return
+	}
 	seen := *b // the status of a breaker must not make it older; the window it shares is empty when age clears it
 	seen.age(now)
 	s.Breaker, s.BreakerReason, s.BreakerShare, s.BreakerOpensIn = seen.state.String(), seen.reason, seen.share(now), seen.opensIn(now)

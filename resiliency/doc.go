@@ -32,7 +32,8 @@
 //	    back at once or in steps. An operator may hold it open or closed.
 //	  - attempt: done by the driver, until the nearer of the call's deadline and AttemptTimeout.
 //	  - outcome: gives back the slot, teaches breaker, endpoint, service time and adaptive limit.
-//	  - retry or fallback: a retry waits outside, holding no slot, and enters again at the top. No fallback yet.
+//	  - retry or fallback: a retry waits outside, holding no slot, and enters again at the top. The driver asks
+//	    Policy.FallbackFor what answers in place of a failure.
 //
 // # Promises
 //

@@ -38,6 +38,19 @@ func (p *Policy) FallbackFor(err error) *Fallback {
 	return p.Fallback
 }
 
+// Keeps is the fallback that wants good answers to reads kept, be it that of a rate limit; nil when none does.
+func (p *Policy) Keeps() *Fallback {
+	if p.Fallback != nil && p.Fallback.LastGood {
+		return p.Fallback
+	}
+	for i := range p.Limits {
+		if answer := p.Limits[i].Answer; answer != nil && answer.LastGood {
+			return answer
+		}
+	}
+	return nil
+}
+
 // answers reports whether err is one that f is for: without On a refusal of the lane or a failure of the target, and not
 // what the target answers to a caller who is wrong.
 func (f *Fallback) answers(err error) bool {

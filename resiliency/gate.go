@@ -6,6 +6,7 @@ import "time"
 type gate struct {
 	limit, room int // most in flight (0 = no limit), most waiting
 	inFlight    int
+	inPieces    int // of them
 	queue       queue
 	service     time.Duration // moving average of the time an attempt takes; 0 before the first
 }

@@ -1,6 +1,8 @@
 package resiliency
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"math"
 	"strconv"
 	"strings"
@@ -111,8 +113,21 @@ func (r *RateLimit) String() string {
 	return text
 }
 
-// key is what a limit is kept for: who has none shares the empty key.
+// maxKeptKey is the longest key that is kept as it is.
+const maxKeptKey = 64
+
+// key is what a limit is kept for: who has none shares the empty key. A long one is condensed, for callers choose paths and
+// header values of many KiB; what it becomes is longer than any that is kept as it is.
 func (r *RateLimit) key(c *Call) string {
+	key := r.keyOf(c)
+	if len(key) > maxKeptKey {
+		sum := sha256.Sum256([]byte(key))
+		return "sha256:" + hex.EncodeToString(sum[:])
+	}
+	return key
+}
+
+func (r *RateLimit) keyOf(c *Call) string {
 	switch r.By {
 	case ByCaller:
 		return c.Caller

@@ -49,6 +49,8 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 		m.enter(now, e.Turn)
 	case *Outcome:
 		m.outcome(now, e.Turn, e.Err, e.Took)
+	case Begun:
+		m.begun(now, e.Turn, e.Took)
 	case Leave:
 		m.leave(now, e.Turn)
 	case SetPolicy:
@@ -85,7 +87,7 @@ func (m *Machine) enter(now time.Time, t *Turn) {
 		return
 	}
 	if t.home == nil {
-		t.deadline = m.policy.Deadline(now, t.Call.Deadline)
+		t.deadline = m.policy.Deadline(now, &t.Call)
 		t.priority = m.policy.Queue.priority(t.Call.Header)
 	}
 	t.home = m
@@ -151,6 +153,10 @@ func (m *Machine) begin(now time.Time, t *Turn) {
 		m.refuse(t, m.deadlineSpent(now, t))
 		return
 	}
+	if m.crowds(t) {
+		m.refuse(t, m.crowded(t))
+		return
+	}
 	if m.balancer != nil {
 		if t.endpoint = m.balancer.choose(now, t); t.endpoint == nil {
 			t.tries++
@@ -181,8 +187,7 @@ func (m *Machine) grant(now time.Time, t *Turn) {
 		m.counts.Retried++
 	}
 	m.hold(t)
-	within := m.stopwatch.timeout(now, m.policy.AttemptTimeout)
-	d := Decision{Turn: t, Verb: Go, Attempt: t.attempts, Deadline: sooner(t.deadline, now, within)}
+	d := Decision{Turn: t, Verb: Go, Attempt: t.attempts, Deadline: sooner(t.deadline, now, m.within(now, t))}
 	d.Hedge, d.Hedges = m.hedge(t)
 	if t.endpoint != nil {
 		d.Endpoint = t.endpoint.ID
@@ -196,7 +201,9 @@ func (m *Machine) outcome(now time.Time, t *Turn, err error, took time.Duration)
 		return
 	}
 	m.gate.observe(took)
-	m.stopwatch.observe(now, took, err)
+	if !t.Call.InPieces {
+		m.stopwatch.observe(now, took, err)
+	}
 	if m.adaptive.on() {
 		m.adaptive.observe(now, took, t.abreast, err)
 		m.setLimit()
@@ -276,6 +283,9 @@ func (m *Machine) leave(now time.Time, t *Turn) {
 func (m *Machine) hold(t *Turn) {
 	t.place = inFlight
 	m.gate.inFlight++
+	if t.Call.InPieces {
+		m.gate.inPieces++
+	}
 	t.abreast = m.gate.inFlight
 	if t.endpoint != nil {
 		t.endpoint.inFlight++
@@ -285,6 +295,9 @@ func (m *Machine) hold(t *Turn) {
 func (m *Machine) release(t *Turn) {
 	t.place = outside
 	m.gate.inFlight--
+	if t.Call.InPieces {
+		m.gate.inPieces--
+	}
 	if t.endpoint != nil {
 		t.endpoint.inFlight--
 		t.endpoint = nil

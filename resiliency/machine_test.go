@@ -2,6 +2,7 @@ package resiliency
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -127,12 +128,28 @@ func (w *world) granted(d Decision) {
 	if limit := w.policy.MaxInFlight; limit > 0 && len(w.running) > limit {
 		w.t.Fatalf("granted with %d in flight of at most %d", len(w.running), limit)
 	}
+	if pieces, most := w.pieces(); d.Turn.Call.InPieces && pieces > most {
+		w.t.Fatalf("granted with %d in pieces of at most %d", pieces, most)
+	}
 	if w.balanced != (d.Endpoint != "") {
 		w.t.Fatalf("endpoint %q of a lane that is balanced=%v", d.Endpoint, w.balanced)
 	}
 	if !d.Turn.Call.Deadline.IsZero() && (d.Deadline.IsZero() || d.Deadline.After(d.Turn.Call.Deadline)) {
 		w.t.Fatalf("grant until %v passes the deadline %v", d.Deadline, d.Turn.Call.Deadline)
 	}
+}
+
+// pieces are how many run in pieces and may.
+func (w *world) pieces() (running, most int) {
+	for _, turn := range w.running {
+		if turn.Call.InPieces {
+			running++
+		}
+	}
+	if p := w.policy.Pieces; p != nil && p.MaxInFlight > 0 {
+		return running, p.MaxInFlight
+	}
+	return running, math.MaxInt
 }
 
 func (w *world) givenUp(d Decision) {
@@ -189,6 +206,7 @@ func drawPolicy(t *rapid.T) Policy {
 		Breaker:        drawBreaker(t),
 		Queue:          drawQueue(t),
 		Limits:         drawLimits(t),
+		Pieces:         rapid.SampledFrom([]*Pieces{nil, {}, {CallTimeout: time.Second, MaxInFlight: 1}, {AttemptTimeout: time.Second, MaxInFlight: 2}}).Draw(t, "pieces"),
 	}
 }
 
@@ -214,7 +232,7 @@ func TestMachineModel(t *testing.T) {
 		t.Repeat(map[string]func(*rapid.T){
 			"enter": func(t *rapid.T) {
 				serial++
-				call := Call{Op: "op", Idempotent: rapid.Bool().Draw(t, "idempotent")}
+				call := Call{Op: "op", Idempotent: rapid.Bool().Draw(t, "idempotent"), InPieces: rapid.Bool().Draw(t, "in pieces")}
 				if rapid.Bool().Draw(t, "bounded") {
 					call.Deadline = w.now.Add(rapid.SampledFrom([]time.Duration{-1, 0, time.Second}).Draw(t, "deadline"))
 				}
@@ -233,6 +251,12 @@ func TestMachineModel(t *testing.T) {
 				w.enter(turn)
 			},
 			"hedge": func(t *rapid.T) { w.hedge() },
+			"begun": func(t *rapid.T) {
+				if len(w.running) == 0 {
+					t.Skip("nobody")
+				}
+				w.step(Begun{w.running[pick(w.running)], time.Millisecond}, nil)
+			},
 			"outcome": func(t *rapid.T) {
 				if len(w.running) == 0 {
 					t.Skip("nobody")
@@ -311,7 +335,7 @@ func (w *world) replace() {
 	running := w.running
 	w.running = nil
 	if old != nil {
-		w.machine.Resume(old.Counts())
+		w.machine.Resume(old)
 	}
 	w.step(SetEndpoints{w.endpoints}, nil)
 	for _, turn := range running {

@@ -22,10 +22,14 @@ func (m Match) speaks(err error) (meant, speaks bool) {
 		}
 	}
 	if len(m.Codes) > 0 && fault.ReasonOf(err) == fault.AppFailed {
-		return within(m.Codes, int(fault.KindOf(err).GRPC())), true
+		return within(m.Codes, fault.AppCode(err)), true
 	}
 	if len(m.Kinds)+len(m.Reasons) > 0 {
-		return slices.Contains(m.Kinds, fault.KindOf(err)) || slices.Contains(m.Reasons, fault.ReasonOf(err)), true
+		kind := fault.KindOf(err)
+		if kind == fault.Canceled && fault.ReasonOf(err) == fault.AppFailed {
+			kind = fault.Internal // an app that answers CANCELLED has failed: nobody has given the call up
+		}
+		return slices.Contains(m.Kinds, kind) || slices.Contains(m.Reasons, fault.ReasonOf(err)), true
 	}
 	return false, false
 }

@@ -19,7 +19,8 @@ type Policy struct {
 	AdaptiveTimeout AdaptiveTimeout
 	// Limits are rate limits; a call must pass all of them.
 	Limits []RateLimit
-	// MaxInFlight is how many calls may run at once, 0 = no limit; MaxQueue how many may wait for their turn.
+	// MaxInFlight is how many calls may run at once, 0 = no limit; MaxQueue how many may wait for their turn. Both at most a
+	// million.
 	MaxInFlight, MaxQueue int
 	// Queue says who waits, who is served next, and who goes when there is no room.
 	Queue Queue
@@ -37,6 +38,18 @@ type Policy struct {
 	Hedge Hedge
 	// Fallback answers calls that failed; nil = the caller gets the error.
 	Fallback *Fallback
+	// Pieces is what differs for calls in pieces; nil = they are guarded as the others are.
+	Pieces *Pieces
+}
+
+// Pieces is what differs for calls whose bodies travel in pieces, and for streams (Call.InPieces). All else of the policy is
+// for them too: they count together with the others, but AdaptiveTimeout neither bounds them nor learns from them.
+type Pieces struct {
+	// CallTimeout and AttemptTimeout take the place of the policy's own. 0 = none.
+	CallTimeout, AttemptTimeout time.Duration
+	// MaxInFlight is how many of the policy's MaxInFlight may be in pieces, as they may last as long as their callers like.
+	// What finds so many is refused, and does not wait. 0 = all.
+	MaxInFlight int
 }
 
 // AdaptiveTimeout bounds an attempt by what attempts have taken: Multiplier times their Quantile, within Min and Max.
@@ -92,8 +105,13 @@ type Retry struct {
 	On Match
 	// NonIdempotent also repeats calls that are not marked idempotent after they were sent.
 	NonIdempotent bool
+	// ByVerb takes calls that are Repeatable for idempotent ones.
+	ByVerb bool
 	// Elsewhere tries only instances that the call has not tried, at once.
 	Elsewhere bool
+	// NotHere are reasons of failures that only another instance can make good: one that the call has not tried is, at once,
+	// and where there is none the call is given up. On goes before.
+	NotHere []fault.Reason
 	// Budget bounds retries and hedges as a share of traffic.
 	Budget Budget
 }
@@ -344,6 +362,9 @@ const (
 	defaultMultiplier  = 2
 )
 
+// maxHeld bounds what a policy lets run or wait at once: more is no protection, and no sidecar holds it.
+const maxHeld = 1_000_000
+
 // Validate names everything in p that cannot be. A machine given such a policy all the same takes the nearest that can.
 func (p Policy) Validate() error {
 	var wrong []error
@@ -356,8 +377,8 @@ func (p Policy) Validate() error {
 	check(p.AttemptTimeout >= 0, "attempt timeout %v is negative", p.AttemptTimeout)
 	check(p.CallTimeout <= 0 || p.AttemptTimeout <= p.CallTimeout,
 		"attempt timeout %v is longer than the call timeout %v", p.AttemptTimeout, p.CallTimeout)
-	check(p.MaxInFlight >= 0, "max in flight %d is negative", p.MaxInFlight)
-	check(p.MaxQueue >= 0, "max queue %d is negative", p.MaxQueue)
+	check(p.MaxInFlight >= 0 && p.MaxInFlight <= maxHeld, "max in flight %d is not within 0 and %d", p.MaxInFlight, maxHeld)
+	check(p.MaxQueue >= 0 && p.MaxQueue <= maxHeld, "max queue %d is not within 0 and %d", p.MaxQueue, maxHeld)
 	p.AdaptiveTimeout.validate(check)
 	p.Mode.validate(p, check)
 	p.Retry.validate(check)
@@ -368,6 +389,7 @@ func (p Policy) Validate() error {
 	p.Adaptive.validate(check)
 	p.Protection.validate(check)
 	validateLimits(p.Limits, check)
+	p.Pieces.validate(check)
 	if len(wrong) == 0 {
 		return nil
 	}
@@ -379,7 +401,12 @@ type checker func(ok bool, format string, args ...any)
 
 // Deadline is when a call that arrives now must have ended: the nearer of its own deadline and the policy's CallTimeout.
 // The zero time is no deadline. The machine applies it; a driver asks it how long to wait.
-func (p Policy) Deadline(now, own time.Time) time.Time { return sooner(own, now, p.CallTimeout) }
+func (p *Policy) Deadline(now time.Time, call *Call) time.Time {
+	if call.InPieces && p.Pieces != nil {
+		return sooner(call.Deadline, now, p.Pieces.CallTimeout)
+	}
+	return sooner(call.Deadline, now, p.CallTimeout)
+}
 
 // sooner is the nearer of deadline and now+limit, where zero is none.
 func sooner(deadline, now time.Time, limit time.Duration) time.Time {

@@ -126,6 +126,9 @@ func (w *world) checkQueue(d Decision) {
 	}
 	switch fault.ReasonOf(d.Err) {
 	case fault.QueueFull:
+		if pieces, most := w.pieces(); d.Turn.Call.InPieces && pieces >= most {
+			return
+		}
 		if d.Turn == w.newcomer && d.Turn.attempts == 0 { // else it may be its last failure
 			w.checkFull()
 		}

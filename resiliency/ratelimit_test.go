@@ -162,6 +162,23 @@ func TestRefusalTellsNoSecret(t *testing.T) {
 	}
 }
 
+// Callers choose paths and header values of many KiB: a limit keeps up to 65536 keys, and none that long.
+func TestLongKeysAreCondensed(t *testing.T) {
+	r := RateLimit{By: ByOperation}
+	of := func(op string) string { return r.key(&Call{Op: op}) }
+	long := strings.Repeat("x", 16<<10)
+	if short := long[:maxKeptKey]; of(short) != short {
+		t.Errorf("got %q", of(short))
+	}
+	a, b := of(long+"a"), of(long+"b")
+	if len(a) > 2*maxKeptKey || a == b || a != of(long+"a") {
+		t.Errorf("got %q and %q", a, b)
+	}
+	if of(a) == a {
+		t.Error("a call that spells a condensed key has another's limit")
+	}
+}
+
 func BenchmarkTake(b *testing.B) {
 	for _, text := range []string{
 		"x:1000000/1s", "x:1000000/1s,leaky-bucket,burst:1000", "x:1000000/1s,fixed-window", "x:100000/1s,sliding-log",

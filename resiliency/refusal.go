@@ -86,8 +86,8 @@ func (m *Machine) breakerOpen(now time.Time, t *Turn) error {
 // NotRetried is the failure of the last attempt, with why no other followed. It keeps the kind and the reason of the
 // failure, so that it does not claim, as a refusal would, that the work never began.
 func NotRetried(last, refusal error) error {
-	var f *fault.Error
-	if !errors.As(last, &f) {
+	f, ok := errors.AsType[*fault.Error](last)
+	if !ok {
 		return last
 	}
 	e := *f
@@ -124,8 +124,7 @@ func asFault(op string, err error) *fault.Error {
 		e := *f
 		return &e
 	}
-	var f *fault.Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Error](err); ok {
 		e := *f
 		e.Err = err
 		return &e

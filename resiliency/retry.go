@@ -3,6 +3,7 @@ package resiliency
 import (
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -15,11 +16,11 @@ import (
 // another is, at once. Policies that name such refusals in On, or fail later, know what they do.
 func (p *Policy) again(now time.Time, t *Turn, err error, elsewhere bool) (time.Duration, bool) {
 	r := &p.Retry
-	follows, named := r.follows(err, t.Call.Idempotent)
+	follows, named := r.follows(err, t.Call.Idempotent || r.ByVerb && t.Call.Repeatable)
 	switch {
 	case r.Max >= 0 && t.tries > r.Max || !follows || isFinal(err):
 		return 0, false
-	case r.Elsewhere:
+	case r.Elsewhere, !named && len(r.NotHere) > 0 && slices.Contains(r.NotHere, fault.ReasonOf(err)):
 		return 0, elsewhere
 	case fault.KindOf(err) == fault.Exhausted && !named && p.Mode != Failcache:
 		return 0, elsewhere
@@ -60,8 +61,8 @@ func (f Final) Error() string { return f.Err.Error() }
 func (f Final) Unwrap() error { return f.Err }
 
 func isFinal(err error) bool {
-	var f Final
-	return errors.As(err, &f)
+	_, final := errors.AsType[Final](err)
+	return final
 }
 
 // delay is the next of the turn's waits. They follow the rule in force when the first was needed.

@@ -17,10 +17,12 @@ var retryKeys = map[string]policyKey{
 	"initial":        func(t *testing.T, p *Policy, v string) { p.Retry.Initial = duration(t, v) },
 	"max-interval":   func(t *testing.T, p *Policy, v string) { p.Retry.MaxInterval = duration(t, v) },
 	"backoff":        func(_ *testing.T, p *Policy, v string) { p.Retry.Backoff = Backoff(v) },
+	"by-verb":        func(_ *testing.T, p *Policy, v string) { p.Retry.ByVerb = v == "true" },
 	"non-idempotent": func(_ *testing.T, p *Policy, v string) { p.Retry.NonIdempotent = v == "true" },
 	"mode":           func(_ *testing.T, p *Policy, v string) { p.Mode = FailureMode(v) },
 	"on-statuses":    func(t *testing.T, p *Policy, v string) { p.Retry.On.Statuses = rangesOf(t, v) },
 	"on-codes":       func(t *testing.T, p *Policy, v string) { p.Retry.On.Codes = rangesOf(t, v) },
+	"not-here":       func(_ *testing.T, p *Policy, v string) { p.Retry.NotHere = []fault.Reason{fault.Reason(v)} },
 	"on-reasons": func(_ *testing.T, p *Policy, v string) {
 		for _, reason := range strings.Split(v, ",") {
 			p.Retry.On.Reasons = append(p.Retry.On.Reasons, fault.Reason(reason))

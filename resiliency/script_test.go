@@ -146,6 +146,8 @@ func (s *stage) parse(now time.Time, words []string) Event {
 		return Enter{turn}
 	case "again":
 		return Enter{s.turns[words[1]]}
+	case "begun":
+		return Begun{s.turns[words[1]], duration(s.t, args["took"])}
 	case "ok":
 		return &Outcome{Turn: s.turns[words[1]], Took: duration(s.t, args["took"])}
 	case "fail":
@@ -181,6 +183,8 @@ func (s *stage) parse(now time.Time, words []string) Event {
 func (s *stage) begin(name string, args map[string]string) *Turn {
 	call := Call{Op: "invoke " + name}
 	_, call.Idempotent = args["idempotent"]
+	_, call.Repeatable = args["repeatable"]
+	_, call.InPieces = args["pieces"]
 	if d, ok := args["deadline"]; ok {
 		call.Deadline = epoch.Add(duration(s.t, d))
 	}
@@ -233,7 +237,7 @@ func describe(now time.Time, d Decision) string {
 func options(words []string) map[string]string {
 	args := map[string]string{}
 	for _, w := range words {
-		if key, value, ok := strings.Cut(w, "="); ok || w == "idempotent" {
+		if key, value, ok := strings.Cut(w, "="); ok || w == "idempotent" || w == "repeatable" || w == "pieces" {
 			args[key] = value
 		}
 	}
@@ -275,7 +279,7 @@ func number(t testing.TB, s string) int {
 }
 
 // policyKeys are the words by which scripts write policies. Each policy's test adds its own.
-var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys, adaptiveKeys, protectionKeys)
+var policyKeys = mergeKeys(coreKeys, breakerKeys, limitKeys, queueKeys, retryKeys, adaptiveKeys, protectionKeys, piecesKeys)
 
 type policyKey = func(t *testing.T, p *Policy, v string)
 

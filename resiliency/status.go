@@ -60,13 +60,13 @@ type Status struct {
 	Pressure Pressure `json:"pressure,omitzero"`
 	// Admission is `paused` or `drained` when an operator holds calls back or turns them away.
 	Admission Admission `json:"admission,omitempty"`
-	// Breaker is `closed`, `open`, `half-open` or `ramping`, BreakerReason why it opened. BreakerForced says that an
-	// operator holds it in that state.
-	Breaker       string `json:"breaker"`
+	// Breaker is `closed`, `open`, `half-open` or `ramping`, and "" where the policy has none and no operator forces one;
+	// BreakerReason is why it opened. BreakerForced says that an operator holds it in that state.
+	Breaker       string `json:"breaker,omitempty"`
 	BreakerReason string `json:"breakerReason,omitempty"`
 	BreakerForced bool   `json:"breakerForced,omitempty"`
-	// BreakerShare of the calls pass it now, 0 to 1; 0 while half-open, when probes are counted.
-	BreakerShare float64 `json:"breakerShare"`
+	// BreakerShare of the calls pass it now, 0 to 1; 0 while half-open, when probes are counted, and where there is none.
+	BreakerShare float64 `json:"breakerShare,omitempty"`
 	// BreakerOpensIn is how long until an open breaker lets a probe pass.
 	BreakerOpensIn time.Duration `json:"breakerOpensInNanos,omitempty"`
 	// Endpoints it may choose from.
@@ -111,5 +111,12 @@ func (m *Machine) Counts() Counts {
 	return c
 }
 
-// Resume goes on counting from c: a machine that takes the place of another begins so.
-func (m *Machine) Resume(c Counts) { m.counts = c }
+// Resume has m take the place of old, which failed: it goes on counting, and an adaptive limit and its latency at rest stay, so
+// that the target is not handed the initial limit at a bad moment. They are two numbers that cannot break what takes them over.
+// All else begins afresh, as any of it may be what has failed: the adaptive timeout, too, learns anew, and until it has seen enough
+// attempts the policy's own holds, which is the safe one.
+func (m *Machine) Resume(old *Machine) {
+	m.counts = old.Counts()
+	m.adaptive.resume(&old.adaptive)
+	m.setLimit()
+}

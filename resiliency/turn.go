@@ -16,6 +16,11 @@ type Call struct {
 	// Idempotent says that an attempt may follow one that was sent. Others are tried again only after failures that say
 	// for certain that the work never began.
 	Idempotent bool
+	// Repeatable says that the call's verb lets it be made twice (RFC 9110 §9.2.2) though its caller did not mark it: it may
+	// be hedged, and repeated where the policy says so (Retry.ByVerb).
+	Repeatable bool
+	// InPieces says that its bodies travel in pieces, or that it is a stream: Policy.Pieces is for it. Its driver does not hedge it.
+	InPieces bool
 	// Deadline is when the caller stops waiting; zero is never.
 	Deadline time.Time
 	// Header is what rate limits by header and priorities are read from; nil has no fields. It is read each time that the
@@ -81,7 +86,7 @@ func (t *Turn) BeginHedge(call Call, owner any, avoid string) {
 
 func (t *Turn) hasTried(id string) bool { return slices.Contains(t.tried, id) }
 
-// Event is something that happened to a lane: one of Enter, Outcome, Leave, Overdue, SetPolicy, SetEndpoints,
+// Event is something that happened to a lane: one of Enter, Begun, Outcome, Leave, Overdue, SetPolicy, SetEndpoints,
 // SetAdmission, ForceBreaker, SetShare, Pressure, Drain and Adopt.
 type Event interface{ event() }
 
@@ -93,6 +98,13 @@ type Enter struct{ Turn *Turn }
 type Outcome struct {
 	Turn *Turn
 	Err  error
+	Took time.Duration
+}
+
+// Begun says that the answer to an attempt that was granted has begun, and not as a failure, and how long that took: the attempt goes
+// on. It is not answered.
+type Begun struct {
+	Turn *Turn
 	Took time.Duration
 }
 
@@ -160,6 +172,7 @@ type Drain struct{}
 type Adopt struct{ Turn *Turn }
 
 func (Enter) event()        {}
+func (Begun) event()        {}
 func (*Outcome) event()     {}
 func (Leave) event()        {}
 func (Overdue) event()      {}

@@ -30,7 +30,7 @@ func TestTurned(t *testing.T) {
 	now = now.Add(10 * time.Second)
 	call(nil)
 	next := New("l", m.policy)
-	next.Resume(m.Counts())
+	next.Resume(m)
 	want := map[string]uint64{"closed": 1, "open": 2, "half-open": 2, "ramping": 2}
 	if got := maps.Collect(next.Counts().Turned.All); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
