@@ -2,10 +2,12 @@ package actors
 
 import (
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/resiliency"
 )
 
@@ -13,6 +15,7 @@ import (
 // wide, so sending them allocates nothing.
 type (
 	enter            struct{ *ticket }
+	begun            struct{ *ticket }
 	outcome          struct{ *ticket }
 	leave            struct{ *ticket }
 	overdue          struct{ *ticket }
@@ -37,13 +40,26 @@ func (*ticket) IgnoreDeadLetterLogging()        {}
 // ticket is a call as caller and actor pass it to and fro. It belongs to whoever got it last: the actor with each message,
 // the caller with each reply. It is freed by the one who has it at the end.
 type ticket struct {
-	turn    resiliency.Turn
-	outcome resiliency.Outcome       // of the attempt that the outcome message reports
-	reply   chan resiliency.Decision // room for one: a ticket has one open question at a time
-	hurried bool                     // the actor was told that it is overdue. It belongs to the caller
+	turn     resiliency.Turn
+	outcome  resiliency.Outcome       // of the attempt that the outcome message reports
+	reply    chan resiliency.Decision // room for one: a ticket has one open question at a time
+	entry    call.Entry               // given back when the call has to wait
+	hurried  bool                     // the actor was told that it is overdue. It belongs to the caller
+	head     time.Duration            // that it took until then, for the begun message
+	answered time.Time                // when the answer to the attempt that runs began, if that is not its end. It belongs to the caller
 
 	running    bool // in the actor's roster
 	next, prev *ticket
+}
+
+// took is how long an attempt took that began then.
+func (t *ticket) took(begun time.Time) time.Duration {
+	if t.answered.IsZero() {
+		return time.Since(begun)
+	}
+	took := t.answered.Sub(begun)
+	t.answered = time.Time{}
+	return took
 }
 
 func (l *Lane) ticket(call resiliency.Call) *ticket {
@@ -64,7 +80,7 @@ func (l *Lane) free(t *ticket) {
 	if t.hurried {
 		return
 	}
-	t.outcome = resiliency.Outcome{}
+	t.outcome, t.entry, t.answered = resiliency.Outcome{}, nil, time.Time{}
 	t.turn.Begin(resiliency.Call{}, nil)
 	l.tickets.Put(t)
 }
@@ -85,6 +101,8 @@ func (k *keeper) Receive(ctx actor.Context) {
 	switch m := ctx.Message().(type) {
 	case enter:
 		k.enter(m.ticket)
+	case begun:
+		k.step(resiliency.Begun{Turn: &m.turn, Took: m.head})
 	case outcome:
 		k.outcome(m.ticket)
 	case leave:
@@ -150,7 +168,7 @@ func (k *keeper) start() {
 	}
 	machine, now := build(k.lane.name, *k.lane.policy.Load()), time.Now()
 	if k.machine != nil {
-		machine.Resume(k.machine.Counts())
+		machine.Resume(k.machine)
 	}
 	k.machine = machine
 	machine.Step(now, resiliency.SetEndpoints{Endpoints: *k.lane.endpoints.Load()})
@@ -170,7 +188,15 @@ func (k *keeper) start() {
 
 func (k *keeper) enter(t *ticket) {
 	k.lane.asking.Add(-1)
-	k.step(resiliency.Enter{Turn: &t.turn})
+	entry := t.entry // the ticket is the caller's again once it has been answered
+	if decided := k.step(resiliency.Enter{Turn: &t.turn}); entry != nil && !answers(decided, &t.turn) {
+		entry.Leave()
+	}
+}
+
+// answers says whether one of the decisions is about turn.
+func answers(decided []resiliency.Decision, turn *resiliency.Turn) bool {
+	return slices.ContainsFunc(decided, func(d resiliency.Decision) bool { return d.Turn == turn })
 }
 
 func (k *keeper) outcome(t *ticket) {
@@ -207,13 +233,15 @@ func (k *keeper) stopped() {
 	close(k.lane.gone)
 }
 
-func (k *keeper) step(event resiliency.Event) {
+// step has the machine decide, and delivers what it did.
+func (k *keeper) step(event resiliency.Event) []resiliency.Decision {
 	k.trap(event)
 	decisions := k.machine.Step(time.Now(), event)
 	k.trap(decisions)
 	for _, d := range decisions {
 		k.deliver(d)
 	}
+	return decisions
 }
 
 // deliver hands a ticket back with what was decided. After Done nobody waits for it.

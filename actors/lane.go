@@ -10,6 +10,7 @@ import (
 
 	"github.com/asynkron/protoactor-go/actor"
 
+	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/resiliency"
 )
@@ -21,7 +22,38 @@ type Grant struct {
 	// Attempt is 1 at first.
 	Attempt int
 
-	racer int // 0 for the attempt that the caller's goroutine makes, n for its nth hedge
+	racer  int // 0 for the attempt that the caller's goroutine makes, n for its nth hedge
+	ticket *ticket
+	lane   *Lane     // whose ticket it is
+	begun  time.Time // when the attempt did
+	race   *race     // nil when no other attempt may run beside it
+	outer  *Grant    // of the lane that the attempt's own is behind
+}
+
+// Answered says when the answer to the attempt began, which then goes on while the attempt runs. For what the lane makes of the
+// time that the target takes, the attempt took until then; its timeouts are over; it is the one that counts, and those beside it
+// are given up. Well says that it has not begun as a failure, for a breaker that waits to hear just that. It is for attempts
+// that have not returned.
+func (g Grant) Answered(at time.Time, well bool) {
+	if g.ticket != nil {
+		g.ticket.answered = at
+		if well {
+			g.ticket.head = at.Sub(g.begun)
+			g.lane.system.post(g.lane.pid, begun{g.ticket})
+		}
+	}
+	if g.race != nil {
+		g.race.take(g.racer)
+	}
+	if g.outer != nil {
+		g.outer.Answered(at, well)
+	}
+}
+
+// Behind is g for an attempt that passes through two lanes: both hear what is said of it. Outer is the leave of the first.
+func (g Grant) Behind(outer Grant) Grant {
+	g.outer = &outer
+	return g
 }
 
 // LaneStatus is what a lane is doing, and what an operator has told it.
@@ -128,14 +160,18 @@ func Do[T any](ctx context.Context, l *Lane, call resiliency.Call, attempt func(
 }
 
 func (l *Lane) pass(ctx context.Context, v *visit) error {
-	call := &v.call
-	if own, ok := ctx.Deadline(); ok && (call.Deadline.IsZero() || own.Before(call.Deadline)) {
-		call.Deadline = own
+	what := &v.call
+	if own, ok := ctx.Deadline(); ok && (what.Deadline.IsZero() || own.Before(what.Deadline)) {
+		what.Deadline = own
 	}
-	call.Deadline = l.policy.Load().Deadline(time.Now(), call.Deadline)
-	ctx, cancel := until(ctx, call.Deadline)
+	what.Deadline = l.policy.Load().Deadline(time.Now(), what)
+	ctx, cancel := until(ctx, what.Deadline)
 	defer cancel()
+	v.entry = call.EntryOf(ctx)
 	d := v.enter(ctx)
+	if v.entry != nil && d.Verb != resiliency.GiveUp {
+		v.entry.Leave() // what is refused keeps its place until it has been answered
+	}
 	for {
 		if l.system.observe != nil {
 			l.system.observe(ctx, Decided{Decision: d, Lane: l.name})

@@ -2,41 +2,47 @@ package actors
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/sidecast/sidecast/resiliency"
 )
 
-// race is an attempt and the hedges that run beside it: the first answer wins. It belongs to the caller's goroutine, which
-// makes the first attempt itself and waits for all others before it goes on. A hedge costs a goroutine only when its time
-// has come.
+// race is an attempt and the hedges that run beside it: the first answer wins, and it is enough that one has begun. It belongs
+// to the caller's goroutine, which makes the first attempt itself and waits for all others before it goes on. A hedge costs a
+// goroutine only when its time has come.
 type race struct {
 	visit  *visit
 	grant  resiliency.Decision // of the first attempt
-	ctx    context.Context     // of all attempts
-	cancel context.CancelFunc
+	ctx    context.Context     // of the call
 	hedges sync.WaitGroup
 
-	mu     sync.Mutex
-	timer  *time.Timer // starts the next hedge
-	over   bool        // no other is started
-	winner int         // the hedge that answered first; 0 is none
+	mu      sync.Mutex
+	timer   *time.Timer          // starts the next hedge
+	over    bool                 // no other is started
+	cancels []context.CancelFunc // of the attempts, by their racer
+	decided bool
+	winner  int   // the attempt that answered first, once it is decided
+	failure error // of a hedge that won, and whose answer broke off
 }
+
+// errExited is what came of an attempt that ended its goroutine.
+var errExited = errors.New("the attempt ended its goroutine")
 
 // race makes the attempt that was granted and hedges it.
 func (v *visit) race(ctx context.Context, grant resiliency.Decision) resiliency.Decision {
-	r := &race{visit: v, grant: grant}
-	r.ctx, r.cancel = context.WithCancel(ctx)
+	r := &race{visit: v, grant: grant, ctx: ctx}
+	own := r.enter()
 	defer r.end()
 	r.schedule(1)
 	begun := time.Now()
-	err := v.run(r.ctx, v.ticket, grant, 0, begun)
-	took := time.Since(begun)
+	err := v.run(own, v.ticket, grant, 0, r, begun)
+	took := v.ticket.took(begun)
 	if err == nil {
 		return v.report(nil, took)
 	}
-	lost := r.decided()
+	lost := r.lost(0)
 	if v.answer = r.wait(); v.answer == 0 {
 		return v.report(err, took)
 	}
@@ -46,7 +52,17 @@ func (v *visit) race(ctx context.Context, grant resiliency.Decision) resiliency.
 		v.lane.system.post(v.lane.pid, outcome{t})
 	}
 	v.leave()
+	if r.failure != nil {
+		return v.broken(r.failure)
+	}
 	return resiliency.Decision{Verb: resiliency.Done}
+}
+
+// enter makes the context of the next attempt. The race is locked, or has not begun.
+func (r *race) enter() context.Context {
+	ctx, cancel := context.WithCancel(r.ctx)
+	r.cancels = append(r.cancels, cancel)
+	return ctx
 }
 
 // schedule sets the time of the nth hedge.
@@ -69,14 +85,15 @@ func (r *race) start(n int) {
 		return
 	}
 	r.hedges.Add(1)
+	ctx := r.enter()
 	r.mu.Unlock()
 	defer r.hedges.Done()
 	r.schedule(n + 1)
-	r.hedge(n)
+	r.hedge(ctx, n)
 }
 
 // hedge makes an attempt beside the first if the lane has room for it now.
-func (r *race) hedge(n int) {
+func (r *race) hedge(ctx context.Context, n int) {
 	v, l := r.visit, r.visit.lane
 	life := l.life.Load()
 	if life == nil || l.asking.Add(1) > l.room.Load() {
@@ -86,48 +103,65 @@ func (r *race) hedge(n int) {
 		return
 	}
 	t := l.hedgeTicket(v.call, r.grant.Endpoint)
-	d, heard := l.ask(t, r.ctx.Done(), life, 0)
+	d, heard := l.ask(t, ctx.Done(), life, 0)
 	if !heard {
 		return
 	}
 	if l.system.observe != nil {
-		l.system.observe(r.ctx, Decided{Decision: d, Lane: l.name, Hedge: true})
+		l.system.observe(ctx, Decided{Decision: d, Lane: l.name, Hedge: true})
 	}
 	if d.Verb != resiliency.Go {
 		l.free(t)
 		return
 	}
+	err := errExited
+	defer func() { r.ended(n, err) }()
 	begun := time.Now()
-	err := v.run(r.ctx, t, d, n, begun)
-	if err != nil && r.ctx.Err() != nil {
+	err = v.run(ctx, t, d, n, r, begun)
+	if err != nil && ctx.Err() != nil && t.answered.IsZero() {
 		l.system.post(l.pid, leave{t})
 		return
 	}
-	t.outcome = resiliency.Outcome{Turn: &t.turn, Err: err, Took: time.Since(begun)}
+	t.outcome = resiliency.Outcome{Turn: &t.turn, Err: err, Took: t.took(begun)}
 	l.system.post(l.pid, outcome{t})
+}
+
+// ended takes note of what came of the nth hedge.
+func (r *race) ended(n int, err error) {
 	if err == nil {
-		r.win(n)
+		r.take(n)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.decided && r.winner == n {
+		r.failure = err
 	}
 }
 
-// win makes the nth hedge's answer the one that counts, unless another was first, and cancels the others.
-func (r *race) win(n int) {
+// take makes the nth attempt's answer the one that counts, unless another was first, and cancels the others.
+func (r *race) take(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.winner == 0 {
-		r.winner = n
-		r.over = true
+	if r.decided {
+		return
 	}
-	r.cancel()
+	r.decided, r.winner, r.over = true, n, true
+	for racer, cancel := range r.cancels {
+		if racer != n {
+			cancel()
+		}
+	}
 }
 
-func (r *race) decided() bool {
+// lost says that another attempt than the nth has won.
+func (r *race) lost(n int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.winner != 0
+	return r.decided && r.winner != n
 }
 
-// wait starts no other hedge, waits for those that run, and returns the one that answered, or 0.
+// wait starts no other hedge, waits for those that run, and returns the one that answered, or 0 when none did.
 func (r *race) wait() int {
 	r.mu.Lock()
 	r.over = true
@@ -141,6 +175,11 @@ func (r *race) wait() int {
 
 // end cancels the hedges that still run and waits for them.
 func (r *race) end() {
-	r.cancel()
+	r.mu.Lock()
+	r.over = true
+	for _, cancel := range r.cancels {
+		cancel()
+	}
+	r.mu.Unlock()
 	r.wait()
 }

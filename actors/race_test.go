@@ -3,6 +3,7 @@ package actors
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -111,6 +112,70 @@ func TestHedgeAnswersForAFailedAttempt(t *testing.T) {
 			}
 		}
 		if status := l.Status(t.Context()); status.InFlight != 0 || status.Failed != 5 {
+			t.Errorf("the lane counts %+v", status)
+		}
+	})
+}
+
+// TestTheFirstAnswerThatBeginsCounts: from then on the other attempt is given up, and what comes of the answer is what
+// comes of the call.
+func TestTheFirstAnswerThatBeginsCounts(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, s *System) {
+		policy := hedged
+		policy.Hedge.Max = 1
+		policy.CallTimeout = time.Minute // which the rest of an answer may outlast
+		for racer := range 2 {
+			for _, breaks := range []bool{false, true} {
+				l := s.Lane(fmt.Sprint(racer, breaks), policy)
+				begun := time.Now()
+				var given time.Duration // after which the other was given up
+				got, err := Do(t.Context(), l, idempotent, func(ctx context.Context, g Grant) (int, error) {
+					if g.racer != racer {
+						<-ctx.Done()
+						given = time.Since(begun)
+						return -1, ctx.Err()
+					}
+					time.Sleep(30 * time.Millisecond)
+					g.Answered(time.Now(), true)
+					time.Sleep(time.Hour)
+					if breaks {
+						return racer, fault.New("attempt", fault.InstanceLost, "it broke off")
+					}
+					return racer, nil
+				})
+				want, wantGiven := fault.Reason(""), 30*time.Millisecond
+				if racer == 1 {
+					wantGiven += policy.Hedge.After
+				}
+				if breaks {
+					want = fault.InstanceLost
+				}
+				if got != racer || fault.ReasonOf(err) != want || given != wantGiven {
+					t.Errorf("racer %d answered, breaks off %v: racer %d counts, %v, the other is given up after %v", racer, breaks, got, err, given)
+				}
+				status := l.Status(t.Context())
+				if status.InFlight != 0 || status.TimedOut != 0 || (status.Failed == 1) != breaks {
+					t.Errorf("racer %d, breaks off %v: the lane counts %+v", racer, breaks, status)
+				}
+			}
+		}
+	})
+}
+
+// TestAHedgeThatAnsweredAndExits: an attempt that ends its goroutine when its answer has begun leaves no answer.
+func TestAHedgeThatAnsweredAndExits(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, s *System) {
+		l := s.Lane("l", hedged)
+		_, err := Do(t.Context(), l, idempotent, func(ctx context.Context, g Grant) (int, error) {
+			if g.racer == 1 {
+				g.Answered(time.Now(), true)
+				runtime.Goexit()
+			}
+			<-ctx.Done()
+			return 0, ctx.Err()
+		})
+		wantReason(t, err, fault.Defect)
+		if status := l.Status(t.Context()); status.InFlight != 0 {
 			t.Errorf("the lane counts %+v", status)
 		}
 	})

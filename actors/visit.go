@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/resiliency"
 )
@@ -17,8 +18,9 @@ type visit struct {
 	lane     *Lane
 	call     resiliency.Call
 	attempt  func(ctx context.Context, grant Grant) error
-	racers   int     // how many attempts may run at once
-	ticket   *ticket // nil when the lane's actor holds it, or nobody
+	entry    call.Entry // nil when the call came through no front door
+	racers   int        // how many attempts may run at once
+	ticket   *ticket    // nil when the lane's actor holds it, or nobody
 	attempts int
 	answer   int   // the Grant.racer of the attempt whose answer counts
 	last     error // of the latest try
@@ -46,6 +48,7 @@ func (v *visit) enter(ctx context.Context) resiliency.Decision {
 	if v.ticket == nil {
 		v.ticket = l.ticket(v.call)
 	}
+	v.ticket.entry = v.entry
 	if d, heard := l.ask(v.ticket, gone, life, l.policy.Load().Queue.MaxWait); heard {
 		return v.settle(d)
 	}
@@ -102,7 +105,8 @@ func (v *visit) try(ctx context.Context, grant resiliency.Decision) resiliency.D
 		return v.race(ctx, grant)
 	}
 	begun := time.Now()
-	return v.report(v.run(ctx, v.ticket, grant, 0, begun), time.Since(begun))
+	err := v.run(ctx, v.ticket, grant, 0, nil, begun)
+	return v.report(err, v.ticket.took(begun))
 }
 
 // report tells the lane the outcome of the attempt and waits for what follows from it. After a success nothing does, and
@@ -132,7 +136,7 @@ func (v *visit) report(err error, took time.Duration) resiliency.Decision {
 
 // run calls the attempt under the grant's deadline. A panic is its failure; a goroutine that exits inside it still gives
 // its slot back.
-func (v *visit) run(ctx context.Context, t *ticket, grant resiliency.Decision, racer int, begun time.Time) (err error) {
+func (v *visit) run(ctx context.Context, t *ticket, grant resiliency.Decision, racer int, r *race, begun time.Time) (err error) {
 	within, cancel := until(ctx, grant.Deadline)
 	defer cancel()
 	returned := false
@@ -149,9 +153,9 @@ func (v *visit) run(ctx context.Context, t *ticket, grant resiliency.Decision, r
 			"panic", cause, "stack", string(debug.Stack()))
 		err = fault.New(v.call.Op, fault.Panicked, "the attempt panicked: %v", cause)
 	}()
-	err = v.attempt(within, Grant{Endpoint: grant.Endpoint, Attempt: grant.Attempt, racer: racer})
+	err = v.attempt(within, Grant{Endpoint: grant.Endpoint, Attempt: grant.Attempt, racer: racer, ticket: t, lane: v.lane, begun: begun, race: r})
 	returned = true
-	if err == nil || fault.NotSent(err) {
+	if err == nil || fault.NotSent(err) || !t.answered.IsZero() { // once it was answered its time is not up
 		return err
 	}
 	return v.blame(err, ctx, within, grant.Attempt, time.Since(begun))
@@ -170,8 +174,7 @@ func isOver(call, attempt context.Context) bool {
 
 // blame gives an attempt that failed because its time was up, or its caller gone, the failure that says so.
 func (v *visit) blame(err error, call, attempt context.Context, n int, took time.Duration) error {
-	var named *fault.Error
-	isNamed := errors.As(err, &named)
+	_, isNamed := errors.AsType[*fault.Error](err)
 	kind := fault.KindOf(err)
 	switch {
 	case call.Err() != nil && (!isNamed || kind == fault.Canceled):
@@ -239,6 +242,15 @@ func (v *visit) refused(refusal *fault.Error) resiliency.Decision {
 	if v.last != nil && refusal.Reason.NotSent() {
 		err = resiliency.NotRetried(v.last, refusal)
 	}
+	policy := v.lane.policy.Load().Name
+	return resiliency.Decision{
+		Verb: resiliency.GiveUp,
+		Err:  resiliency.Explain(v.lane.name, policy, v.call.Op, v.attempts, err),
+	}
+}
+
+// broken ends the visit with the failure of a hedge whose answer had begun. The lane has heard of it already.
+func (v *visit) broken(err error) resiliency.Decision {
 	policy := v.lane.policy.Load().Name
 	return resiliency.Decision{
 		Verb: resiliency.GiveUp,

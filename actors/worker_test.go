@@ -117,14 +117,14 @@ func TestCloseStopsWorkers(t *testing.T) {
 func TestTree(t *testing.T) {
 	s := open(t, Options{})
 	s.Lane("b", resiliency.Policy{Name: "p"})
-	s.BalancedLane("a", resiliency.Policy{}).SetEndpoints([]resiliency.Endpoint{{ID: "i"}})
+	s.BalancedLane("a", resiliency.Policy{Breaker: resiliency.Breaker{Failures: 1}}).SetEndpoints([]resiliency.Endpoint{{ID: "i"}})
 	s.Worker("w", func(ctx context.Context) error { <-ctx.Done(); return nil })
 	root := s.Tree(t.Context())
 	if root.Kind != "system" || root.State != "running" || len(root.Children) != 3 {
 		t.Fatalf("tree %+v", root)
 	}
 	a, b, w := root.Children[0], root.Children[1], root.Children[2]
-	if a.Name != "a" || a.Lane.Endpoints != 1 || b.Name != "b" || b.Lane.Policy != "p" || b.Lane.Breaker != "closed" || w.Name != "w" || w.Lane != nil {
+	if a.Name != "a" || a.Lane.Endpoints != 1 || b.Name != "b" || b.Lane.Policy != "p" || a.Lane.Breaker != "closed" || b.Lane.Breaker != "" || w.Name != "w" || w.Lane != nil {
 		t.Errorf("children %+v", root.Children)
 	}
 	if err := s.Lane("b", resiliency.Policy{}).Drain(t.Context()); err != nil {
