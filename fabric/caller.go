@@ -88,11 +88,15 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 1024); return &b 
 // Call asks the target and returns its answer, whatever the size of either body up to MaxBody. It fails at once when
 // nobody listens for the target (fault.NoResponders), when the fabric is away (fault.FabricDown) and when the target
 // goes away while it works (fault.InstanceLost). When ctx ends early the target's handler is cancelled. Caller is set by
-// the fabric. A fault of the target comes back as it was returned there.
+// the fabric. A fault of the target comes back as it was returned there. An answer that passes to req.Pieces may be of any size,
+// and goes on when ctx ends.
 func (f *Fabric) Call(ctx context.Context, to Target, req *call.Request) (*call.Response, error) {
 	left, bounded, refusal := f.admit(ctx, to, req)
 	if refusal != nil {
 		return nil, refusal
+	}
+	if f.isOwn(to) {
+		return f.callOwn(ctx, to, req)
 	}
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
@@ -112,7 +116,7 @@ func (f *Fabric) Call(ctx context.Context, to Target, req *call.Request) (*call.
 	w.sent.Store(f.clock.Load() + 1)
 	select {
 	case a := <-answers:
-		return f.read(ctx, a, to, req.Method)
+		return f.read(ctx, a, to, req)
 	case <-ctx.Done():
 	}
 	if o.drop(token, w) {
@@ -121,21 +125,21 @@ func (f *Fabric) Call(ctx context.Context, to Target, req *call.Request) (*call.
 		}
 		return nil, fault.FromContext(opOf(to, req.Method), ctx, "the answer of instance "+to.Instance)
 	}
-	return f.read(ctx, <-answers, to, req.Method)
+	return f.read(ctx, <-answers, to, req)
 }
 
 // read makes the result of a call of what came back.
-func (f *Fabric) read(ctx context.Context, a answer, to Target, method string) (*call.Response, error) {
+func (f *Fabric) read(ctx context.Context, a answer, to Target, req *call.Request) (*call.Response, error) {
 	switch {
 	case a.err != nil:
-		return nil, during(opOf(to, method), a.err)
+		return nil, during(opOf(to, req.Method), a.err)
 	case a.stream != nil:
 		defer a.stream.Close()
-		return a.stream.readAll(ctx, f.config.MaxBody)
+		return a.stream.answerTo(ctx, req)
 	}
 	fr, err := parseFrame(a.value)
 	if err != nil {
-		return nil, fault.New(opOf(to, method), fault.Defect, "instance %s answered with a malformed frame: %w", to.Instance, err)
+		return nil, fault.New(opOf(to, req.Method), fault.Defect, "instance %s answered with a malformed frame: %w", to.Instance, err)
 	}
 	if fr.kind == kindFailed {
 		return nil, fr.failure.fault(string(a.message.Data))
@@ -156,7 +160,7 @@ func (f *Fabric) admit(ctx context.Context, to Target, req *call.Request) (left 
 		return 0, false, fault.New(opOf(to, req.Method), fault.BadRequest, "an app id or instance may have %d bytes", maxName)
 	case int64(len(req.Body)) > f.config.MaxBody:
 		return 0, false, fault.New(opOf(to, req.Method), fault.BodyTooLarge, "the body has %d bytes, the limit is %d", len(req.Body), f.config.MaxBody)
-	case !f.link.up.Load():
+	case !f.link.up.Load() && !f.isOwn(to):
 		return 0, false, downFault(opOf(to, req.Method), errDown)
 	}
 	return left, bounded, nil
@@ -184,7 +188,7 @@ func (f *Fabric) callInChunks(ctx context.Context, to Target, req *call.Request)
 	if err := s.CloseSend(ctx); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return s.readAll(ctx, f.config.MaxBody)
+	return s.answerTo(ctx, req)
 }
 
 // Stream opens a stream to the target. The stream ends with ctx: when ctx is cancelled, so is the target's handler. The
@@ -219,11 +223,7 @@ func (f *Fabric) open(ctx context.Context, to Target, req *call.Request, unary b
 	}
 	s := f.newStream(opOf(to, req.Method), to, f.route(to))
 	f.outbound.addStream(s)
-	s.unwatch = context.AfterFunc(ctx, func() {
-		if s.end(fault.FromContext(s.op, ctx, "the stream to end")) {
-			s.tellStop()
-		}
-	})
+	s.watch(ctx)
 	s.sending.Lock() // no probe may overtake this
 	err = f.link.publish(s.to, f.outbound.reply(s.token), value, nil)
 	s.sending.Unlock()
@@ -232,4 +232,13 @@ func (f *Fabric) open(ctx context.Context, to Target, req *call.Request, unary b
 		return nil, downFault(s.op, err)
 	}
 	return s, nil
+}
+
+// watch ends the stream with ctx.
+func (s *stream) watch(ctx context.Context) {
+	s.unwatch = context.AfterFunc(ctx, func() {
+		if s.end(fault.FromContext(s.op, ctx, "the stream to end")) {
+			s.tellStop()
+		}
+	})
 }

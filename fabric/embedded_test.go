@@ -17,6 +17,7 @@ import (
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 func TestDirectoryIsPrivate(t *testing.T) {
@@ -75,18 +76,8 @@ func TestStrangersStayOutside(t *testing.T) {
 	nc.Close()
 }
 
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
-}
-
 func TestPortFaults(t *testing.T) {
-	port := freePort(t)
+	port := ports.Get(t)
 	dir := t.TempDir()
 	one := config(dir, "a", "a1")
 	one.Port = port
@@ -371,7 +362,7 @@ func TestKilledGuest(t *testing.T) {
 
 // Takeovers one after the other: every host is killed in turn.
 func TestTakeoverAgainAndAgain(t *testing.T) {
-	dir, port := t.TempDir(), freePort(t)
+	dir, port := t.TempDir(), ports.Get(t)
 	t.Setenv(childPort, strconv.Itoa(port))
 	children := []*child{spawn(t, "serve", dir, "k0"), spawn(t, "serve", dir, "k1"), spawn(t, "serve", dir, "k2")}
 	last := config(dir, "last", "l1")

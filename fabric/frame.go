@@ -44,6 +44,7 @@ type frame struct {
 	left    time.Duration // call, open: time until the caller's deadline
 	hasLeft bool
 	unary   bool  // open: the data that follows is the body of a unary call
+	pieces  bool  // call, open with unary: the caller takes an answer in pieces; head: this is one
 	size    int64 // open with unary, head: bytes of the body that follows
 
 	method, verb, query string
@@ -142,6 +143,9 @@ func appendRequest(b []byte, req *call.Request, left time.Duration, hasLeft bool
 	if req.Idempotent {
 		b = append(b, "&i=1"...)
 	}
+	if req.Pieces != nil {
+		b = append(b, "&p=1"...)
+	}
 	return appendTrailer(appendHeader(b, req.Header), req.Trailer)
 }
 
@@ -172,8 +176,8 @@ const maxFailureText = 8 << 10
 
 // appendFailure writes err and returns its text, which travels as the payload.
 func appendFailure(b []byte, err error) (value []byte, text string) {
-	var e *fault.Error
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*fault.Error](err)
+	if !ok {
 		e = fault.E("", fault.KindOf(err), reasonOf(err), err)
 	}
 	b = appendText(b, "k", e.Kind.String())
@@ -282,6 +286,8 @@ func (f *frame) set(key, text string) (err error) {
 		f.hasLeft = err == nil
 	case "u":
 		f.unary = text == "1"
+	case "p":
+		f.pieces = text == "1"
 	case "m":
 		f.method = text
 	case "v":

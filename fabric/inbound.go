@@ -19,7 +19,7 @@ import (
 // Handler takes the calls that come in. Its methods are called concurrently, one goroutine a call. The context carries
 // the caller's deadline and is cancelled when the caller goes away. A returned fault reaches the caller as it is.
 type Handler interface {
-	// ServeCall answers a unary call.
+	// ServeCall answers a unary call. Its answer passes to req.Pieces or is returned.
 	ServeCall(ctx context.Context, req *call.Request) (*call.Response, error)
 	// ServeStream serves a stream; it has ended when ServeStream returns.
 	ServeStream(ctx context.Context, req *call.Request, stream call.ServerStream) error
@@ -39,7 +39,9 @@ const (
 type inbound struct {
 	f       *Fabric
 	handler Handler
+	serving atomic.Bool // the handler is there
 	leaving atomic.Bool
+	owned   atomic.Uint64 // calls that this instance made to itself
 	refused atomic.Uint64
 
 	mu      sync.Mutex
@@ -71,6 +73,7 @@ func (f *Fabric) Serve(h Handler) error {
 	if err != nil {
 		return downFault(op, err)
 	}
+	f.inbound.serving.Store(true)
 	return nil
 }
 
@@ -228,30 +231,39 @@ func (in *inbound) run(r *running, body []byte, value string) {
 		in.f.tellFailed(r.key, fault.New("", fault.BadRequest, "the request could not be read: %w", err))
 		return
 	}
-	ctx, cancel := r.context(fr)
+	whole, ctx, cancel := r.context(fr)
 	defer cancel()
 	switch {
 	case !r.begin(cancel, s): // the caller went away meanwhile
 	case ctx.Err() != nil:
 		in.f.tellFailed(r.key, fault.New("", fault.BudgetSpent, "the deadline passed before the call could start"))
 	case s == nil:
-		resp, err := in.serve(ctx, fr.request(in.f.config.AppID, r.caller, body))
-		in.answer(ctx, r, fr.method, resp, err)
+		req := fr.request(in.f.config.AppID, r.caller, body)
+		p := in.passing(whole, r, fr, req)
+		resp, err := in.serve(ctx, req)
+		if !p.over(resp, err) {
+			in.answer(ctx, r, fr.method, resp, err)
+		}
 	case fr.unary:
-		in.runChunked(ctx, r, s, fr)
+		in.runChunked(ctx, whole, r, s, fr)
 	default:
 		s.finish(in.serveStream(ctx, fr.request(in.f.config.AppID, r.caller, nil), s))
 	}
 }
 
 // runChunked serves a unary call whose body follows in chunks.
-func (in *inbound) runChunked(ctx context.Context, r *running, s *stream, fr frame) {
+func (in *inbound) runChunked(ctx, whole context.Context, r *running, s *stream, fr frame) {
 	body, err := in.collect(ctx, r, s, fr.size)
 	if err != nil {
 		s.finish(err)
 		return
 	}
-	resp, err := in.serve(ctx, fr.request(in.f.config.AppID, r.caller, body))
+	req := fr.request(in.f.config.AppID, r.caller, body)
+	p := in.passing(whole, r, fr, req)
+	resp, err := in.serve(ctx, req)
+	if p.over(resp, err) {
+		return
+	}
 	if err == nil {
 		err = s.answerWhole(ctx, resp)
 	}
@@ -323,7 +335,7 @@ func (in *inbound) answer(ctx context.Context, r *running, method string, resp *
 
 func (in *inbound) answerOK(ctx context.Context, r *running, method string, resp *call.Response) error {
 	if int64(len(resp.Body)) > in.f.config.MaxBody {
-		return fault.New("serve "+method, fault.AnswerTooLarge, "the answer has %d bytes, the limit is %d", len(resp.Body), in.f.config.MaxBody)
+		return in.answerTooLarge(method, resp)
 	}
 	buffer := buffers.Get().(*[]byte)
 	defer buffers.Put(buffer)
@@ -340,6 +352,10 @@ func (in *inbound) answerOK(ctx context.Context, r *running, method string, resp
 		s.finish(s.answerWhole(ctx, resp))
 	}
 	return nil
+}
+
+func (in *inbound) answerTooLarge(method string, resp *call.Response) error {
+	return fault.New("serve "+method, fault.AnswerTooLarge, "the answer has %d bytes, the limit is %d", len(resp.Body), in.f.config.MaxBody)
 }
 
 // deliver sends an answer. When there was an outage meanwhile it waits until the fabric is back, and the caller too: the

@@ -22,6 +22,7 @@ import (
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 // natsServer is a server of the user's.
@@ -55,8 +56,8 @@ func remote(s *server.Server, app, instance string) fabric.Config {
 }
 
 func TestRemoteServerGoneAndBack(t *testing.T) {
-	s := natsServer(t, server.Options{})
-	port := s.Addr().(*net.TCPAddr).Port
+	port := ports.Get(t)
+	s := natsServer(t, server.Options{Port: port})
 	a, b := open(t, remote(s, "a", "a1")), open(t, remote(s, "b", "b1"))
 	if a.Describe() != "nats://"+s.Addr().String() {
 		t.Errorf("described as %q", a.Describe())
@@ -132,7 +133,7 @@ func TestRemoteServerGoneForGood(t *testing.T) {
 
 func TestRemoteIsNotThere(t *testing.T) {
 	c := config("", "a", "a1")
-	c.URL = fmt.Sprintf("nats://user:secret@127.0.0.1:%d", freePort(t))
+	c.URL = fmt.Sprintf("nats://user:secret@127.0.0.1:%d", ports.Get(t))
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	_, err := fabric.Open(ctx, c)
@@ -141,7 +142,7 @@ func TestRemoteIsNotThere(t *testing.T) {
 		t.Errorf("the fault says %q", err)
 	}
 	// A server that comes while Open waits is found.
-	port := freePort(t)
+	port := ports.Get(t)
 	c.URL = fmt.Sprintf("127.0.0.1:%d", port)
 	opened := make(chan *fabric.Fabric, 1)
 	go func() {

@@ -34,12 +34,23 @@ func (r *running) openFor(value string) error {
 	return err
 }
 
-// context is the handler's: it ends when the caller stops waiting.
-func (r *running) context(fr frame) (context.Context, context.CancelFunc) {
-	if fr.hasLeft {
-		return context.WithDeadline(context.Background(), r.arrived.Add(fr.left))
+// context is the handler's: it ends when the caller stops waiting. Whole ends when the caller goes away: the deadline is for the
+// head of an answer that passes in pieces.
+func (r *running) context(fr frame) (whole, handler context.Context, cancel context.CancelFunc) {
+	switch {
+	case !fr.hasLeft:
+		whole, cancel = context.WithCancel(context.Background())
+		return whole, whole, cancel
+	case !fr.pieces:
+		handler, cancel = context.WithDeadline(context.Background(), r.arrived.Add(fr.left))
+		return handler, handler, cancel
 	}
-	return context.WithCancel(context.Background())
+	whole, cancelWhole := context.WithCancel(context.Background())
+	handler, cancelHandler := context.WithDeadline(whole, r.arrived.Add(fr.left))
+	return whole, handler, func() {
+		cancelHandler()
+		cancelWhole()
+	}
 }
 
 // newStream makes the called side's end of the stream.

@@ -49,6 +49,7 @@ type stream struct {
 	inEnd    bool // the peer has sent all; on the calling side: and its handler has returned
 	head     *call.Response
 	headSize int64
+	inPieces bool // the answer comes in pieces, of which nobody knows how many
 	credit   int
 	outSeq   uint64
 	outEnd   bool
@@ -297,7 +298,10 @@ func (s *stream) Answer(_ context.Context, header *call.Response) error {
 	return s.answerOnce(header, 0)
 }
 
-// answerOnce sends the header unless it was. size is that of the body which follows, if known.
+// sizeUnknown is that of an answer which passes in pieces.
+const sizeUnknown = -1
+
+// answerOnce sends the header unless it was. size is that of the body which follows, if known; 0 says nothing.
 func (s *stream) answerOnce(header *call.Response, size int) error {
 	s.mu.Lock()
 	answered, err := s.answered, s.err
@@ -315,7 +319,10 @@ func (s *stream) answerOnce(header *call.Response, size int) error {
 		return err
 	}
 	return s.number(kindHead, nil, func(b []byte) []byte {
-		if size > 0 {
+		switch {
+		case size == sizeUnknown:
+			b = append(b, "&p=1"...)
+		case size > 0:
 			b = appendNumber(b, "n", int64(size))
 		}
 		return appendResponse(b, header)

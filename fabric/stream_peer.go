@@ -93,7 +93,7 @@ func (s *stream) takeNumbered(fr frame, body []byte) error {
 		if s.called || s.head != nil || s.err != nil {
 			return nil
 		}
-		s.head, s.headSize = fr.response(nil), fr.size
+		s.head, s.headSize, s.inPieces = fr.response(nil), fr.size, fr.pieces
 		close(s.headed)
 	case kindData:
 		if s.inEnd {
