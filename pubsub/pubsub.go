@@ -5,6 +5,8 @@ package pubsub
 
 import (
 	"context"
+	"maps"
+	"strings"
 	"time"
 )
 
@@ -35,8 +37,25 @@ type Message struct {
 	Header map[string]string
 	// Delay keeps the message from being delivered until it has passed.
 	Delay time.Duration
-	// Metadata is what the publisher tells the backend itself, which passes over what it does not know. It is not delivered.
+	// Metadata is what the publisher tells the backend itself, which passes over what it does not know. Where Dapr's broker of
+	// the same name delivers it, as those do that have room for it beside Data, it comes as Header: see Beside.
 	Metadata map[string]string
+}
+
+// Beside is all that travels beside the data of m: its Header and, under names that are not there in any case of letters, its
+// Metadata. It is the caller's, and nil where both are.
+func Beside(m *Message) map[string]string {
+	if m.Header == nil && m.Metadata == nil {
+		return nil
+	}
+	all := make(map[string]string, len(m.Header)+len(m.Metadata)+4)
+	maps.Copy(all, m.Header)
+	for name, value := range m.Metadata {
+		if _, raw := m.Header[strings.ToLower(name)]; !raw { // a raw event has in its header what it has as metadata
+			all[name] = value
+		}
+	}
+	return all
 }
 
 // LetterPrefix begins the names of the headers that a dead letter has beside those of its message. They and what is added to
@@ -84,4 +103,11 @@ type Delivery interface {
 	Ack(ctx context.Context) error
 	// Retry gives the message back, to be delivered again after delay.
 	Retry(ctx context.Context, delay time.Duration) error
+}
+
+// Unreadable is a Delivery of a broker that reads its messages in a format of their own. A message that is none of that format
+// is delivered with the bytes that it has, to become a dead letter: the app does not get it.
+type Unreadable interface {
+	// Unreadable says why the message is not of its format; nil if it is.
+	Unreadable() error
 }

@@ -25,11 +25,59 @@ type Store interface {
 	Close(ctx context.Context) error
 }
 
+// Plain is a Store of values alone: its items have neither an ETag nor a time at which they are said to expire. It fails ops
+// whose Match is not Any, and batches of more than one op, with fault.Unsupported.
+type Plain interface {
+	Plain()
+}
+
+// Transactor is a Store that may do no more than one op at a time: what it was opened with decides.
+type Transactor interface {
+	// Transacts says whether Apply takes batches of more than one op.
+	Transacts() bool
+}
+
+// Transacts says whether store applies batches of more than one op, all or none. Every store does that does not say otherwise.
+func Transacts(store Store) bool {
+	for {
+		switch s := store.(type) {
+		case Plain:
+			return false
+		case Transactor:
+			return s.Transacts()
+		case interface{ Unwrap() Store }: // what is between the block and its backend
+			store = s.Unwrap()
+		default:
+			return true
+		}
+	}
+}
+
 // Scanner is a Store that can list.
 type Scanner interface {
 	// Scan returns up to limit items whose keys start with prefix and are greater than after, in the byte order of keys.
 	// Values are left out when keysOnly is set.
 	Scan(ctx context.Context, prefix, after string, limit int, keysOnly bool) ([]Item, error)
+}
+
+// Bulker is a Store that does many ops at once that do not belong together.
+type Bulker interface {
+	// ApplyEach does each op for itself, in any order: when it fails, some may be done all the same.
+	ApplyEach(ctx context.Context, ops []Op) error
+}
+
+// Guided is a Store whose reads can be told what a writer tells it by Op.Metadata, as the partition that an item is in.
+type Guided interface {
+	// GetWith is Get of items that were written with metadata. It passes over what it does not know of them.
+	GetWith(ctx context.Context, keys []string, metadata map[string]string) ([]Item, error)
+}
+
+// GetWith has store read, with metadata where it takes some.
+func GetWith(ctx context.Context, store Store, keys []string, metadata map[string]string) ([]Item, error) {
+	if g, ok := store.(Guided); ok && len(metadata) > 0 {
+		return g.GetWith(ctx, keys, metadata)
+	}
+	return store.Get(ctx, keys)
 }
 
 // Watcher is a Store that can tell of changes.
@@ -107,6 +155,20 @@ type Op struct {
 	TTL   time.Duration // for Set: the item vanishes this long after; 0: never
 	// JSON says of a Set that Value is JSON: a Querier keeps it so that it can be queried, and may give it back in other words.
 	JSON bool
+	// Metadata is what the writer tells the backend itself, which passes over what it does not know.
+	Metadata map[string]string
+}
+
+// Holds says whether what o expects is so among found, the items that exist now, by key.
+func (o Op) Holds(found map[string]Item) bool {
+	item, exists := found[o.Key]
+	switch o.Match {
+	case Exact:
+		return exists && item.ETag == o.ETag
+	case Absent:
+		return !exists
+	}
+	return true
 }
 
 // EventKind is what a watcher learns.

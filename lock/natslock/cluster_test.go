@@ -12,18 +12,19 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 // cluster starts three servers that know each other.
 func cluster(t *testing.T) []*server.Server {
 	t.Helper()
-	ports := []int{freePort(t), freePort(t), freePort(t)}
+	all := []int{ports.Get(t), ports.Get(t), ports.Get(t)}
 	var routes []string
-	for _, port := range ports {
+	for _, port := range all {
 		routes = append(routes, fmt.Sprint("nats://127.0.0.1:", port))
 	}
-	servers := make([]*server.Server, len(ports))
-	for i, port := range ports {
+	servers := make([]*server.Server, len(all))
+	for i, port := range all {
 		s, err := server.NewServer(&server.Options{
 			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
 			Cluster: server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: port},

@@ -3,7 +3,6 @@ package natslock
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"testing"
@@ -63,16 +62,6 @@ func serve(t testing.TB, dir string, port int) *server.Server {
 func stop(s *server.Server) {
 	s.Shutdown()
 	s.WaitForShutdown()
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 func connect(t testing.TB, url string) *nats.Conn {

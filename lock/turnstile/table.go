@@ -1,10 +1,10 @@
 package turnstile
 
 import (
-	"container/heap"
 	"container/list"
 	"time"
 
+	"github.com/sidecast/sidecast/agenda"
 	"github.com/sidecast/sidecast/lock"
 )
 
@@ -13,8 +13,8 @@ import (
 // same as one asked in time. What a step did it tells through tell, in order.
 type table struct {
 	seats map[string]*seat
-	due   dueHeap // the held seats, by the end of their lease
-	token uint64  // the last one given out
+	due   *agenda.Agenda[*seat] // those that are held, by the end of their lease
+	token uint64                // the last one given out
 	tell  func(change)
 }
 
@@ -41,20 +41,21 @@ type seat struct {
 	name     string
 	lease    lock.Lease
 	held     bool
-	due      int // index in table.due while held
+	due      agenda.Place
 	line     list.List
 	watchers map[chan struct{}]struct{}
 }
 
 func newTable(token uint64, tell func(change)) *table {
-	return &table{seats: make(map[string]*seat), token: token, tell: tell}
+	due := agenda.New(func(a, b *seat) bool { return a.lease.Expires.Before(b.lease.Expires) }, func(s *seat) *agenda.Place { return &s.due })
+	return &table{seats: make(map[string]*seat), due: due, token: token, tell: tell}
 }
 
 // restore makes lease what it was before a restart.
 func (t *table) restore(lease lock.Lease) {
 	s := t.seat(lease.Name)
 	s.lease, s.held = lease, true
-	heap.Push(&t.due, s)
+	t.due.Add(s)
 	t.token = max(t.token, lease.Token)
 }
 
@@ -108,7 +109,7 @@ func (t *table) renew(now time.Time, lease lock.Lease, ttl time.Duration) (lock.
 		ttl = s.lease.TTL
 	}
 	s.lease.TTL, s.lease.Expires = ttl, now.Add(ttl)
-	heap.Fix(&t.due, s.due)
+	t.due.Move(s)
 	renewed := s.lease
 	t.tell(change{seat: s, lease: &renewed})
 	return renewed, true
@@ -126,17 +127,17 @@ func (t *table) release(now time.Time, lease lock.Lease) bool {
 
 // lapse ends every lease that has run out by now.
 func (t *table) lapse(now time.Time) {
-	for len(t.due) > 0 && !t.due[0].lease.Expires.After(now) {
-		t.end(now, t.due[0])
+	for t.due.Len() > 0 && !t.due.First().lease.Expires.After(now) {
+		t.end(now, t.due.First())
 	}
 }
 
 // next is when the next lease runs out; false when no lock is held.
 func (t *table) next() (time.Time, bool) {
-	if len(t.due) == 0 {
+	if t.due.Len() == 0 {
 		return time.Time{}, false
 	}
-	return t.due[0].lease.Expires, true
+	return t.due.First().lease.Expires, true
 }
 
 func (t *table) watch(name string, wake chan struct{}) *seat {
@@ -188,7 +189,7 @@ func (t *table) holding(now time.Time, lease lock.Lease) *seat {
 }
 
 func (t *table) end(now time.Time, s *seat) {
-	heap.Remove(&t.due, s.due)
+	t.due.Remove(s)
 	s.held, s.lease = false, lock.Lease{}
 	if s.line.Len() > 0 {
 		t.admit(now, s)
@@ -205,33 +206,7 @@ func (t *table) admit(now time.Time, s *seat) {
 	t.token++
 	s.lease = lock.Lease{Name: s.name, Owner: w.owner, Token: t.token, TTL: w.ttl, Expires: now.Add(w.ttl)}
 	s.held = true
-	heap.Push(&t.due, s)
+	t.due.Add(s)
 	lease := s.lease
 	t.tell(change{seat: s, lease: &lease, to: w})
-}
-
-type dueHeap []*seat
-
-func (h dueHeap) Len() int           { return len(h) }
-func (h dueHeap) Less(i, j int) bool { return h[i].lease.Expires.Before(h[j].lease.Expires) }
-func (h dueHeap) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].due, h[j].due = i, j
-}
-
-// Push is for package heap.
-func (h *dueHeap) Push(x any) {
-	s := x.(*seat)
-	s.due = len(*h)
-	*h = append(*h, s)
-}
-
-// Pop is for package heap.
-func (h *dueHeap) Pop() any {
-	old := *h
-	last := len(old) - 1
-	s := old[last]
-	old[last] = nil
-	*h = old[:last]
-	return s
 }

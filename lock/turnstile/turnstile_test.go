@@ -108,7 +108,7 @@ func TestTableAgreesWithModel(t *testing.T) {
 				table.lapse(now)
 				s := table.seats["x"]
 				if q.holder == nil {
-					if s != nil || len(table.due) > 0 {
+					if s != nil || table.due.Len() > 0 {
 						r.Fatalf("a free lock has a seat: %+v", s)
 					}
 					return

@@ -107,8 +107,10 @@ func (g *group) take(f *feed, n int) (taken []pubsub.Delivery) {
 func (g *group) release(it *item) {
 	delete(it.holder.feed.out, it.holder)
 	it.holder = nil
-	g.t.b.alarms.remove(it.alarm)
-	it.alarm = nil
+	if it.alarm != nil {
+		g.t.b.alarms.Remove(it.alarm)
+		it.alarm = nil
+	}
 	g.out--
 }
 

@@ -7,6 +7,9 @@
 // messages fill the topic, Publish fails with TOPIC_FULL. What every group has acknowledged stays for groups to come,
 // as far as keep allows; before there is any group, everything stays until the topic is full, and then the oldest goes.
 //
+// A subscription to a topic whose name ends in * gets what is published, from then on, to every topic that has that beginning
+// and a longer name.
+//
 //	b, err := memorypubsub.Component.Open(ctx, host, nil)
 //	feed, err := b.(pubsub.Broker).Subscribe(ctx, "orders", pubsub.Group{Name: "billing", AckWait: 30 * time.Second})
 //
@@ -15,9 +18,12 @@ package memorypubsub
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/sidecast/sidecast/agenda"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
@@ -42,7 +48,8 @@ type broker struct {
 
 	mu     sync.Mutex
 	topics map[string]*topic
-	alarms alarms
+	wild   []string // topics that were subscribed to, and whose names end in *
+	alarms *agenda.Agenda[*alarm]
 	closed bool
 
 	earlier chan struct{} // holds one: the next alarm is sooner than the clock knows
@@ -52,7 +59,7 @@ type broker struct {
 
 func open(_ context.Context, host components.Host, c Config) (pubsub.Broker, error) {
 	b := &broker{
-		name: host.Component, config: c, topics: map[string]*topic{},
+		name: host.Component, config: c, topics: map[string]*topic{}, alarms: newAlarms(),
 		earlier: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	if b.name == "" {
@@ -87,10 +94,37 @@ func (b *broker) Publish(ctx context.Context, name string, messages []pubsub.Mes
 		case m.Delay < 0:
 			errs[i] = fault.New(op, fault.DelayInvalid, "the delay is negative: %s", m.Delay)
 		default:
-			errs[i] = b.topic(name).publish(op, m)
+			errs[i] = b.publish(op, name, m)
 		}
 	}
 	return errs
+}
+
+// publish gives m to its topic, and to those that were subscribed to by a wildcard that matches its name: to all of them or to
+// none. A wildcard that nobody reads just now gets what it has room for, and keeps nobody from publishing.
+func (b *broker) publish(op, name string, m *pubsub.Message) error {
+	targets := append(make([]*topic, 0, 1+len(b.wild)), b.topic(name))
+	size := sizeOf(m)
+	for _, wild := range b.wild {
+		if t := b.topics[wild]; matches(wild, name) && (t.read() || t.room(size)) {
+			targets = append(targets, t)
+		}
+	}
+	for _, t := range targets {
+		if !t.room(size) {
+			return t.full(op)
+		}
+	}
+	for _, t := range targets {
+		t.store(m, size)
+	}
+	return nil
+}
+
+// matches says whether the name of a topic begins with what wild has before its *, and goes on.
+func matches(wild, name string) bool {
+	rest, begins := strings.CutPrefix(name, wild[:len(wild)-1])
+	return begins && rest != "" && name != wild
 }
 
 func (b *broker) usable(ctx context.Context, op, topic string) error {
@@ -116,6 +150,9 @@ func (b *broker) Subscribe(ctx context.Context, name string, g pubsub.Group) (pu
 	if g.Name == "" {
 		return nil, fault.New(op, fault.BadRequest, "the group has no name")
 	}
+	if strings.HasSuffix(name, "*") && !slices.Contains(b.wild, name) {
+		b.wild = append(b.wild, name)
+	}
 	return b.topic(name).group(g).feed(op), nil
 }
 
@@ -132,7 +169,7 @@ func (b *broker) Close(context.Context) error {
 				}
 			}
 		}
-		b.topics, b.alarms = nil, alarms{}
+		b.topics, b.wild, b.alarms = nil, nil, newAlarms()
 	}
 	b.mu.Unlock()
 	b.clock.Wait()
@@ -142,16 +179,17 @@ func (b *broker) Close(context.Context) error {
 // at runs fn under the lock when t has come. fn may find that it is no longer wanted.
 func (b *broker) at(t time.Time, fn func()) *alarm {
 	a := &alarm{at: t, fn: fn}
-	b.alarms.add(a)
-	if b.alarms.next() == a {
+	b.alarms.Add(a)
+	if b.alarms.First() == a {
 		b.hurry()
 	}
 	return a
 }
 
 func (b *broker) move(a *alarm, t time.Time) {
-	b.alarms.move(a, t)
-	if b.alarms.next() == a {
+	a.at = t
+	b.alarms.Move(a)
+	if b.alarms.First() == a {
 		b.hurry()
 	}
 }
@@ -183,14 +221,14 @@ func (b *broker) ring() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for {
-		a := b.alarms.next()
+		a := b.alarms.First()
 		if a == nil {
 			return time.Hour
 		}
 		if wait := time.Until(a.at); wait > 0 {
 			return wait
 		}
-		b.alarms.remove(a)
+		b.alarms.Remove(a)
 		a.fn()
 	}
 }

@@ -3,7 +3,6 @@ package memorypubsub
 import (
 	"bytes"
 	"container/list"
-	"maps"
 	"time"
 
 	"github.com/sidecast/sidecast/fault"
@@ -34,14 +33,26 @@ func newTopic(b *broker) *topic {
 	return &topic{b: b, groups: map[string]*group{}, log: list.New(), idle: list.New()}
 }
 
-func (t *topic) publish(op string, m *pubsub.Message) error {
-	e := &entry{message: *m, stored: time.Now(), size: sizeOf(m)}
-	if !t.room(e.size) {
-		return fault.New(op, fault.TopicFull, "the topic is full: %d messages and %d bytes wait for groups (maxMessages %d, maxBytes %d)",
-			t.count, t.bytes, t.b.config.MaxMessages, int64(t.b.config.MaxBytes))
+func (t *topic) full(op string) error {
+	return fault.New(op, fault.TopicFull, "the topic is full: %d messages and %d bytes wait for groups (maxMessages %d, maxBytes %d)",
+		t.count, t.bytes, t.b.config.MaxMessages, int64(t.b.config.MaxBytes))
+}
+
+// read says whether anybody is subscribed now.
+func (t *topic) read() bool {
+	for _, g := range t.groups {
+		if len(g.feeds) > 0 {
+			return true
+		}
 	}
+	return false
+}
+
+// store takes a message that there is room for.
+func (t *topic) store(m *pubsub.Message, size int64) {
+	e := &entry{message: *m, stored: time.Now(), size: size}
 	e.message.Data = bytes.Clone(m.Data)
-	e.message.Header = maps.Clone(m.Header)
+	e.message.Header = pubsub.Beside(m)
 	t.count++
 	t.bytes += e.size
 	if m.Delay > 0 {
@@ -49,7 +60,6 @@ func (t *topic) publish(op string, m *pubsub.Message) error {
 	} else {
 		t.release(e)
 	}
-	return nil
 }
 
 // overhead is about what an entry costs beside its data.
@@ -57,8 +67,10 @@ const overhead = 256
 
 func sizeOf(m *pubsub.Message) int64 {
 	n := overhead + len(m.ID) + len(m.Key) + len(m.Data) + len(m.ContentType)
-	for k, v := range m.Header {
-		n += len(k) + len(v)
+	for _, beside := range []map[string]string{m.Header, m.Metadata} {
+		for k, v := range beside {
+			n += len(k) + len(v)
+		}
 	}
 	return int64(n)
 }

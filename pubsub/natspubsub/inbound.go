@@ -49,6 +49,9 @@ func (f *feed) receive(m *nats.Msg) {
 	f.out[d.key] = d
 	f.held += d.size
 	f.ready = append(f.ready, d)
+	if !f.waiting && f.err == nil { // it was on its way while credits were recalled: given back unless somebody comes
+		f.quiet.Reset(quietAfter)
+	}
 }
 
 // tidy forgets the deliveries that nobody settled in time.

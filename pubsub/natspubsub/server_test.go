@@ -242,3 +242,40 @@ func TestLostThings(t *testing.T) {
 		t.Errorf("Next of a stream made again: %v", err)
 	}
 }
+
+// TestWhatComesWhileNobodyAsks: a message that was on its way to a feed whose Next has returned goes to another feed, long before
+// its ack wait ends.
+func TestWhatComesWhileNobodyAsks(t *testing.T) {
+	t.Parallel()
+	nc := connect(t, startServer(t, t.TempDir(), -1).ClientURL())
+	b := openOn(t, hostOn(nc, "late"), nil).(*broker)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	defer b.Close(ctx)
+	group := pubsub.Group{Name: "g", AckWait: time.Hour}
+	quiet, err := b.Subscribe(ctx, "t", group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := quiet.(*feed)
+	a.mu.Lock()
+	a.ask(time.Now(), 1) // as if the server had heard of a recall too late
+	a.mu.Unlock()
+	if err := nc.FlushWithContext(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(ctx, "t", []pubsub.Message{{ID: "m"}})[0]; err != nil {
+		t.Fatal(err)
+	}
+	other, err := b.Subscribe(ctx, "t", group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds, err := other.Next(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := ds[0].Message(); m.ID != "m" || ds[0].Attempt() != 2 {
+		t.Errorf("got attempt %d of %s", ds[0].Attempt(), m.ID)
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 const patience = 30 * time.Second
@@ -23,11 +23,11 @@ const patience = 30 * time.Second
 func TestServerRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, err := newServer(dir, -1, 1<<20)
+	port := ports.Get(t)
+	s, err := newServer(dir, port, 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := s.Addr().(*net.TCPAddr).Port
 	nc := connect(t, s.ClientURL())
 	b := openOn(t, hostOn(nc, "restart"), nil)
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

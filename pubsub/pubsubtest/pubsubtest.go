@@ -40,6 +40,8 @@ type Backend struct {
 	// OnlyEvents says that a message comes with what its CloudEvent says, and that what is beside the data may be lost. The
 	// suite publishes events then.
 	OnlyEvents bool
+	// Beside says that a message comes with headers of the backend's own beside those that it was published with.
+	Beside bool
 	// Topics are the names of topics that the backend is tried with; nil means any text.
 	Topics []string
 }

@@ -18,13 +18,13 @@ package memorystore
 
 import (
 	"bytes"
-	"container/heap"
 	"context"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/sidecast/sidecast/agenda"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/state"
@@ -47,10 +47,10 @@ var (
 )
 
 func open(_ context.Context, _ components.Host, c Config) (state.Store, error) {
-	return &store{limit: int64(c.MaxBytes), items: make(map[string]*item)}, nil
+	return &store{limit: int64(c.MaxBytes), items: make(map[string]*item), expiry: newExpiry()}, nil
 }
 
-// overhead is what an item costs beside its key and value: its struct, its place in the map and in the heap.
+// overhead is what an item costs beside its key and value: its struct, its place in the map and in the agenda.
 const overhead = 128
 
 type store struct {
@@ -59,18 +59,23 @@ type store struct {
 
 	mu     sync.RWMutex
 	items  map[string]*item
-	expiry expiry // those items that expire
+	expiry *agenda.Agenda[*item] // those that expire
 	used   int64
 	closed bool
 }
 
-// item is immutable but for place, which the heap owns.
+// newExpiry lines items up by the time they expire.
+func newExpiry() *agenda.Agenda[*item] {
+	return agenda.New(func(a, b *item) bool { return a.expires.Before(b.expires) }, func(i *item) *agenda.Place { return &i.place })
+}
+
+// item is immutable but for place.
 type item struct {
 	key     string
 	value   []byte
 	tag     etag.Tag
 	expires time.Time
-	place   int // in the heap, if expires is set
+	place   agenda.Place
 }
 
 func (i *item) cost() int64 { return int64(len(i.key)+len(i.value)) + overhead }
@@ -258,15 +263,15 @@ func (s *store) Close(context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	s.items, s.expiry, s.used = nil, nil, 0
+	s.items, s.expiry, s.used = nil, newExpiry(), 0
 	s.feed.Close(closedError("state.memory: watch"))
 	return nil
 }
 
 // expire removes what has expired and tells the watchers. s.mu is held.
 func (s *store) expire(now time.Time) {
-	for len(s.expiry) > 0 && !now.Before(s.expiry[0].expires) {
-		key := s.expiry[0].key
+	for s.expiry.Len() > 0 && !now.Before(s.expiry.First().expires) {
+		key := s.expiry.First().key
 		s.remove(key)
 		s.feed.Publish(deleted(key))
 	}
@@ -277,7 +282,7 @@ func (s *store) insert(i *item) {
 	s.items[i.key] = i
 	s.used += i.cost()
 	if !i.expires.IsZero() {
-		heap.Push(&s.expiry, i)
+		s.expiry.Add(i)
 	}
 }
 
@@ -289,9 +294,7 @@ func (s *store) remove(key string) bool {
 	}
 	delete(s.items, key)
 	s.used -= i.cost()
-	if !i.expires.IsZero() {
-		heap.Remove(&s.expiry, i.place)
-	}
+	s.expiry.Remove(i)
 	return true
 }
 
@@ -301,30 +304,4 @@ func deleted(key string) state.Event {
 
 func closedError(op string) *fault.Error {
 	return fault.New(op, fault.Shutdown, "the store is closed")
-}
-
-// expiry is a heap of items by the time they expire.
-type expiry []*item
-
-func (e expiry) Len() int           { return len(e) }
-func (e expiry) Less(i, j int) bool { return e[i].expires.Before(e[j].expires) }
-func (e expiry) Swap(i, j int) {
-	e[i], e[j] = e[j], e[i]
-	e[i].place, e[j].place = i, j
-}
-
-// Push is for package heap.
-func (e *expiry) Push(x any) {
-	i := x.(*item)
-	i.place = len(*e)
-	*e = append(*e, i)
-}
-
-// Pop is for package heap.
-func (e *expiry) Pop() any {
-	last := len(*e) - 1
-	i := (*e)[last]
-	(*e)[last] = nil
-	*e = (*e)[:last]
-	return i
 }

@@ -74,8 +74,8 @@ func TestExpiredItemsMakeRoom(t *testing.T) {
 					}
 				}
 			}
-			if len(s.expiry) != len(s.items) {
-				t.Fatalf("%d items, %d in the heap", len(s.items), len(s.expiry))
+			if s.expiry.Len() != len(s.items) {
+				t.Fatalf("%d items, %d of them due", len(s.items), s.expiry.Len())
 			}
 			time.Sleep(time.Second)
 		}

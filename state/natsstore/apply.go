@@ -28,6 +28,9 @@ func (st step) writes() bool {
 	return st.Kind == state.Set || st.Kind == state.Delete && st.Match != state.Absent
 }
 
+// Transacts implements state.Transactor: servers before NATS 2.12 have no batches.
+func (s *store) Transacts() bool { return s.atomic != nil }
+
 // Apply implements state.Store.
 func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
 	const op = "state.jetstream: apply"

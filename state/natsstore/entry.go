@@ -59,9 +59,17 @@ func newEntry(key string, value []byte, header nats.Header, revision uint64) ent
 	return e
 }
 
-// last reads the last entry of key from the leader of the bucket.
+// last reads the last entry of key from the leader of the bucket. It asks again where an answer was lost with a connection.
 func (s *store) last(ctx context.Context, key string) (entry, error) {
-	msg, err := s.stream.GetLastMsgForSubject(ctx, s.keys.subject(key))
+	var msg *jetstream.RawStreamMsg
+	read := func(ctx context.Context) (err error) {
+		msg, err = s.stream.GetLastMsgForSubject(ctx, s.keys.subject(key))
+		return err
+	}
+	err := s.ask(ctx, nil, read)
+	for err == errMoved && ctx.Err() == nil {
+		err = s.ask(ctx, nil, read)
+	}
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return entry{key: key}, nil
 	}

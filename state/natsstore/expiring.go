@@ -1,8 +1,9 @@
 package natsstore
 
 import (
-	"container/heap"
 	"time"
+
+	"github.com/sidecast/sidecast/agenda"
 )
 
 // maxExpiring is how many items that expire a watch keeps in mind, some hundred bytes each.
@@ -12,76 +13,68 @@ const maxExpiring = 1 << 18
 // in their place, but does so without looking whether the key has been written again meanwhile, and takes that write away
 // (SubjectDeleteMarkerTTL, as of NATS 2.15; see docs/decisions/0007).
 type expiring struct {
-	soonest dues
+	soonest *agenda.Agenda[*due]
 	by      map[string]*due
+}
+
+func newExpiring() expiring {
+	return expiring{agenda.New(func(a, b *due) bool { return a.at < b.at }, func(d *due) *agenda.Place { return &d.place }), map[string]*due{}}
 }
 
 // due is an item that expires.
 type due struct {
 	key   string
 	at    int64 // Unix milliseconds
-	place int   // in the heap
+	place agenda.Place
 }
 
 // note learns the last entry of a key. It reports whether there was room for it.
 func (x *expiring) note(e entry) bool {
 	d := x.by[e.key]
 	switch {
-	case d == nil && (e.deleted || e.tag.expires == 0):
 	case e.deleted || e.tag.expires == 0:
-		heap.Remove(&x.soonest, d.place)
-		delete(x.by, e.key)
+		x.forget(e.key)
 	case d != nil:
 		d.at = e.tag.expires
-		heap.Fix(&x.soonest, d.place)
+		x.soonest.Move(d)
 	case len(x.by) >= maxExpiring:
 		return false
 	default:
-		if x.by == nil {
-			x.by = map[string]*due{}
-		}
 		d = &due{key: e.key, at: e.tag.expires}
 		x.by[e.key] = d
-		heap.Push(&x.soonest, d)
+		x.soonest.Add(d)
 	}
 	return true
 }
 
 // next is when the first of them expires.
 func (x *expiring) next() (at time.Time, any bool) {
-	if len(x.soonest) == 0 {
+	if x.soonest.Len() == 0 {
 		return time.Time{}, false
 	}
-	return time.UnixMilli(x.soonest[0].at), true
+	return time.UnixMilli(x.soonest.First().at), true
 }
 
-// take forgets the first of them and returns its key.
-func (x *expiring) take() string {
-	d := heap.Pop(&x.soonest).(*due)
-	delete(x.by, d.key)
-	return d.key
+// before returns the keys, at most so many, of what expires no later than t.
+func (x *expiring) before(t time.Time, most int) []string {
+	var found []*due
+	for len(found) < most && x.soonest.Len() > 0 && x.soonest.First().at <= t.UnixMilli() {
+		d := x.soonest.First()
+		x.soonest.Remove(d)
+		found = append(found, d)
+	}
+	keys := make([]string, len(found))
+	for i, d := range found {
+		keys[i] = d.key
+		x.soonest.Add(d)
+	}
+	return keys
 }
 
-// dues is a heap of items by when they expire.
-type dues []*due
-
-func (h dues) Len() int           { return len(h) }
-func (h dues) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h dues) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-
-func (h *dues) Push(x any) {
-	d := x.(*due)
-	d.place = len(*h)
-	*h = append(*h, d)
-}
-
-func (h *dues) Pop() any {
-	last := len(*h) - 1
-	d := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return d
+// forget forgets a key.
+func (x *expiring) forget(key string) {
+	if d := x.by[key]; d != nil {
+		x.soonest.Remove(d)
+		delete(x.by, key)
+	}
 }

@@ -42,7 +42,7 @@ func bucketOf(s state.Store) string {
 
 func conformance(t *testing.T, size int, open func(t *testing.T, conn *nats.Conn, bucket string) state.Store, traits statetest.Traits) {
 	conn := connect(t, start(t, t.TempDir(), size))
-	traits.MaxValue = maxPayload - headerRoom
+	traits.MaxValue, traits.Parallel = maxPayload-headerRoom, true
 	traits.Reopen = func(t *testing.T, s state.Store) state.Store {
 		if err := s.Close(context.Background()); err != nil {
 			t.Error(err)
@@ -53,10 +53,12 @@ func conformance(t *testing.T, size int, open func(t *testing.T, conn *nats.Conn
 }
 
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	conformance(t, 1, func(t *testing.T, conn *nats.Conn, bucket string) state.Store { return openOn(t, conn, 1, bucket) }, statetest.Traits{})
 }
 
 func TestConformanceReplicated(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("three servers take a while")
 	}
@@ -98,6 +100,7 @@ func (s electing) Watch(ctx context.Context, prefix string, onlyChanges bool, fn
 
 // TestConformanceOldServer checks what is left of the store on NATS 2.10: single ops, no watch.
 func TestConformanceOldServer(t *testing.T) {
+	t.Parallel()
 	conformance(t, 1, func(t *testing.T, conn *nats.Conn, bucket string) state.Store {
 		s := openOn(t, conn, 1, bucket).(*store)
 		s.ttl, s.atomic = false, nil
@@ -372,7 +375,7 @@ func TestAWatchThatCannotBegin(t *testing.T) {
 	}
 	s := openOn(t, conn, 1, "crowded").(*store)
 	defer s.Close(context.Background())
-	w := &watch{store: s, op: "watch", patience: 200 * time.Millisecond, fn: func(e state.Event) error {
+	w := &watch{store: s, op: "watch", patience: 200 * time.Millisecond, expiring: newExpiring(), fn: func(e state.Event) error {
 		t.Errorf("saw %v", e)
 		return nil
 	}}

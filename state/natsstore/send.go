@@ -129,35 +129,52 @@ func (s *store) publish(ctx context.Context, msg *nats.Msg) (a ack, err error) {
 	return a, nil
 }
 
-// request sends a message and waits for its answer, but not for one that will not come: a server whose disk has filled up
-// answers nothing to the writes that failed.
-func (s *store) request(ctx context.Context, msg *nats.Msg) (*nats.Msg, error) {
+// request sends a message and waits for its answer.
+func (s *store) request(ctx context.Context, msg *nats.Msg) (answer *nats.Msg, err error) {
+	err = s.ask(ctx, s.full, func(ctx context.Context) (err error) {
+		answer, err = s.conn.RequestMsgWithContext(ctx, msg)
+		return err
+	})
+	return answer, err
+}
+
+// ask waits for an answer of the server, but not for one that will not come: a server whose disk has filled up answers nothing to
+// the writes that failed, which full tells, if it is not nil; and one that was left for another answers nothing any more.
+func (s *store) ask(ctx context.Context, full func(context.Context) bool, ask func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	connection := s.conn.Stats().Reconnects
 	doubted := make(chan struct{})
 	doubt := time.AfterFunc(silence, func() {
 		defer close(doubted)
-		for ctx.Err() == nil {
-			if s.full(ctx) {
+		for moved := false; ctx.Err() == nil; {
+			switch {
+			case moved: // what waited for the connection to come back had its time
+				cancel(errMoved)
+			case full != nil && full(ctx):
 				cancel(errFull)
 			}
+			moved = s.conn.Stats().Reconnects != connection
 			select {
 			case <-ctx.Done():
 			case <-time.After(silence):
 			}
 		}
 	})
-	answer, err := s.conn.RequestMsgWithContext(ctx, msg)
+	err := ask(ctx)
 	cause := context.Cause(ctx)
 	cancel(nil)
 	if !doubt.Stop() {
 		<-doubted
 	}
-	if err != nil && cause == errFull {
-		return nil, errFull
+	if err != nil && (cause == errFull || cause == errMoved) {
+		return cause
 	}
-	return answer, err
+	return err
 }
+
+// errMoved ends the wait for an answer of a server that this one is connected to no more.
+var errMoved = errors.New("the connection to the fabric broke, and what was sent on it was not answered")
 
 // errFull ends the wait for an answer of a server that stores nothing.
 var errFull = errors.New("JetStream did not confirm the write, and stores nothing now: its disk is full, or the storage of its account used up")
@@ -177,6 +194,8 @@ func (s *store) failed(ctx context.Context, op, key string, err error) *fault.Er
 	switch {
 	case s.life != nil && s.life.Err() != nil:
 		return fault.New(op, fault.BackendDown, "the store was closed before JetStream answered").With("key", key)
+	case err == errMoved:
+		return fault.New(op, fault.BackendDown, "on %q: %w", key, err).With("key", key)
 	case err == errFull:
 		return fault.New(op, fault.JetStreamExhausted, "on %q: %w", key, err).With("key", key).After(time.Second)
 	case ctx.Err() != nil:

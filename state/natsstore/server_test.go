@@ -5,10 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,13 +17,15 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
+
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 // The servers of the tests run in a process of their own, the test binary again: their goroutines are not ours.
 const (
 	serverDir  = "NATSSTORE_TEST_SERVER" // where the data is; set in the server's process
 	serverSize = "NATSSTORE_TEST_SIZE"   // how many servers, 1 or 3
-	serverPort = "NATSSTORE_TEST_PORT"   // of the first; any free one if it is not set
+	serverPort = "NATSSTORE_TEST_PORT"   // of the first
 )
 
 const maxPayload = 4 << 20
@@ -42,28 +44,28 @@ func TestMain(m *testing.M) {
 // serve runs servers, prints their URLs, and ends with its input.
 func serve(dir string, cluster bool) error {
 	names := []string{"a"}
-	var ports []int
+	var peers []int
 	var routes []string
 	if cluster {
 		names = append(names, "b", "c")
 		for range names {
-			port, err := freePort()
+			port, err := ports.Free()
 			if err != nil {
 				return err
 			}
-			ports, routes = append(ports, port), append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
+			peers, routes = append(peers, port), append(routes, fmt.Sprintf("nats://127.0.0.1:%d", port))
 		}
 	}
-	port := -1
-	if text := os.Getenv(serverPort); text != "" {
-		port, _ = strconv.Atoi(text)
+	port, err := strconv.Atoi(os.Getenv(serverPort))
+	if err != nil {
+		return err
 	}
 	var servers []*server.Server
 	var urls []string
 	for i, name := range names {
 		opts := &server.Options{ServerName: name, Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: filepath.Join(dir, name), NoSigs: true, NoLog: true, MaxPayload: maxPayload}
 		if cluster {
-			opts.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: ports[i]}
+			opts.Cluster = server.ClusterOpts{Name: "test", Host: "127.0.0.1", Port: peers[i]}
 			opts.Routes = server.RoutesFromStr(strings.Join(routes, ","))
 		}
 		if i == 0 {
@@ -103,27 +105,23 @@ func serve(dir string, cluster bool) error {
 	return nil
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // remote is servers in another process.
 type remote struct {
-	urls string
-	cmd  *exec.Cmd
-	in   io.Closer
+	place string // the port of the first one, as start takes it
+	urls  string
+	cmd   *exec.Cmd
+	in    io.Closer
 }
 
 // start starts servers on the data in dir, with more in their environment.
 func start(t testing.TB, dir string, size int, env ...string) *remote {
 	t.Helper()
+	place := fmt.Sprintf("%s=%d", serverPort, ports.Get(t))
+	if at := slices.IndexFunc(env, func(v string) bool { return strings.HasPrefix(v, serverPort+"=") }); at >= 0 {
+		place = env[at]
+	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(append(os.Environ(), serverDir+"="+dir, fmt.Sprintf("%s=%d", serverSize, size)), env...)
+	cmd.Env = append(append(os.Environ(), serverDir+"="+dir, fmt.Sprintf("%s=%d", serverSize, size), place), env...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -136,7 +134,7 @@ func start(t testing.TB, dir string, size int, env ...string) *remote {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r := &remote{cmd: cmd, in: in}
+	r := &remote{place: place, cmd: cmd, in: in}
 	t.Cleanup(r.stop)
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
@@ -160,7 +158,7 @@ func (r *remote) kill() {
 // again starts the servers again, where they were.
 func (r *remote) again(t testing.TB, dir string) *remote {
 	t.Helper()
-	return start(t, dir, 1, serverPort+"="+r.urls[strings.LastIndex(r.urls, ":")+1:])
+	return start(t, dir, 1, r.place)
 }
 
 // connect returns a connection that is closed, completely, when the test ends.

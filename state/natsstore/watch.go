@@ -23,25 +23,32 @@ const (
 	forgetAfter   = 30 * time.Second // what the server keeps of a watcher that is gone
 )
 
-// toldAfter is how long after an item has expired watchers are told: what was written in time, and is on its way, comes first.
-const toldAfter = 500 * time.Millisecond
+// toldAfter is how long after an item has expired watchers are told, so many at once: what was written in time, and is on its
+// way, comes first.
+const (
+	toldAfter  = 500 * time.Millisecond
+	toldAtOnce = 256
+)
 
 // Watch implements state.Watcher.
 func (s *store) Watch(ctx context.Context, prefix string, onlyChanges bool, fn func(state.Event) error) error {
 	const op = "state.jetstream: watch"
-	if ctx.Err() != nil {
-		return feed.Ended(op, ctx)
+	failed := func(err error) error {
+		if ctx.Err() != nil {
+			return feed.Ended(op, ctx)
+		}
+		return err
 	}
 	call, leave, err := s.enter(ctx, op)
 	if err != nil {
-		return err
+		return failed(err)
 	}
 	info, err := s.stream.Info(call)
 	leave() // a watch is not a call that Close waits for: it ends with s.life
 	if err != nil {
-		return s.failed(ctx, op, prefix, err)
+		return failed(s.failed(ctx, op, prefix, err))
 	}
-	w := &watch{store: s, op: op, prefix: prefix, fn: fn, until: info.State.LastSeq, learning: onlyChanges, patience: patience}
+	w := &watch{store: s, op: op, prefix: prefix, fn: fn, until: info.State.LastSeq, learning: onlyChanges, patience: patience, expiring: newExpiring()}
 	return w.run(ctx)
 }
 
@@ -192,7 +199,7 @@ func pass(ctx context.Context, messages jetstream.MessagesContext, to chan<- mes
 func (w *watch) next(ctx context.Context, incoming <-chan message, consumer jetstream.Consumer, received uint64) (jetstream.Msg, error) {
 	looks := 0
 	for {
-		if err := w.expire(time.Now()); err != nil {
+		if err := w.expire(ctx, time.Now()); err != nil {
 			return nil, err
 		}
 		look := time.NewTimer(w.untilLook(time.Now()))
@@ -238,18 +245,36 @@ func (w *watch) untilLook(now time.Time) time.Duration {
 	return at.Add(toldAfter).Sub(now)
 }
 
-// expire tells fn of what has expired, unless messages are to come which may know better.
-func (w *watch) expire(now time.Time) error {
+// expire tells fn of what has expired, unless messages are to come which may know better. The server that delivers to the watch
+// may lag behind the one that took a write, so the bucket's leader is asked whether a key has been written again.
+func (w *watch) expire(ctx context.Context, now time.Time) error {
 	for w.told && !w.behind {
-		at, any := w.expiring.next()
-		if !any || now.Before(at.Add(toldAfter)) {
-			break
+		keys := w.expiring.before(now.Add(-toldAfter), toldAtOnce)
+		if len(keys) == 0 {
+			return nil
 		}
-		if w.err = w.fn(state.Event{Kind: state.Deleted, Item: state.Item{Key: w.expiring.take()}}); w.err != nil {
-			break
+		call, leave, err := w.enter(ctx, w.op)
+		if err != nil {
+			return err
+		}
+		entries, err := w.store.read(call, ctx, w.op, keys)
+		leave()
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.tag.revision > w.seen { // and is on its way
+				w.expiring.note(e)
+				w.behind = true
+				continue
+			}
+			w.expiring.forget(e.key)
+			if w.err = w.fn(state.Event{Kind: state.Deleted, Item: state.Item{Key: e.key}}); w.err != nil {
+				return w.err
+			}
 		}
 	}
-	return w.err
+	return nil
 }
 
 // deliver tells fn of a message, and that the snapshot is complete when it was the last.

@@ -176,15 +176,32 @@ type store struct {
 
 // Get implements state.Store.
 func (s *store) Get(ctx context.Context, keys []string) ([]state.Item, error) {
-	items, err := s.Store.Get(ctx, keys)
+	return s.GetWith(ctx, keys, nil)
+}
+
+// GetWith implements state.Guided.
+func (s *store) GetWith(ctx context.Context, keys []string, metadata map[string]string) ([]state.Item, error) {
+	items, err := state.GetWith(ctx, s.Store, keys, metadata)
 	if err != nil {
 		return nil, err
 	}
 	return s.keys.items("state: get", items)
 }
 
+// Unwrap is the store beneath.
+func (s *store) Unwrap() state.Store { return s.Store }
+
 // Apply implements state.Store.
 func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
+	return s.Store.Apply(ctx, s.sealed(ops))
+}
+
+// ApplyEach implements state.Bulker.
+func (s *store) ApplyEach(ctx context.Context, ops []state.Op) error {
+	return state.ApplyEach(ctx, s.Store, s.sealed(ops))
+}
+
+func (s *store) sealed(ops []state.Op) []state.Op {
 	own := make([]state.Op, len(ops))
 	for i, op := range ops {
 		if op.Kind == state.Set {
@@ -192,7 +209,7 @@ func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
 		}
 		own[i] = op
 	}
-	return s.Store.Apply(ctx, own)
+	return own
 }
 
 // Query implements state.Querier: what is encrypted cannot be queried.

@@ -110,7 +110,7 @@ func TestKeysTakeTurns(t *testing.T) {
 func TestWhatCannotBeOpened(t *testing.T) {
 	k := keys(t, sealed.Key{"a", key256}, sealed.Key{})
 	damaged := k.Seal([]byte("v"))
-	damaged[3] ^= 1
+	damaged[3] = map[bool]byte{true: 'B', false: 'A'}[damaged[3] == 'A'] // another digit of base64
 	for stored, want := range map[string]string{
 		"plain":         "names no encryption key",
 		"x|y||a":        "not in base64",

@@ -59,6 +59,9 @@ func (s *suite) model(t *testing.T) {
 				ops := make([]state.Op, len(keys))
 				for i, key := range keys {
 					ops[i] = drawOp(r, key, m.items[key].ETag, known)
+					if s.Plain {
+						ops[i].Match, ops[i].ETag = state.Any, ""
+					}
 				}
 				if s.NoChecks && mixed(ops) {
 					return // see NoChecks
@@ -74,7 +77,7 @@ func (s *suite) model(t *testing.T) {
 					r.Fatalf("Apply(%s) = %v", show(ops), err)
 				}
 				for i, op := range ops {
-					if op.Kind != state.Set {
+					if op.Kind != state.Set || s.Plain {
 						continue
 					}
 					if m.used[op.Key+etags[i]] {

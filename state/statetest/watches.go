@@ -248,16 +248,26 @@ func (s *suite) watchExpiry(t *testing.T) {
 	set := func(key string, ttl time.Duration) {
 		apply(t, store, state.Op{Kind: state.Set, Key: key, Value: []byte("1"), TTL: ttl})
 	}
-	set("before", 1500*time.Millisecond)
-	set("replaced", 300*time.Millisecond)
-	all, changes := follow(t, w, "", false), follow(t, w, "", true)
-	for _, l := range []*log{all, changes} {
-		l.awaits(t, "the end of the snapshot", isCurrent)
+	var all, changes *log
+	var before, replaced, after string
+	for soon := 300 * time.Millisecond; ; soon *= 2 { // until the machine is quick enough to write again what expires soon
+		place := fmt.Sprint(soon, "/")
+		before, replaced, after = place+"before", place+"replaced", place+"after"
+		began := time.Now()
+		set(before, 5*soon)
+		set(replaced, soon)
+		all, changes = follow(t, w, place, false), follow(t, w, place, true)
+		for _, l := range []*log{all, changes} {
+			l.awaits(t, "the end of the snapshot", isCurrent)
+		}
+		put(t, store, replaced, "2")
+		if time.Since(began) < soon-tick {
+			break
+		}
 	}
-	put(t, store, "replaced", "2")
-	set("after", 200*time.Millisecond)
+	set(after, 200*time.Millisecond)
 	for _, l := range []*log{all, changes} {
-		for _, key := range []string{"before", "after"} {
+		for _, key := range []string{before, after} {
 			l.awaits(t, key+" expires", isDeleted(key))
 		}
 	}
@@ -267,7 +277,7 @@ func (s *suite) watchExpiry(t *testing.T) {
 			if e.Kind == state.Deleted {
 				deletions++
 			}
-			if isDeleted("replaced")(e) {
+			if isDeleted(replaced)(e) {
 				t.Errorf("a key that was written again expired")
 			}
 		}
@@ -275,7 +285,7 @@ func (s *suite) watchExpiry(t *testing.T) {
 			t.Errorf("seen %s", text(l.seen()))
 		}
 	}
-	holds(t, store, "replaced", "2", "")
+	holds(t, store, replaced, "2", "")
 }
 
 func (s *suite) watchEnds(t *testing.T) {
@@ -293,11 +303,13 @@ func (s *suite) watchEnds(t *testing.T) {
 			t.Errorf("Watch = %v, want the error of fn", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	err := w.Watch(ctx, "", false, func(state.Event) error { return nil })
-	if fault.KindOf(err) != fault.Timeout || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Watch = %v (%v), want the error of the context", err, fault.KindOf(err))
+	for _, within := range []time.Duration{0, 100 * time.Microsecond, time.Millisecond, 50 * time.Millisecond} { // before it begins, and later
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		err := w.Watch(ctx, "", false, func(state.Event) error { return nil })
+		cancel()
+		if fault.KindOf(err) != fault.Timeout || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Watch for %v = %v (%v), want the error of the context", within, err, fault.KindOf(err))
+		}
 	}
 }
 
