@@ -9,6 +9,7 @@ import (
 	"github.com/sidecast/sidecast/binding"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/state"
 )
 
 // bindingFields are the keys that all bindings have in common, with Dapr's meaning. The Bindings block obeys them.
@@ -66,8 +67,9 @@ func checkBinding(d *manifest.Document, m Manifest) {
 	}
 }
 
-// directed notes which directions a backend of the type has.
+// directed notes which directions a backend of the type has, and whether it has values alone.
 func (c *Component) directed(backend reflect.Type) {
+	c.plain = backend.Implements(reflect.TypeFor[state.Plain]())
 	c.input = backend.Implements(reflect.TypeFor[binding.Input]())
 	c.output = backend.Implements(reflect.TypeFor[binding.Output]())
 }

@@ -31,6 +31,8 @@ import (
 	"log/slog"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 
@@ -60,6 +62,9 @@ type Host struct {
 	Local bool
 	// Binding is what the manifest of a binding says of it.
 	Binding Binding
+	// Scrub takes the component's secrets out of an error that is told after it was opened: what open itself returns, and what
+	// goes to Log, is seen to. Nil leaves errors as they are.
+	Scrub func(error) error
 }
 
 // Block is the building block that a component serves; it is the first part of the component's type.
@@ -75,6 +80,7 @@ const (
 	ConfigurationBlock Block = "configuration"
 	MiddlewareBlock    Block = "middleware"
 	CryptoBlock        Block = "crypto"
+	ConversationBlock  Block = "conversation"
 	// BindingBlock has backends that are a binding.Output, a binding.Input or both.
 	BindingBlock Block = "bindings"
 )
@@ -88,10 +94,12 @@ type Backend interface {
 type SecretStore interface {
 	Backend
 	// Secret returns the parts of the secret called name; a secret with a single value has it under its own name. It
-	// fails with reason SECRET_NOT_FOUND when there is none of that name.
-	Secret(ctx context.Context, name string) (map[string]string, error)
-	// Secrets returns the parts of all secrets there are, by name.
-	Secrets(ctx context.Context) (map[string]map[string]string, error)
+	// fails with reason SECRET_NOT_FOUND when there is none of that name. Metadata is what the reader says beside the name, in
+	// the store's own words: "version_id", "namespace". A store takes no notice of words that it does not know, and keeps no
+	// metadata.
+	Secret(ctx context.Context, name string, metadata map[string]string) (map[string]string, error)
+	// Secrets returns the parts of all secrets there are, by name. Metadata is as for Secret.
+	Secrets(ctx context.Context, metadata map[string]string) (map[string]map[string]string, error)
 }
 
 // SecretWatcher is a SecretStore that can tell of changes.
@@ -108,9 +116,17 @@ type Component struct {
 	version      string // of the type, where it has more than v1; "" means v1
 	// input and output are the directions of a binding.
 	input, output bool
-	when          string // the key that makes a manifest mean this component and not another of its type; "" means none
-	schema        schema
-	open          func(ctx context.Context, host Host, m metadata) (Backend, error)
+	// plain says that a state store has values alone: see state.Plain.
+	plain     bool
+	able      func() []string // what its backends can do, in Dapr's words; nil for those that tell nothing
+	option    option          // what they can do where a manifest says so
+	when      string          // the key that makes a manifest mean this component and not another of its type; "" means none
+	place     string          // of the program that brings it; "" for those of this one
+	about     func() string   // the documentation, where it is not kept in doc
+	notLinked string          // why the program does not have it
+	awaited   Awaited         // of a component that stands for those that nobody brings; nil for all others
+	schema    schema
+	open      func(ctx context.Context, host Host, m metadata) (Backend, error)
 }
 
 // State makes a state store known under the type "state.<product>". open returns a ready store or an error, and leaks
@@ -178,6 +194,30 @@ func (c Component) When(key string) Component {
 	return c
 }
 
+// Able is c, whose backends can do what able says, in Dapr's words: ETAG, TRANSACTIONAL, … One that is open, and is Capable,
+// says so itself.
+func (c Component) Able(able func() []string) Component {
+	c.able = able
+	return c
+}
+
+// option is what backends can do, in Dapr's words, whose manifest has key: true.
+type option struct{ key, ability string }
+
+// AbleIf is c, whose backends can do ability, in Dapr's words, where key is true.
+func (c Component) AbleIf(key, ability string) Component {
+	c.option = option{key, ability}
+	return c
+}
+
+// in says whether those entries have it.
+func (o option) in(entries []Entry) bool {
+	return slices.ContainsFunc(entries, func(e Entry) bool {
+		said, _ := strconv.ParseBool(e.Value)
+		return o.key != "" && e.Key == o.key && said
+	})
+}
+
 // As is the component under another product name: Dapr's, where it has one for the same thing.
 func (c Component) As(product string) Component {
 	c.product = product
@@ -186,16 +226,24 @@ func (c Component) As(product string) Component {
 }
 
 // choose finds the component that m means. Without one it returns the versions that its type has; none for a type that is
-// not known.
+// not known. The type of what another program brings knows no case, as with Dapr. What this program does not have itself,
+// another one may bring later.
 func choose(known []Component, m Manifest) (found Component, ok bool, versions []string) {
+	own, without := false, ""
 	for _, c := range known {
-		if c.Type() != m.Type {
+		if c.awaited != nil || c.Type() != m.Type && (c.place == "" || !strings.EqualFold(c.Type(), m.Type)) {
 			continue
 		}
 		versions = append(versions, c.Version())
+		own, without = own || c.notLinked == "", c.notLinked
 		given := slices.ContainsFunc(m.Metadata, func(e Entry) bool { return manifest.FoldKey(e.Key) == manifest.FoldKey(c.when) })
 		if c.Version() == cmp.Or(m.Version, "v1") && (given || c.when == "" && !ok) {
 			found, ok = c, true
+		}
+	}
+	if !own {
+		if c, awaited := await(known, m, without); awaited {
+			return c, true, versions
 		}
 	}
 	return found, ok, versions
@@ -205,7 +253,16 @@ func choose(known []Component, m Manifest) (found Component, ok bool, versions [
 func (c Component) Block() Block { return c.block }
 
 // Doc says in a sentence what the backend is.
-func (c Component) Doc() string { return c.doc }
+func (c Component) Doc() string {
+	if c.about != nil {
+		return c.about()
+	}
+	return c.doc
+}
+
+// NotLinked says why this program does not have the component, though it is known: "is built without …". It is empty for one
+// that can be opened.
+func (c Component) NotLinked() string { return c.notLinked }
 
 // Open opens a backend of its own with the metadata given, checked as a manifest's would be. The caller closes it.
 func (c Component) Open(ctx context.Context, host Host, settings map[string]string) (Backend, error) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -19,11 +20,13 @@ type Description struct {
 	Doc string
 	// Fields are the keys of spec.metadata: required ones first.
 	Fields []Field
+	// NotLinked is why this program does not have the component, and what to do about it; empty for one that it has.
+	NotLinked string
 }
 
 // Describe tells what the component is and which keys it has.
 func (c Component) Describe() Description {
-	d := Description{Type: c.Type(), Version: c.Version(), When: c.when, Block: c.block, Doc: c.doc, Fields: slices.Clone(c.schema.fields)}
+	d := Description{Type: c.Type(), Version: c.Version(), When: c.when, Block: c.block, Doc: c.Doc(), Fields: slices.Clone(c.schema.all()), NotLinked: c.notLinked}
 	slices.SortStableFunc(d.Fields, func(a, b Field) int {
 		switch {
 		case a.Required == b.Required:
@@ -68,6 +71,9 @@ func (f Field) Example() string {
 	if len(f.OneOf) > 0 {
 		return cmp.Or(f.Default, f.OneOf[0])
 	}
+	if f.Sample != "" && f.Default == "" && f.set(reflect.New(typeNamed(f.Type)).Elem(), f.Sample) == nil {
+		return f.Sample
+	}
 	byType := map[string]string{
 		"bool": "true", "int": "1", "float": "1.5", "duration": "10s", "bytes": "1MiB", "string": "my-" + strings.ToLower(f.Key),
 	}
@@ -103,7 +109,7 @@ var blockTitles = []struct {
 }{
 	{StateBlock, "State stores"}, {PubSubBlock, "Pub/sub brokers"}, {LockBlock, "Lock stores"}, {SecretBlock, "Secret stores"},
 	{ConfigurationBlock, "Configuration stores"}, {BindingBlock, "Bindings"},
-	{MiddlewareBlock, "HTTP middleware"}, {CryptoBlock, "Crypto providers"},
+	{MiddlewareBlock, "HTTP middleware"}, {CryptoBlock, "Crypto providers"}, {ConversationBlock, "Conversations"},
 }
 
 // Reference writes the page docs/reference/components.md: every component, its keys and an example.
@@ -113,7 +119,7 @@ func Reference(w io.Writer, known []Component) error {
 	for _, part := range blockTitles {
 		first := true
 		for _, c := range known {
-			if c.block != part.block {
+			if c.block != part.block || c.notLinked != "" {
 				continue
 			}
 			if first {
@@ -123,8 +129,28 @@ func Reference(w io.Writer, known []Component) error {
 			c.Describe().write(&b)
 		}
 	}
+	notLinked(&b, known)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// notLinked lists the components that this program does not have.
+func notLinked(b *strings.Builder, known []Component) {
+	why := ""
+	for _, c := range known {
+		if c.notLinked == "" {
+			continue
+		}
+		if c.notLinked != why {
+			why = c.notLinked
+			fmt.Fprintf(b, "\n## Not in this program\n\nIt %s. `sidecast components describe TYPE` tells their keys.\n\n| Type | What it is |\n|---|---|\n", why)
+		}
+		title := c.Type()
+		if c.Version() != "v1" {
+			title += " " + c.Version()
+		}
+		fmt.Fprintf(b, "| `%s` | %s |\n", title, strings.ReplaceAll(c.Doc(), "|", `\|`))
+	}
 }
 
 func (d Description) write(b *strings.Builder) {
@@ -138,8 +164,8 @@ func (d Description) write(b *strings.Builder) {
 		standard := "—"
 		if f.Required {
 			standard = "required"
-		} else if f.Default != "" {
-			standard = "`" + f.Default + "`"
+		} else if text := cmp.Or(f.Default, f.Usual); text != "" {
+			standard = "`" + text + "`"
 		}
 		doc := f.Doc
 		if len(f.Aliases) > 0 {
@@ -163,7 +189,9 @@ are. ` + "`sidecast lint DIR`" + ` checks a folder, ` + "`sidecast components`" 
 
 Keys know no case. A key that a component does not have, a missing one and a value that cannot be are errors. Durations are
 written like ` + "`500ms`, `30s` or `1h30m`" + `, or as a plain number of seconds; sizes like ` + "`64KiB`, `8MiB` or `1GB`" + `, or as a plain number
-of bytes. In values, ` + "`{appID}`, `{namespace}`, `{podName}` and `{uuid}`" + ` are filled in.
+of bytes. In values, ` + "`{appID}`, `{namespace}`, `{podName}` and `{uuid}`" + ` are filled in; as with Dapr, ` + "`{namespace}`" + `
+is the namespace, a point and the app id. Where a broker has ` + "`{namespace}`" + ` in any of its values, the namespace also stands
+before the names of its topics on the server, ` + "`prodorders`" + ` for ` + "`orders`" + `.
 
 Instead of ` + "`value`" + `, an entry may have ` + "`secretKeyRef`" + ` (` + "`name`, `key`" + `), which is looked up in the component that
 ` + "`auth.secretStore`" + ` names, or in the environment when there is none, and ` + "`envRef`" + `, an environment variable. Such values are

@@ -29,15 +29,6 @@ func TestExamplesAreValid(t *testing.T) {
 	}
 }
 
-func TestExplain(t *testing.T) {
-	m := cart(
-		Entry{Key: "size", Value: "1GB"}, Entry{Key: "Password", Value: "hunter2"},
-		Entry{Key: "pin", Secret: &SecretRef{"redis", "pin"}}, Entry{Key: "token", Env: "TOKEN"})
-	m.SecretStore, m.Scopes, m.Namespace = "vault", []string{"orders"}, "prod"
-	unknown := Manifest{Name: "old", Type: "state.gone", Source: Source{File: BuiltIn, Line: 0}, Required: true, Metadata: []Entry{{Key: "x", Value: "hunter3"}}}
-	golden(t, "testdata/explain.txt", Explain(m, testComponents)+"\n"+Explain(unknown, testComponents))
-}
-
 func TestOpenChecksItsMetadata(t *testing.T) {
 	_, err := testStore.Open(context.Background(), Host{}, map[string]string{"shard": "3", "PIN": "hunter2"})
 	if fault.ReasonOf(err) != fault.BadManifest {

@@ -70,7 +70,7 @@ func (s *Set) Endpoint(ctx context.Context, m EndpointManifest) (Endpoint, error
 }
 
 func (s *Set) lookup(ctx context.Context, m EndpointManifest, e Entry) (string, error) {
-	owner := Manifest{Source: m.Source, SecretStore: m.SecretStore}
+	owner := Manifest{Namespace: m.Namespace, Source: m.Source, SecretStore: m.SecretStore}
 	switch {
 	case e.Secret != nil:
 		return s.secret(ctx, owner, e)
@@ -89,6 +89,7 @@ func (r *reader) endpoint(d *manifest.Document, o *manifest.Object, source Sourc
 	m.SecretStore = auth.Str("secretStore")
 	auth.Done()
 	spec := o.Child("spec")
+	spec.Str("version") // is in many of Dapr's documents and means nothing to it
 	m.BaseURL = spec.Need("baseUrl", "like https://api.example.com")
 	if u, err := url.Parse(m.BaseURL); m.BaseURL != "" &&
 		(err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "") {

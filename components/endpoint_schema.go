@@ -29,6 +29,7 @@ func EndpointSchema() ([]byte, error) {
 	header["name"] = text("The field of the header.")
 	spec := object("The server.", []string{"baseUrl"}, map[string]any{
 		"baseUrl": map[string]any{"type": "string", "pattern": "^https?://[^?#]+$", "description": "What the path of a call is added to."},
+		"version": text("Means nothing."),
 		"headers": map[string]any{"type": "array", "description": "Fields of every call.", "items": object("One field.", []string{"name"}, header)},
 		"clientTLS": object("TLS with the server.", nil, map[string]any{
 			"rootCA":        object("Authority that signed the server's certificate, in PEM.", nil, value),

@@ -19,7 +19,7 @@ type Settings struct {
 	Values map[string]string
 
 	at     Source
-	places map[string]value
+	places map[string]value // by the name of the field, or as the manifest spells it
 }
 
 // Given says whether the manifest gives key.
@@ -62,25 +62,75 @@ func (s Settings) Invalid(key string, err error) error {
 }
 
 // Foreign makes a backend known whose library reads its settings itself: the keys are described by fields, not by the
-// tags of a struct, and open gets their text after it was checked. See State.
-func Foreign[B Backend](block Block, product, doc string, fields []Field, open func(context.Context, Host, Settings) (B, error)) Component {
-	c := Component{block: block, product: product, doc: doc}
-	c.directed(reflect.TypeFor[B]())
-	c.schema = schema{subject: c.Type(), config: reflect.TypeFor[struct{}]()}
-	taken := make(map[string]bool)
-	for _, f := range slices.Concat(fields, commonFields[block]) {
-		f.index = -1
-		c.schema.fields = append(c.schema.fields, f)
-		if f.Type == "" || taken[manifest.FoldKey(f.Key)] {
-			panic(fmt.Sprintf("components: %s: key %s is given twice or has no type", c.Type(), f.Key))
+// tags of a struct, and open gets their text after it was checked. Fields is asked when the keys are, and what it says is not
+// kept: most components of a program are never used. Nil is no keys. Fields that break their own rules panic then. See State.
+func Foreign[B Backend](block Block, product, doc string, fields func() []Field, open func(context.Context, Host, Settings) (B, error)) Component {
+	own := func() []Field {
+		if fields == nil {
+			return nil
 		}
-		taken[manifest.FoldKey(f.Key)] = true
+		all := unbound(fields())
+		taken := make(map[string]bool)
+		for _, f := range slices.Concat(all, commonFields[block]) {
+			if f.Type == "" || taken[manifest.FoldKey(f.Key)] {
+				panic(fmt.Sprintf("components: %s.%s: key %s is given twice or has no type", block, product, f.Key))
+			}
+			taken[manifest.FoldKey(f.Key)] = true
+		}
+		return all
 	}
+	c := foreign(block, product, own, open)
+	c.doc = doc
+	return c
+}
+
+// Described is Foreign for a component whose documentation and keys are read when they are asked for, and not kept. The
+// library gets each key as the manifest spells it. A field's Default is not for it: see Field.Usual.
+func Described[B Backend](block Block, product string, doc func() string, fields func() []Field, open func(context.Context, Host, Settings) (B, error)) Component {
+	read := func() []Field {
+		all := slices.DeleteFunc(unbound(fields()), func(f Field) bool { // the block reads it
+			return slices.ContainsFunc(commonFields[block], func(c Field) bool { return c.named(f.Key) })
+		})
+		for i := range all {
+			all[i].asItIs = true
+		}
+		return all
+	}
+	c := foreign(block, product, read, open)
+	c.about = doc
+	return c
+}
+
+// NotLinked makes a component known that the program does not have: a manifest of its type is refused with the reason why, which
+// follows "this program ": "is built without …".
+func NotLinked(block Block, product, why string, doc func() string, fields func() []Field) Component {
+	c := Described(block, product, doc, fields, func(_ context.Context, _ Host, s Settings) (Backend, error) {
+		return nil, fault.New(s.at.String(), fault.BadManifest, "there is no component of type %s.%s: this program %s", block, product, why)
+	})
+	c.notLinked = why
+	return c
+}
+
+// unbound are fields that no struct has.
+func unbound(fields []Field) []Field {
+	fields = slices.Clone(fields)
+	for i := range fields {
+		fields[i].index = -1
+	}
+	return fields
+}
+
+// foreign makes a component of which open is told the own keys.
+func foreign[B Backend](block Block, product string, own func() []Field, open func(context.Context, Host, Settings) (B, error)) Component {
+	c := Component{block: block, product: product}
+	c.directed(reflect.TypeFor[B]())
+	s := schema{subject: c.Type(), config: reflect.TypeFor[struct{}](), fields: commonFields[block], more: own}
+	c.schema = s
 	c.open = func(ctx context.Context, host Host, m metadata) (Backend, error) {
-		if err := manifest.AsError(c.schema.check(m)); err != nil {
+		if err := manifest.AsError(s.check(m)); err != nil {
 			return nil, err
 		}
-		b, err := open(ctx, host, settings(fields, m))
+		b, err := open(ctx, host, settings(own(), m))
 		if err != nil {
 			return nil, err // not b: an interface that holds a nil pointer is not nil
 		}
@@ -98,11 +148,18 @@ func settings(fields []Field, m metadata) Settings {
 		text := f.Default
 		if given {
 			text, s.places[f.Key] = v.text, v
+			s.places[v.key] = v
 		}
 		if truth, err := manifest.ParseBool(text); err == nil && f.Type == "bool" {
 			text = strconv.FormatBool(truth) // the one spelling that all libraries read
 		}
-		if given || text != "" {
+		if i := slices.IndexFunc(f.OneOf, func(valid string) bool { return strings.EqualFold(valid, text) }); i >= 0 && !f.asItIs {
+			text = f.OneOf[i] // the check passes over upper and lower case, and not all libraries do
+		}
+		switch {
+		case given && f.asItIs:
+			s.Values[v.key] = text
+		case given || text != "":
 			s.Values[f.Key] = text
 		}
 	}

@@ -29,7 +29,7 @@ var lockPrefixField = Field{
 	Doc: "What the names of locks start with that Dapr's API asks for: appid, name (of the component), namespace (and the app id), none (they are shared by all apps), or any other text as it is. Names of the native API are as they are given.",
 }
 
-// commonFields are the keys that a block reads itself, for all its components.
+// commonFields are the keys that a block reads itself, for all its components. No struct has them, and nobody changes them.
 var commonFields = map[Block][]Field{StateBlock: slices.Concat([]Field{keyPrefixField, actorField}, encryptionFields, outboxFields), PubSubBlock: topicFields, LockBlock: {lockPrefixField},
 	BindingBlock: bindingFields}
 

@@ -107,6 +107,23 @@ func TestLoad(t *testing.T) {
 	}
 }
 
+// Dapr's values are JSON: a list or a mapping is taken as its text.
+func TestValuesMayBeListsAndMappings(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "cart.yaml")
+	text := "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: cart}\nspec:\n  type: state.test\n  version: v1\n  metadata:\n" +
+		"  - {name: dir, value: {b: [1, x], a: true}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	docs, err := Load(context.Background(), []string{file}, testComponents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := docs.Components[0].Metadata[0].Value, `{"a":true,"b":[1,"x"]}`; got != want {
+		t.Errorf("the value is %s, not %s", got, want)
+	}
+}
+
 func TestLoadOfMissingFolderFails(t *testing.T) {
 	_, err := Load(context.Background(), []string{"testdata/nowhere"}, testComponents)
 	if err == nil || !strings.Contains(err.Error(), "testdata/nowhere: no such file or directory") {

@@ -27,15 +27,16 @@ func Load(ctx context.Context, paths []string, known []Component) (*Documents, e
 	if err := manifest.AsError(r.findings); err != nil {
 		return nil, err
 	}
-	r.docs.Warnings = r.findings
-	return &r.docs, nil
+	docs := r.docs // not the reader's: that would keep all of it
+	docs.Warnings = r.findings
+	return &docs, nil
 }
 
 // Lint reads paths as Load does and returns all there is to say, errors and warnings, in the order of files and lines, and
-// the documents that are for others to read. It opens nothing and looks no secret up.
-func Lint(paths []string, known []Component) ([]Finding, []Raw) {
+// the documents as far as they are right. It opens nothing and looks no secret up.
+func Lint(paths []string, known []Component) ([]Finding, *Documents) {
 	r, _ := read(context.Background(), paths, known) // fails only when its context ends
-	return r.findings, append(r.docs.Policies, r.docs.Configurations...)
+	return r.findings, &r.docs
 }
 
 // read fails only when ctx ends.

@@ -54,11 +54,16 @@ func (fakeBroker) Close(context.Context) error { return nil }
 func (fakeLocker) Close(context.Context) error { return nil }
 func (fakeVault) Close(context.Context) error  { return nil }
 
-func (v fakeVault) Secret(_ context.Context, name string) (map[string]string, error) {
+func (v fakeVault) Secret(_ context.Context, name string, metadata map[string]string) (map[string]string, error) {
+	if name == "said" {
+		return metadata, nil
+	}
 	return v[name], nil
 }
 
-func (v fakeVault) Secrets(context.Context) (map[string]map[string]string, error) { return v, nil }
+func (v fakeVault) Secrets(context.Context, map[string]string) (map[string]map[string]string, error) {
+	return v, nil
+}
 
 type none struct{}
 

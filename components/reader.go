@@ -36,6 +36,25 @@ var kinds = map[string][]string{
 	"FaultToleranceRule":        {openSergoV1Alpha1},
 }
 
+// groups are the API groups of the kinds.
+var groups = []string{"dapr.io", "sidecast.dev", "fault-tolerance.opensergo.io"}
+
+// isForeign says whether a document is for somebody else: of a group that is not ours, as a Configuration of Knative is, of a
+// kind that is not ours without such a group, as a ConfigMap of Kubernetes is, or of a kind for a part of Dapr that Sidecast
+// does not have. What is near to ours is a slip.
+func isForeign(version, kind string) bool {
+	group, _, grouped := strings.Cut(version, "/")
+	switch {
+	case group == "dapr.io":
+		return kind == "MCPServer" || kind == "WorkflowAccessPolicy"
+	case slices.Contains(groups, group):
+		return false
+	case grouped && strings.Contains(group, ".") && manifest.Nearest(group, groups) == "":
+		return true
+	}
+	return manifest.Nearest(kind, sortedKeys(kinds)) == ""
+}
+
 // reader gathers documents and what is wrong with them.
 type reader struct {
 	known    []Component
@@ -72,15 +91,19 @@ func (r *reader) document(d *manifest.Document, c manifest.Chunk, root *manifest
 		return
 	}
 	versions, ok := kinds[kind]
-	if !ok {
-		f := manifest.Unknown("is not a kind this folder may hold", kind, sortedKeys(kinds))
+	var f Finding
+	switch {
+	case isForeign(version, kind):
+		f = Finding{Severity: Warning, Message: fmt.Sprintf("%s of %s means nothing to a sidecar: the document is passed over", kind, version)}
 		f.Line, f.Key = o.Line("kind"), "kind"
-		d.Add(f)
-		return
-	}
-	if !slices.Contains(versions, version) {
-		f := manifest.Unknown("is not an API version of "+kind, version, versions)
+	case !ok:
+		f = manifest.Unknown("is not a kind this folder may hold", kind, sortedKeys(kinds))
+		f.Line, f.Key = o.Line("kind"), "kind"
+	case !slices.Contains(versions, version):
+		f = manifest.Unknown("is not an API version of "+kind, version, versions)
 		f.Line, f.Key = o.Line("apiVersion"), "apiVersion"
+	}
+	if f.Message != "" {
 		d.Add(f)
 		return
 	}
@@ -123,8 +146,14 @@ func (r *reader) component(d *manifest.Document, o *manifest.Object, source Sour
 
 	component, ok, versions := choose(r.known, m)
 	switch {
+	case ok && component.notLinked != "":
+		d.Fail(spec.Line("type"), spec.At("type"), "there is no component of type %s: this program %s", m.Type, component.notLinked)
 	case ok:
 		r.check(d, component, m)
+		if component.awaited != nil {
+			why, _ := component.awaited(m.Type)
+			d.Add(Finding{Line: spec.Line("type"), Key: "spec.type", Severity: Warning, Message: why, Suggestion: manifest.Nearest(m.Type, r.types(m.Type))})
+		}
 	case versions != nil:
 		slices.Sort(versions)
 		d.Fail(spec.Line("version"), spec.At("version"), "%q is not a version of %s; valid: %s",
@@ -136,7 +165,12 @@ func (r *reader) component(d *manifest.Document, o *manifest.Object, source Sour
 			r.check(d, component, m)
 		}
 	case m.Type != "":
-		f := manifest.Unknown("there is no component of that type", m.Type, r.types(m.Type))
+		what := "there is no component of that type"
+		if c, ok := elsewhere(r.known, m.Type); ok {
+			why, _ := c.awaited(m.Type)
+			what += ", and " + why
+		}
+		f := manifest.Unknown(what, m.Type, r.types(m.Type))
 		f.Line, f.Key = spec.Line("type"), "spec.type"
 		d.Add(f)
 	}
@@ -167,7 +201,7 @@ func (r *reader) types(typ string) []string {
 	block, _, _ := strings.Cut(typ, ".")
 	var own, all []string
 	for _, c := range r.known {
-		if slices.Contains(all, c.Type()) {
+		if c.awaited != nil || slices.Contains(all, c.Type()) {
 			continue
 		}
 		all = append(all, c.Type())
@@ -231,8 +265,12 @@ func (e *Entry) reference(o *manifest.Object) {
 	if len(given) != 1 {
 		o.Doc.Fail(e.Line, o.Path, "needs exactly one of value, secretKeyRef and envRef, and has %s", cmp.Or(strings.Join(given, " and "), "none"))
 	}
-	if p, ok := o.Scalar("value"); ok {
+	switch p := o.Get("value"); {
+	case p == nil:
+	case p.Value.Kind == manifest.Scalar:
 		e.Value = p.Value.Text
+	default: // Dapr's values are JSON, which a list or a mapping stays
+		e.Value = p.Value.JSON()
 	}
 	if slices.Contains(given, "secretKeyRef") {
 		ref := o.Child("secretKeyRef")

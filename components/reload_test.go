@@ -155,6 +155,34 @@ func TestReloadFollowsTheSecretStore(t *testing.T) {
 	}
 }
 
+func TestReloadsAreTold(t *testing.T) {
+	var l ledger
+	s := NewSet(Options{Known: []Component{l.component()}, Documents: docs(at("a"))})
+	changed := s.Changed()
+	over := func() bool {
+		select {
+		case <-changed:
+			return true
+		default:
+			return false
+		}
+	}
+	if over() {
+		t.Error("told of a change before there is one")
+	}
+	s.Reload(docs(at("b")))
+	if !over() {
+		t.Error("a reload is not told")
+	}
+	if changed = s.Changed(); over() {
+		t.Error("a reload is told twice")
+	}
+	closeSet(t, s)
+	if !over() {
+		t.Error("the end is not told")
+	}
+}
+
 func TestReloadWhileOpening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var closed atomic.Int32

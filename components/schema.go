@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,8 +55,11 @@ type Field struct {
 	OneOf    []string
 	// Aliases are other names of the key.
 	Aliases []string
+	// Usual is what a library does that is told nothing of the key, and Sample a value of it: in its words, for the user alone.
+	Usual, Sample string
 
-	index int // of the struct's field
+	index  int  // of the struct's field
+	asItIs bool // the library gets the key as the manifest spells it
 }
 
 // AnyKey is the Key of a Field that stands for all keys that no other has.
@@ -66,6 +70,15 @@ type schema struct {
 	subject string // what has these keys, for messages: state.badger
 	config  reflect.Type
 	fields  []Field
+	more    func() []Field // further ones, which are not kept; nil for none
+}
+
+// all are the fields there are.
+func (s schema) all() []Field {
+	if s.more == nil {
+		return s.fields
+	}
+	return slices.Concat(s.more(), s.fields)
 }
 
 // fieldTypes are the types a Config's fields may have, by the name that documentation uses.
@@ -239,8 +252,9 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 			File: at.File, Line: at.Line, Key: "spec.metadata." + key, Severity: Error, Message: fmt.Sprintf(format, args...),
 		})
 	}
-	known := make(map[string]bool, len(s.fields))
-	for _, f := range s.fields {
+	fields := s.all()
+	known := make(map[string]bool, len(fields))
+	for _, f := range fields {
 		v, given := m.lookup(f, known)
 		switch {
 		case !given && f.Required:
@@ -266,7 +280,7 @@ func (s schema) decode(m metadata, config reflect.Value) []Finding {
 		if known[key] || known[AnyKey] {
 			continue
 		}
-		f := manifest.Unknown(s.subject+" has no such key", v.key, s.keys())
+		f := manifest.Unknown(s.subject+" has no such key", v.key, keysOf(fields))
 		f.File, f.Line, f.Key, f.Unknown = v.at.File, v.at.Line, "spec.metadata."+v.key, true
 		findings = append(findings, f)
 	}
@@ -290,10 +304,10 @@ func (s schema) check(m metadata) []Finding {
 	return s.decode(m, reflect.New(s.config).Elem())
 }
 
-// keys lists the keys of the schema.
-func (s schema) keys() []string {
-	keys := make([]string, len(s.fields))
-	for i, f := range s.fields {
+// keysOf lists the keys of fields.
+func keysOf(fields []Field) []string {
+	keys := make([]string, len(fields))
+	for i, f := range fields {
 		keys[i] = f.Key
 	}
 	return keys

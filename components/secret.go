@@ -19,6 +19,7 @@ import (
 // that must not be shown.
 func (s *Set) resolve(ctx context.Context, m Manifest, c Component) (metadata, scrubber, error) {
 	md := m.metadata()
+	secret := c.schema.secrets()
 	var hidden []string
 	for _, e := range m.Metadata {
 		v := md.values[manifest.FoldKey(e.Key)]
@@ -35,7 +36,7 @@ func (s *Set) resolve(ctx context.Context, m Manifest, c Component) (metadata, s
 			return metadata{}, scrubber{}, err
 		}
 		v.hidden, v.pending = v.pending, false
-		if e.Secret != nil || c.schema.secret(e.Key) || e.Env != "" && len(v.text) >= shortestPassword {
+		if e.Secret != nil || secret(e.Key) || e.Env != "" && len(v.text) >= shortestPassword {
 			hidden = append(hidden, v.text)
 		} else {
 			hidden = append(hidden, passwords(v.text)...)
@@ -56,7 +57,11 @@ func (s *Set) secret(ctx context.Context, m Manifest, e Entry) (string, error) {
 		return "", fault.E(op, fault.KindOf(err), fault.ReasonOf(err), err)
 	}
 	defer use.Release()
-	parts, err := use.Backend.Secret(ctx, e.Secret.Name)
+	var metadata map[string]string
+	if m.Namespace != "" { // Kubernetes keeps secrets by namespace
+		metadata = map[string]string{"namespace": m.Namespace}
+	}
+	parts, err := use.Backend.Secret(ctx, e.Secret.Name, metadata)
 	if err != nil {
 		return "", fault.E(op, fault.KindOf(err), fault.ReasonOf(err), fmt.Errorf("secret store %s: %w", m.SecretStore, err))
 	}
@@ -87,12 +92,13 @@ func OwnVariable(name string) bool {
 	return name == "APP_API_TOKEN" || strings.HasPrefix(name, "DAPR_") || strings.HasPrefix(name, "SIDECAST_")
 }
 
-// expand fills in the templates that Dapr knows: {appID}, {namespace}, {podName} and {uuid}.
+// expand fills in the templates that Dapr knows: {appID}, {namespace}, {podName} and {uuid}. As with Dapr, {namespace} names
+// the app, too: what is made with it, a group of consumers for one, is each app's own.
 func (h Host) expand(text string) string {
 	if !strings.Contains(text, "{") {
 		return text
 	}
-	text = strings.NewReplacer("{appID}", h.AppID, "{namespace}", h.Namespace, "{podName}", h.Instance).Replace(text)
+	text = strings.NewReplacer("{appID}", h.AppID, "{namespace}", h.Namespace+"."+h.AppID, "{podName}", h.Instance).Replace(text)
 	for strings.Contains(text, "{uuid}") {
 		text = strings.Replace(text, "{uuid}", uuid.NewString(), 1)
 	}
@@ -104,9 +110,12 @@ func (f Field) named(key string) bool {
 	return slices.ContainsFunc(append([]string{f.Key}, f.Aliases...), func(name string) bool { return manifest.FoldKey(name) == manifest.FoldKey(key) })
 }
 
-// secret says whether the value of key is never shown.
-func (s schema) secret(key string) bool {
-	return slices.ContainsFunc(s.fields, func(f Field) bool { return f.Secret && f.named(key) })
+// secrets tells the keys whose values are never shown.
+func (s schema) secrets() func(key string) bool {
+	fields := s.all()
+	return func(key string) bool {
+		return slices.ContainsFunc(fields, func(f Field) bool { return f.Secret && f.named(key) })
+	}
 }
 
 const redacted = "(secret)"

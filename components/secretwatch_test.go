@@ -23,7 +23,7 @@ type livingVault struct {
 
 func (v *livingVault) Close(context.Context) error { return nil }
 
-func (v *livingVault) Secret(_ context.Context, name string) (map[string]string, error) {
+func (v *livingVault) Secret(_ context.Context, name string, _ map[string]string) (map[string]string, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.password == "" {
@@ -32,7 +32,9 @@ func (v *livingVault) Secret(_ context.Context, name string) (map[string]string,
 	return map[string]string{"password": v.password}, nil
 }
 
-func (v *livingVault) Secrets(context.Context) (map[string]map[string]string, error) { return nil, nil }
+func (v *livingVault) Secrets(context.Context, map[string]string) (map[string]map[string]string, error) {
+	return nil, nil
+}
 
 func (v *livingVault) Watch(ctx context.Context, changed func()) error {
 	for {

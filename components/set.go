@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sidecast/sidecast/configstore"
+	"github.com/sidecast/sidecast/conversation"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/keyring"
 	"github.com/sidecast/sidecast/lock"
@@ -30,6 +31,8 @@ type Options struct {
 	BuiltIn []Manifest
 	// Documents is what the folders hold; nil means nothing.
 	Documents *Documents
+	// AnyNamespace shows manifests of every namespace: nobody said of which the sidecar is.
+	AnyNamespace bool
 	// Supervise runs the retries of the component called name, restarts run when it panics, and returns how to stop it:
 	// stop cancels run's context and waits for it. Nil means a goroutine that Close waits for.
 	Supervise func(name string, run func(context.Context) error) (stop func(context.Context) error)
@@ -52,9 +55,11 @@ type Set struct {
 	secrets atomic.Uint64 // how often a secret store has told of a change
 	follows atomic.Bool   // opens components again whose secrets have changed
 
-	mu      sync.Mutex
-	closed  bool
-	leaving map[*slot]bool // retired and not yet gone
+	mu        sync.Mutex
+	closed    bool
+	documents *Documents     // those in use
+	leaving   map[*slot]bool // retired and not yet gone
+	changed   chan struct{}  // closed when another snapshot takes its place that has other names, or none
 }
 
 // snapshot is what a name means at one moment. It never changes: a reload makes a new one.
@@ -70,7 +75,7 @@ func NewSet(o Options) *Set {
 	if o.LookupEnv == nil {
 		o.LookupEnv = os.LookupEnv
 	}
-	s := &Set{options: o, leaving: make(map[*slot]bool)}
+	s := &Set{options: o, leaving: make(map[*slot]bool), changed: make(chan struct{})}
 	s.current.Store(&snapshot{})
 	s.follows.Store(o.FollowSecrets)
 	s.Reload(o.Documents)
@@ -95,6 +100,11 @@ func (s *Set) Lock(ctx context.Context, name string) (Use[lock.Locker], error) {
 // Keyring gives the use of a crypto provider.
 func (s *Set) Keyring(ctx context.Context, name string) (Use[keyring.Keyring], error) {
 	return enter[keyring.Keyring](ctx, s, CryptoBlock, name)
+}
+
+// Partner gives the use of a conversation component.
+func (s *Set) Partner(ctx context.Context, name string) (Use[conversation.Partner], error) {
+	return enter[conversation.Partner](ctx, s, ConversationBlock, name)
 }
 
 // Secrets gives the use of a secret store.
@@ -149,9 +159,22 @@ func (s *Set) Start(ctx context.Context) error {
 func (s *Set) Reload(docs *Documents) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reload(docs)
+}
+
+// Changed is closed when names may mean something else than now, or nothing any more.
+func (s *Set) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// reload is Reload. s.mu is held.
+func (s *Set) reload(docs *Documents) {
 	if s.closed {
 		return
 	}
+	s.documents = docs
 	old := s.current.Load()
 	wanted := s.wanted(docs)
 	kept := keep(old, wanted)
@@ -164,6 +187,8 @@ func (s *Set) Reload(docs *Documents) {
 		}
 	}
 	s.current.Store(next) // before the old ones retire: who finds a slot retired looks here again
+	close(s.changed)
+	s.changed = make(chan struct{})
 	var changed []string
 	for name, slot := range old.slots {
 		if next.slots[name] != slot {
@@ -177,7 +202,8 @@ func (s *Set) Reload(docs *Documents) {
 	}
 }
 
-// wanted lists the manifests that this sidecar sees, by name: those of its namespace, and the built-ins they leave.
+// wanted lists the manifests that this sidecar sees, by name: those of its namespace, with AnyNamespace those of others
+// whose names they leave, and the built-ins that these leave.
 func (s *Set) wanted(docs *Documents) map[string]Manifest {
 	wanted := make(map[string]Manifest)
 	for _, m := range s.options.BuiltIn {
@@ -188,7 +214,9 @@ func (s *Set) wanted(docs *Documents) map[string]Manifest {
 		return wanted
 	}
 	for _, m := range docs.Components {
-		if inNamespace(m.Namespace, s.options.Host.Namespace) {
+		other := wanted[m.Name]
+		foreign := s.options.AnyNamespace && (other.Name == "" || other.Source.File == BuiltIn)
+		if inNamespace(m.Namespace, s.options.Host.Namespace) || foreign {
 			wanted[m.Name] = m
 		}
 	}
@@ -237,6 +265,7 @@ func (s *Set) Close(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.closed {
 		s.closed = true
+		close(s.changed)
 		old := s.current.Swap(&snapshot{closed: true})
 		for _, slot := range old.slots {
 			s.retire(slot)
@@ -269,6 +298,9 @@ type Status struct {
 	Origin string
 	// Required says that the sidecar is not well without it.
 	Required bool
+	// Capabilities are what the component can do, in Dapr's words, as its backend tells when it is open; nil for those that tell
+	// nothing.
+	Capabilities []string
 }
 
 // Has says whether the block has a component of that name that the app may use, and whether it has any. It opens nothing.
@@ -291,6 +323,12 @@ func (s *Set) Type(name string) string {
 		return slot.manifest.Type
 	}
 	return ""
+}
+
+// Plain says whether the component of that name is a state store that has values alone: see state.Plain. It opens nothing.
+func (s *Set) Plain(name string) bool {
+	slot := s.current.Load().slots[name]
+	return slot != nil && !slot.denied && slot.component.plain
 }
 
 // Statuses tells of all components that the app may use, by name.

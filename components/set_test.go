@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -43,7 +44,7 @@ func TestSetOpensOnFirstUse(t *testing.T) {
 			return &fakeStore{config: c, close: func() error { closed.Add(1); return nil }}, nil
 		})
 		s := NewSet(Options{Host: Host{AppID: "orders"}, Known: []Component{slow}, Documents: docs(cart())})
-		if got := s.Statuses(); got[0] != (Status{Name: "cart", Type: "state.test", Version: "v1", State: "idle", Origin: "cart.yaml"}) || opened.Load() != 0 {
+		if got := s.Statuses(); !reflect.DeepEqual(got[0], Status{Name: "cart", Type: "state.test", Version: "v1", State: "idle", Origin: "cart.yaml"}) || opened.Load() != 0 {
 			t.Errorf("before use: %+v, opened %d", got, opened.Load())
 		}
 		var users sync.WaitGroup
@@ -318,6 +319,20 @@ func TestSecretsStayOut(t *testing.T) {
 			t.Errorf("the cause lost its reason: %v", got)
 		}
 	})
+}
+
+// A store that keeps secrets by namespace is asked for those of the manifest's own.
+func TestAReferenceTellsItsNamespace(t *testing.T) {
+	m := cart(Entry{Key: "password", Secret: &SecretRef{"said", "namespace"}})
+	m.SecretStore, m.Namespace = "vault", "shop"
+	s := NewSet(Options{Host: Host{Namespace: "shop"}, Known: testComponents, Documents: docs(m, Manifest{Name: "vault", Type: "secretstores.test"})})
+	defer closeSet(t, s)
+	use, err := s.State(t.Context(), "cart")
+	must(t, err)
+	defer use.Release()
+	if got := use.Backend.(*fakeStore).config.Password; got != "shop" {
+		t.Errorf("the store was told the namespace %q", got)
+	}
 }
 
 func TestSecretReferences(t *testing.T) {

@@ -14,7 +14,9 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 
+	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/state"
 	"github.com/sidecast/sidecast/state/sealed"
 )
 
@@ -49,11 +51,12 @@ type slot struct {
 	gone    chan struct{}
 	renewed chan struct{} // closed when another takes its place that differs in secrets alone
 
-	// refs counts the uses, plus one for the slot itself while it is ready; 0 means not open. backend and keyPrefix are
-	// written before refs first leaves 0 and never after.
+	// refs counts the uses, plus one for the slot itself while it is ready; 0 means not open. backend, keyPrefix and
+	// secrets are written before refs first leaves 0 and never after.
 	refs      atomic.Int64
 	backend   Backend
 	keyPrefix string
+	secrets   scrubber
 	unused    chan struct{} // closed by whoever brings refs back to 0
 
 	mu      sync.Mutex
@@ -93,7 +96,9 @@ func (s *Set) newSlot(m Manifest, old *slot) *slot {
 // serves says whether the slot can stay when its manifest becomes m. A backend that runs may come from lines that moved;
 // one that does not must report the place where its manifest is now.
 func (s *slot) serves(m Manifest) bool {
-	return s.manifest.same(m) && (s.refs.Load() > 0 || reflect.DeepEqual(s.manifest, m))
+	component, _, _ := choose(s.set.options.Known, m)
+	return component.place == s.component.place && (component.awaited == nil) == (s.component.awaited == nil) &&
+		s.manifest.same(m) && (s.refs.Load() > 0 || reflect.DeepEqual(s.manifest, m))
 }
 
 // enter counts one more use, opening the backend first when it is not. It allocates nothing once the slot is ready.
@@ -132,6 +137,9 @@ func (s *slot) wait(ctx context.Context) error {
 		}
 		answered := s.opening
 		s.mu.Unlock()
+		if entry := call.EntryOf(ctx); entry != nil {
+			entry.Leave() // it may take seconds
+		}
 		select {
 		case <-answered:
 		case <-ctx.Done():
@@ -234,10 +242,10 @@ func (s *slot) attempt(ctx context.Context) bool {
 		}
 	})()
 
-	backend, prefix, err := s.open(ctx)
+	backend, prefix, secrets, err := s.open(ctx)
 	switch {
 	case err == nil:
-		return s.adopt(backend, prefix)
+		return s.adopt(backend, prefix, secrets)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		s.answer(fmt.Errorf("%w: %w", late, err))
 	default:
@@ -258,7 +266,7 @@ func (s *slot) answer(err error) {
 }
 
 // adopt makes an open backend the slot's, or closes it when the slot was retired meanwhile.
-func (s *slot) adopt(b Backend, prefix string) bool {
+func (s *slot) adopt(b Backend, prefix string, secrets scrubber) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.retired {
@@ -268,7 +276,7 @@ func (s *slot) adopt(b Backend, prefix string) bool {
 	if s.failure != nil {
 		s.set.options.Log.Info("component recovered", "component", s.manifest.Name, "type", s.manifest.Type)
 	}
-	s.backend, s.keyPrefix, s.failure, s.opened = b, prefix, nil, true
+	s.backend, s.keyPrefix, s.secrets, s.failure, s.opened = b, prefix, secrets, nil, true
 	s.refs.Store(1)
 	s.follow()
 	s.release()
@@ -284,7 +292,7 @@ func (s *slot) release() {
 }
 
 // open resolves the manifest's references and opens the backend. A panic is contained, secrets stay out of errors.
-func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
+func (s *slot) open(ctx context.Context) (b Backend, prefix string, secrets scrubber, err error) {
 	if s.before != nil {
 		grace, cancel := context.WithTimeout(ctx, handover)
 		defer cancel()
@@ -295,17 +303,17 @@ func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
 	}
 	m, secrets, err := s.set.resolve(ctx, s.manifest, s.component)
 	if err != nil {
-		return nil, "", err
+		return nil, "", secrets, err
 	}
 	prefix, err = keyPrefix(s.manifest, m, s.set.options.Host)
 	if err != nil {
-		return nil, "", err
+		return nil, "", secrets, err
 	}
 	s.took(m)
 	var keys *sealed.Keys
 	if s.component.block == StateBlock {
 		if keys, err = encryption(s.manifest, m); err != nil {
-			return nil, "", err
+			return nil, "", secrets, err
 		}
 	}
 	defer func() {
@@ -317,12 +325,12 @@ func (s *slot) open(ctx context.Context) (b Backend, prefix string, err error) {
 	}()
 	host := s.set.options.Host
 	host.Component, host.Binding = s.manifest.Name, s.binding
-	host.Log = secrets.logger(host.Log).With("component", s.manifest.Name)
+	host.Log, host.Scrub = secrets.logger(host.Log).With("component", s.manifest.Name), secrets.scrubError
 	b, err = s.component.open(ctx, host, m)
 	if err != nil {
-		return nil, "", secrets.scrubError(err)
+		return nil, "", secrets, secrets.scrubError(err)
 	}
-	return encrypted(b, keys), prefix, nil
+	return encrypted(b, keys), prefix, secrets, nil
 }
 
 // retire lets nobody in any more. Uses that there are go on until they are released.
@@ -377,9 +385,27 @@ func (s *slot) status() Status {
 	status := Status{
 		Name: s.manifest.Name, Type: s.manifest.Type, Version: cmp.Or(s.manifest.Version, "v1"), State: "idle", Origin: s.manifest.Source.File, Required: s.manifest.Required,
 	}
+	if s.component.able != nil {
+		status.Capabilities = s.component.able()
+	}
+	if s.component.option.in(s.manifest.Metadata) {
+		status.Capabilities = append(status.Capabilities, s.component.option.ability)
+	}
 	switch {
 	case s.opened:
 		status.State = "ready"
+		bare := s.backend
+		if w, ok := bare.(interface{ Unwrap() state.Store }); ok {
+			bare = w.Unwrap()
+		}
+		if b, ok := bare.(Capable); ok {
+			status.Capabilities = b.Capabilities()
+		}
+		if b, ok := bare.(Ailing); ok {
+			if err := b.Ailment(); err != nil {
+				status.State, status.Error = "degraded", s.secrets.scrub(err.Error())
+			}
+		}
 	case s.failure != nil:
 		status.State, status.Error = "degraded", s.failure.Error()
 	}

@@ -1,6 +1,7 @@
 package components
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -29,19 +30,30 @@ type Topics struct {
 	allowed, protected []string
 	publish, subscribe []string
 	publishes, listens bool // a scope names the app
+	prefix             string
 }
 
 func topicsOf(m Manifest, host Host) Topics {
-	text := map[string]string{}
+	text, prefix := map[string]string{}, ""
 	for _, e := range m.Metadata {
 		text[manifest.FoldKey(e.Key)] = host.expand(e.Value)
+		if strings.Contains(e.Value, "{namespace}") {
+			prefix = host.Namespace
+		}
 	}
-	t := Topics{Group: strings.TrimSpace(text["consumerid"])}
+	t := Topics{Group: strings.TrimSpace(text["consumerid"]), prefix: prefix}
+	if m.Type == "pubsub.kafka" { // where the group has a name of its own, which goes before
+		t.Group = cmp.Or(strings.TrimSpace(text["consumergroup"]), strings.TrimSpace(text["groupid"]), t.Group)
+	}
 	t.allowed, t.protected = list(text["allowedtopics"]), list(text["protectedtopics"])
 	t.publish, t.publishes = scope(text["publishingscopes"], host.AppID)
 	t.subscribe, t.listens = scope(text["subscriptionscopes"], host.AppID)
 	return t
 }
+
+// OnServer is the name that topic has on the broker's server. Where any value of the manifest has {namespace} in it, that is
+// the namespace and topic, as with Dapr: namespaces that share a server share no topic. Scopes and apps know topic alone.
+func (t Topics) OnServer(topic string) string { return t.prefix + topic }
 
 // Publish says whether the app may publish to topic.
 func (t Topics) Publish(topic string) bool { return t.admit(topic, t.publish, t.publishes) }

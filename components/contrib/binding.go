@@ -21,7 +21,7 @@ type system struct {
 	name   string // the component's type
 	output func(logger.Logger) contribbindings.OutputBinding
 	input  func(logger.Logger) contribbindings.InputBinding
-	fields []components.Field
+	fields func() []components.Field
 	// settle sets what the library needs and the manifest leaves open; nil sets nothing.
 	settle func(values map[string]string, s components.Settings)
 	// done are operations that succeed without the library.
@@ -77,16 +77,8 @@ func (s *system) connect(ctx context.Context, l *life, inner initialized, host c
 	if s.settle != nil {
 		s.settle(values, settings)
 	}
-	quiet()
-	_, err := detached(ctx, l, func() (struct{}, error) {
-		err := inner.Init(ctx, contribbindings.Metadata{Base: contribmetadata.Base{Name: host.Component, Properties: values}})
-		if err != nil || ctx.Err() != nil {
-			closeQuietly(inner)
-		}
-		if err == nil && ctx.Err() != nil {
-			err = context.Cause(ctx)
-		}
-		return struct{}{}, err
+	err := initialize(ctx, l, inner, func() error {
+		return inner.Init(ctx, contribbindings.Metadata{Base: contribmetadata.Base{Name: host.Component, Properties: values}})
 	})
 	if err != nil {
 		return badOpen(ctx, s.name+": open", settings, err)

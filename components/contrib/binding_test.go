@@ -19,8 +19,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/sidecast/sidecast/binding"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
@@ -97,6 +95,26 @@ func TestPostgresBinding(t *testing.T) {
 		t.Errorf("close answers %v", got)
 	}
 	if got := operate(t, b, "query", "", "sql", "SELECT * FROM bound ORDER BY id"); string(got.Data) != `[[1,"a"],[2,"b"]]` {
+		t.Errorf("got %s", got.Data)
+	}
+	if _, err := b.(binding.Output).Invoke(t.Context(), asked("exec", "", "sql", "BROKEN")); fault.KindOf(err) == fault.None {
+		t.Error("a wrong statement is no error")
+	}
+}
+
+func TestMySQLBinding(t *testing.T) {
+	t.Parallel()
+	b := openBinding(t, mysqlBinding, map[string]string{"url": "root@tcp(" + servers.MySQL(t) + ")/"})
+	operate(t, b, "exec", "", "sql", "CREATE OR REPLACE DATABASE bound")
+	operate(t, b, "exec", "", "sql", "CREATE TABLE bound.names (id INT, name TEXT)")
+	got := operate(t, b, "exec", "", "sql", "INSERT INTO bound.names VALUES (?, ?), (2, 'b')", "params", `[1, "a"]`)
+	if got.Metadata["rows-affected"] != "2" || got.Metadata["operation"] != "exec" {
+		t.Errorf("got %v", got.Metadata)
+	}
+	if got := operate(t, b, "close", ""); got != nil {
+		t.Errorf("close answers %v", got)
+	}
+	if got := operate(t, b, "query", "", "sql", "SELECT * FROM bound.names ORDER BY id"); string(got.Data) != `[{"id":1,"name":"a"},{"id":2,"name":"b"}]` {
 		t.Errorf("got %s", got.Data)
 	}
 	if _, err := b.(binding.Output).Invoke(t.Context(), asked("exec", "", "sql", "BROKEN")); fault.KindOf(err) == fault.None {
@@ -229,168 +247,6 @@ func TestSMTPBinding(t *testing.T) {
 	}
 }
 
-// reads reads a binding until stop is called.
-func reads(t *testing.T, b components.Backend, handle binding.Handler) (stop func()) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- b.(binding.Input).Read(ctx, handle) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Errorf("read: %v", err)
-			}
-		case <-time.After(hung):
-			t.Error("reading does not end")
-		}
-	})
-	t.Cleanup(stop)
-	return stop
-}
-
-func TestRabbitBinding(t *testing.T) {
-	t.Parallel()
-	b := openBinding(t, rabbitBinding, map[string]string{"host": servers.RabbitMQ(t), "queueName": "bound", "durable": "true"})
-	operate(t, b, "create", "one", "extra key", "value")
-	operate(t, b, "create", "two")
-	got := make(chan binding.Event, 100)
-	failed := false
-	stop := reads(t, b, func(e binding.Event) ([]byte, error) {
-		got <- e
-		if string(e.Data) == "one" && !failed {
-			failed = true
-			return nil, errors.New("not now")
-		}
-		return nil, nil
-	})
-	counts := map[string]int{}
-	for range 3 {
-		e := <-got
-		counts[string(e.Data)]++
-		if string(e.Data) == "one" && e.Metadata["extra+key"] != "value" {
-			t.Errorf("the metadata is %v", e.Metadata)
-		}
-	}
-	if counts["one"] != 2 || counts["two"] != 1 {
-		t.Errorf("got %v", counts)
-	}
-	stop()
-	operate(t, b, "create", "three") // stays until somebody reads again
-	again := make(chan binding.Event, 100)
-	reads(t, b, func(e binding.Event) ([]byte, error) { again <- e; return nil, nil })
-	if e := <-again; string(e.Data) != "three" {
-		t.Errorf("got %q: what was handled comes again", e.Data)
-	}
-}
-
-func TestMQTTBinding(t *testing.T) {
-	t.Parallel()
-	b := openBinding(t, mqttBinding, map[string]string{"url": servers.MQTT(t), "topic": "bound/+", "consumerID": "bound"})
-	got := make(chan binding.Event, 100)
-	var mu sync.Mutex
-	tries := map[string]int{}
-	stop := reads(t, b, func(e binding.Event) ([]byte, error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if tries[string(e.Data)]++; tries[string(e.Data)] == 1 {
-			return nil, errors.New("not now")
-		}
-		got <- e
-		return nil, nil
-	})
-	for i := 0; len(got) == 0; i++ { // a subscription begins when the server says so
-		operate(t, b, "create", fmt.Sprint("hello", i), "topic", "bound/hello")
-		time.Sleep(10 * time.Millisecond)
-	}
-	operate(t, b, "create", "one", "topic", "bound/a")
-	for e := <-got; string(e.Data) != "one"; e = <-got {
-		continue
-	}
-	stop()
-	operate(t, b, "create", "two", "topic", "bound/b") // the server keeps it for who comes back
-	again := make(chan binding.Event, 100)
-	reads(t, b, func(e binding.Event) ([]byte, error) { again <- e; return nil, nil })
-	for e := range again {
-		if string(e.Data) == "one" {
-			t.Error("what was handled comes again")
-		}
-		if string(e.Data) == "two" {
-			if e.Metadata["topic"] != "bound/b" {
-				t.Errorf("the metadata is %v", e.Metadata)
-			}
-			break
-		}
-	}
-}
-
-func TestMQTTBindingOutlivesItsServer(t *testing.T) {
-	t.Parallel()
-	server := servers.Own(t, servers.OfMQTT)
-	b := openBinding(t, mqttBinding, map[string]string{"url": "mqtt://" + server.Address(), "topic": "t", "consumerID": "c"})
-	got := make(chan string, 1000)
-	reads(t, b, func(e binding.Event) ([]byte, error) { got <- string(e.Data); return nil, nil })
-	send := func(ctx context.Context) error {
-		_, err := b.(binding.Output).Invoke(ctx, asked("create", "x"))
-		return err
-	}
-	arrives := func(ctx context.Context) error {
-		if err := send(ctx); err != nil {
-			return err
-		}
-		select {
-		case <-got:
-			return nil
-		case <-time.After(time.Second):
-			return errors.New("it does not arrive")
-		}
-	}
-	eventually(t, "create", arrives)
-	killed(t, server, func() { away(t, "create", attempt(t, send)) })
-	eventually(t, "create", arrives)
-	server.Kill()
-	_, err := mqttBinding.Open(t.Context(), components.Host{Log: discard, Binding: components.Binding{Output: true}},
-		map[string]string{"url": "mqtt://" + server.Address(), "topic": "t", "consumerID": "d"})
-	away(t, "open", err)
-	server.Start(t)
-}
-
-// An event that is at work when reading ends is acknowledged all the same.
-func TestTheEndOfReadingWaitsForWhatIsAtWork(t *testing.T) {
-	t.Parallel()
-	b := openBinding(t, rabbitBinding, map[string]string{"host": servers.RabbitMQ(t), "queueName": "slow"})
-	for _, data := range []string{"one", "two", "three"} {
-		operate(t, b, "create", data)
-	}
-	begun, release := make(chan string, 10), make(chan struct{})
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() {
-		done <- b.(binding.Input).Read(ctx, func(e binding.Event) ([]byte, error) {
-			begun <- string(e.Data)
-			<-release
-			return nil, nil
-		})
-	}()
-	first := <-begun
-	cancel()
-	select {
-	case err := <-done:
-		t.Fatalf("reading ended over a handler at work: %v", err)
-	case <-time.After(50 * time.Millisecond):
-	}
-	close(release)
-	if err := <-done; err != nil || len(begun) > 0 {
-		t.Errorf("reading ended with %v, and %d more events", err, len(begun))
-	}
-	rest := make(chan string, 10)
-	reads(t, b, func(e binding.Event) ([]byte, error) { rest <- string(e.Data); return nil, nil })
-	if a, b := <-rest, <-rest; first != "one" || a != "two" || b != "three" {
-		t.Errorf("%s was at work; then came %s and %s", first, a, b)
-	}
-}
-
 func TestBindingsOutliveTheirServers(t *testing.T) {
 	t.Parallel()
 	server := servers.Own(t, servers.OfRedis)
@@ -435,44 +291,6 @@ func TestBindingsOutliveTheirServers(t *testing.T) {
 			return errors.New("it does not arrive")
 		}
 	})
-}
-
-// What a server would not give out again is repeated until it is handled, or nobody reads any more.
-func TestAReadingRepeatsWhatFails(t *testing.T) {
-	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	tries, handled := 0, 0
-	r := newReading(func(binding.Event) ([]byte, error) {
-		if tries++; tries < 3 {
-			return nil, errors.New("again")
-		}
-		return []byte("answer"), nil
-	}, true)
-	if answer, err := r.pass(binding.Event{}, func() { handled++ }); string(answer) != "answer" || err != nil || tries != 3 || handled != 1 {
-		t.Errorf("got %q and %v after %d tries, handled %d times", answer, err, tries, handled)
-	}
-	r.close()
-	if _, err := r.pass(binding.Event{}, func() { handled++ }); err != errNotTaken || handled != 1 {
-		t.Errorf("after the end an event is taken: %v", err)
-	}
-
-	failing := make(chan struct{}, 1)
-	r = newReading(func(binding.Event) ([]byte, error) {
-		select {
-		case failing <- struct{}{}:
-		default:
-		}
-		return nil, errors.New("never")
-	}, true)
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.pass(binding.Event{}, func() { t.Error("what failed is called handled") })
-		ended <- err
-	}()
-	<-failing
-	r.close()
-	if err := <-ended; err == nil {
-		t.Error("what failed has no error")
-	}
 }
 
 // A library that hangs keeps its slots, and the calls that find none cost nothing.

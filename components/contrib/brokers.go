@@ -3,11 +3,13 @@ package contrib
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 
 	contribmetadata "github.com/dapr/components-contrib/metadata"
+	contribpubsub "github.com/dapr/components-contrib/pubsub"
 	"github.com/dapr/components-contrib/pubsub/rabbitmq"
 	"github.com/dapr/components-contrib/pubsub/redis"
 
@@ -57,10 +59,11 @@ func milliseconds(values map[string]string, key string) {
 }
 
 // rabbitQueues: the library drops a message that failed, unless it is told to give it back; it says that a message is
-// published when the server has not confirmed it, and when it was called off.
+// published when the server has not confirmed it, and when it was called off. Its Close waits for ever for a subscription that is
+// being made again.
 var rabbitQueues = &product{
 	make: rabbitmq.NewRabbitMQ, fields: rabbitFields, codec: amqpCodec, lost: "did not receive confirmation",
-	refused: []string{"Exception (403)", "Exception (405)", "Exception (406)"},
+	refused: []string{"Exception (403)", "Exception (405)", "Exception (406)"}, again: "error in subscriber for",
 	settle: func(values map[string]string, s components.Settings, _ string, g pubsub.Group) {
 		values["requeueInFailure"], values["publisherConfirm"], values["publishMessagePropertiesToMetadata"] = "true", "true", "true"
 		values["consumerID"] = g.Name
@@ -78,14 +81,30 @@ var rabbitQueues = &product{
 		}
 		return nil
 	},
-	message: func(m *pubsub.Message) error { return checkRoutingKey(m.Metadata["routingKey"]) },
+	message: func(m *pubsub.Message) error {
+		if ttl, _, _ := contribmetadata.TryGetTTL(m.Metadata); ttl.Milliseconds() > math.MaxUint32 { // the server would close the channel
+			return fmt.Errorf("the ttl is %s, at most %s are allowed", ttl, math.MaxUint32*time.Millisecond)
+		}
+		for _, name := range rabbitTexts {
+			if err := checkText(name, m.Metadata[name]); err != nil {
+				return err
+			}
+		}
+		return nil
+	},
+	beside: func(m *contribpubsub.NewMessage, s components.Settings) map[string]string {
+		if !s.Bool("publishMessagePropertiesToMetadata") {
+			return nil
+		}
+		return amqpProperties(m)
+	},
 	options: rabbitOptions,
 }
 
-// checkRoutingKey refuses a key that the client would cut to its length modulo 256.
-func checkRoutingKey(key string) error {
-	if len(key) > longest {
-		return fmt.Errorf("the routingKey has %d bytes, at most %d are allowed", len(key), longest)
+// checkText refuses a text that the client would cut to its length modulo 256.
+func checkText(name, text string) error {
+	if len(text) > longest {
+		return fmt.Errorf("the %s has %d bytes, at most %d are allowed", name, len(text), longest)
 	}
 	return nil
 }
@@ -102,7 +121,7 @@ func rabbitOptions(metadata map[string]string) (map[string]string, error) {
 		switch key {
 		case "routingKey":
 			for part := range strings.SplitSeq(value, ",") {
-				if err := checkRoutingKey(part); err != nil {
+				if err := checkText("routingKey", part); err != nil {
 					return nil, err
 				}
 			}

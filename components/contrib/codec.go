@@ -6,6 +6,7 @@ import (
 	"maps"
 	"strings"
 
+	contribmetadata "github.com/dapr/components-contrib/metadata"
 	contribpubsub "github.com/dapr/components-contrib/pubsub"
 	"github.com/google/uuid"
 
@@ -25,6 +26,20 @@ type codec struct {
 	decode func(m *contribpubsub.NewMessage) (message pubsub.Message, token string)
 	// unique says that a token is never that of two messages.
 	unique bool
+}
+
+// besideData is what a message has beside its data, spelled as its publisher did: the library reads its options there. A raw
+// event has in its header, in lower case, what it has as metadata.
+func besideData(m *pubsub.Message) map[string]string {
+	metadata := make(map[string]string, len(m.Header)+len(m.Metadata)+3)
+	maps.Copy(metadata, m.Header)
+	for name, value := range m.Metadata {
+		if lower := strings.ToLower(name); lower != name && m.Header[lower] == value {
+			delete(metadata, lower)
+		}
+		metadata[name] = value
+	}
+	return metadata
 }
 
 // event makes a message of data: of a CloudEvent with what its envelope says.
@@ -65,8 +80,10 @@ const (
 var metadataCodec = codec{
 	unique: true,
 	encode: func(m *pubsub.Message) map[string]string {
-		metadata := make(map[string]string, len(m.Header)+4)
-		maps.Copy(metadata, m.Header)
+		metadata := pubsub.Beside(m)
+		if metadata == nil {
+			metadata = make(map[string]string, 4)
+		}
 		metadata[tokenKey] = uuid.NewString()
 		metadata[idKey], metadata[keyKey], metadata[typeKey] = m.ID, m.Key, m.ContentType
 		return metadata
@@ -96,6 +113,18 @@ const (
 	longest   = 255
 )
 
+// rabbitTexts are what a publisher may say of a message that AMQP gives room for as text, under the library's names.
+var rabbitTexts = []string{"routingKey", "messageID", "correlationID", "contentType", "type"}
+
+// amqpProperties are what the library tells of a message's properties, without those that a sidecar made for others of its kind.
+func amqpProperties(m *contribpubsub.NewMessage) map[string]string {
+	all := maps.Clone(m.Metadata)
+	maps.DeleteFunc(all, func(name, value string) bool {
+		return name == "metadata.correlationid" && strings.HasPrefix(value, tokenMark)
+	})
+	return all
+}
+
 // amqpCodec is for properties of AMQP: the library sends an id, a type and a correlation id, and no headers.
 var amqpCodec = codec{
 	unique: true,
@@ -107,10 +136,13 @@ var amqpCodec = codec{
 		if m.ContentType != "" && len(m.ContentType) <= longest {
 			metadata["contentType"] = m.ContentType
 		}
-		for _, key := range []string{"routingKey", "priority"} {
+		for _, key := range append([]string{"priority"}, rabbitTexts...) { // what the publisher says comes before what is said for it
 			if value := m.Metadata[key]; value != "" {
 				metadata[key] = value
 			}
+		}
+		if ttl, ok, _ := contribmetadata.TryGetTTL(m.Metadata); ok { // what is none is passed over
+			metadata[contribmetadata.TTLMetadataKey] = ttl.String()
 		}
 		return metadata
 	},

@@ -33,6 +33,9 @@ func failure(ctx context.Context, op string, err error) error {
 // context's own, which is then waited for.
 func atDeadline(ctx context.Context, err error) bool {
 	var timeout interface{ Timeout() bool }
+	if err == nil {
+		return false
+	}
 	late := errors.As(err, &timeout) && timeout.Timeout() || strings.HasSuffix(err.Error(), "i/o timeout") // of one that is not wrapped
 	deadline, limited := ctx.Deadline()
 	if !late || !limited || time.Until(deadline) > 5*time.Millisecond {
@@ -45,6 +48,10 @@ func atDeadline(ctx context.Context, err error) bool {
 // badOpen is the error of a component that does not open: its server, or what the manifest says, is to blame. The library
 // names a setting in its message, if at all: the place is that of the longest name that it holds.
 func badOpen(ctx context.Context, op string, s components.Settings, err error) error {
+	var known *fault.Error
+	if errors.As(err, &known) {
+		return err
+	}
 	if ctx.Err() != nil || reasonOf(err) != fault.BackendFailed || answered(err) {
 		return failure(ctx, op, err)
 	}
@@ -61,7 +68,7 @@ func badOpen(ctx context.Context, op string, s components.Settings, err error) e
 func answered(err error) bool {
 	var sql interface{ SQLState() string }
 	var redis interface{ RedisError() }
-	return errors.As(err, &sql) || errors.As(err, &redis) || slices.ContainsFunc(refusals, func(s string) bool {
+	return errors.As(err, &sql) || errors.As(err, &redis) || mysqlNumber(err) != 0 || slices.ContainsFunc(refusals, func(s string) bool {
 		return strings.Contains(err.Error(), s)
 	})
 }

@@ -28,17 +28,19 @@ import (
 // httpBinding is not the library's: that one keeps its connections when it is closed, and cuts what is too long short without
 // a word. Requests and answers are the same.
 var httpBinding = components.Foreign(components.BindingBlock, "http", "An HTTP server: get, post (also create), put, patch, delete, head, options and trace, by the metadata path; metadata that begins with a capital letter become header fields.",
-	[]components.Field{
-		field("url", "string", "URL of the server, to which the metadata path is added.", needed),
-		field("responseTimeout", "duration", "How long a request may take with its answer; left out, as long as its caller waits."),
-		field("maxResponseBodySize", "string", "Largest body of an answer: a number of bytes, or one with a unit, as 10Mi; 0 or less is no limit.", standard("100Mi")),
-		field("errorIfNot2XX", "bool", "An answer of another status is an error; the metadata errorIfNot2XX of a request says it for that one.", standard("true")),
-		field("securityTokenHeader", "string", "Header field that each request has, with securityToken."),
-		field("securityToken", "string", "Value of that field.", hidden),
-		field("MTLSRootCA", "string", "Certificate of the authority that signed the server's: in PEM, or the path of a file."),
-		field("MTLSClientCert", "string", "Certificate to present to the server: in PEM, or the path of a file."),
-		field("MTLSClientKey", "string", "Key of that certificate: in PEM, or the path of a file.", hidden),
-		field("MTLSRenegotiation", "string", "Whether the server may renegotiate TLS.", oneOf("RenegotiateNever", "RenegotiateOnceAsClient", "RenegotiateFreelyAsClient")),
+	func() []components.Field {
+		return []components.Field{
+			field("url", "string", "URL of the server, to which the metadata path is added.", needed),
+			field("responseTimeout", "duration", "How long a request may take with its answer; left out, as long as its caller waits."),
+			field("maxResponseBodySize", "string", "Largest body of an answer: a number of bytes, or one with a unit, as 10Mi; 0 or less is no limit.", standard("100Mi")),
+			field("errorIfNot2XX", "bool", "An answer of another status is an error; the metadata errorIfNot2XX of a request says it for that one.", standard("true")),
+			field("securityTokenHeader", "string", "Header field that each request has, with securityToken."),
+			field("securityToken", "string", "Value of that field.", hidden),
+			field("MTLSRootCA", "string", "Certificate of the authority that signed the server's: in PEM, or the path of a file."),
+			field("MTLSClientCert", "string", "Certificate to present to the server: in PEM, or the path of a file."),
+			field("MTLSClientKey", "string", "Key of that certificate: in PEM, or the path of a file.", hidden),
+			field("MTLSRenegotiation", "string", "Whether the server may renegotiate TLS.", oneOf("RenegotiateNever", "RenegotiateOnceAsClient", "RenegotiateFreelyAsClient")),
+		}
 	}, openHTTPBinding)
 
 // httpServer is an HTTP server as a binding.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -308,11 +309,31 @@ func (b *natsBroker) consumer(ctx context.Context, topic string, g pubsub.Group)
 	if err != nil {
 		return nil, err
 	}
+	found, err := b.durable(ctx, stream, name, wanted)
+	if errors.Is(err, errOtherSubject) { // the component's durable name is that of another topic's consumer
+		found, err = b.durable(ctx, stream, consumerName(name+"-"+topic), wanted)
+	}
+	return found, err
+}
+
+// errOtherSubject says that a consumer would not give out what is wanted.
+var errOtherSubject = errors.New("the consumer of that name is for another subject")
+
+// givesOut says whether a consumer gives out the messages of a subject.
+func givesOut(c jetstream.ConsumerConfig, subject string) bool {
+	return c.FilterSubject == "" && len(c.FilterSubjects) == 0 || c.FilterSubject == subject || slices.Contains(c.FilterSubjects, subject)
+}
+
+// durable finds the consumer of that name, or makes it.
+func (b *natsBroker) durable(ctx context.Context, stream, name string, wanted jetstream.ConsumerConfig) (jetstream.Consumer, error) {
 	there, err := b.js.Consumer(ctx, stream, name)
 	if err == nil && there.CachedInfo().Config.DeliverSubject != "" || errors.Is(err, jetstream.ErrNotPullConsumer) {
 		push, err := b.js.PushConsumer(ctx, stream, name)
 		if err != nil {
 			return nil, err
+		}
+		if !givesOut(push.CachedInfo().Config, wanted.FilterSubject) {
+			return nil, errOtherSubject
 		}
 		name += "-pull"
 		wanted.DeliverPolicy, wanted.OptStartTime = jetstream.DeliverByStartSequencePolicy, nil
@@ -326,9 +347,18 @@ func (b *natsBroker) consumer(ctx context.Context, topic string, g pubsub.Group)
 	}
 	if there == nil {
 		wanted.Durable = name
-		return b.js.CreateOrUpdateConsumer(ctx, stream, wanted)
+		made, err := b.js.CreateConsumer(ctx, stream, wanted)
+		if !errors.Is(err, jetstream.ErrConsumerExists) {
+			return made, err
+		}
+		if there, err = b.js.Consumer(ctx, stream, name); err != nil { // someone was faster
+			return nil, err
+		}
 	}
 	now := there.CachedInfo().Config // it goes on where it was
+	if !givesOut(now, wanted.FilterSubject) {
+		return nil, errOtherSubject
+	}
 	now.AckWait, now.MaxAckPending, now.MaxDeliver, now.BackOff = wanted.AckWait, wanted.MaxAckPending, wanted.MaxDeliver, wanted.BackOff
 	return b.js.UpdateConsumer(ctx, stream, now)
 }

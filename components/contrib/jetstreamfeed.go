@@ -280,6 +280,9 @@ func (f *natsFeed) deliver(m *nats.Msg) pubsub.Delivery {
 	return d
 }
 
+// subjectKey is beside what name the library tells which subject a message was stored under: a subscription may be to many.
+const subjectKey = "Topic"
+
 // decodeNats is the message that m holds; what others than sidecars stored is a CloudEvent or raw.
 func decodeNats(m *nats.Msg) pubsub.Message {
 	message := event(&contribpubsub.NewMessage{Data: m.Data})
@@ -288,6 +291,10 @@ func decodeNats(m *nats.Msg) pubsub.Message {
 	if err == nil && len(text) > 0 && json.Unmarshal(text, &b) == nil {
 		message.ID, message.Key, message.ContentType, message.Header = b.ID, b.Key, b.ContentType, b.Header
 	}
+	if message.Header == nil {
+		message.Header = make(map[string]string, 1)
+	}
+	message.Header[subjectKey] = m.Subject
 	return named(message)
 }
 

@@ -21,6 +21,9 @@ type logs struct {
 	lines *lines // nil writes all there is
 }
 
+// unheard is for what a component says that is made to be asked about itself.
+var unheard = slog.New(slog.DiscardHandler)
+
 // newLogs writes to log. A line that the library repeats, as it does while its server is away, is written once a minute.
 func newLogs(log *slog.Logger, seen func(text string)) logs {
 	return logs{log: log, seen: seen, lines: &lines{}}
@@ -79,10 +82,10 @@ func (l logs) printf(level slog.Level, format string, args []any) {
 
 // fail writes an error. The library goes on, one way or another: to the runtime it is a warning.
 func (l logs) fail(level slog.Level, text string) {
+	l.write(level, text)
 	if l.seen != nil {
 		l.seen(text)
 	}
-	l.write(level, text)
 }
 
 func (l logs) Debug(args ...any)                 { l.print(slog.LevelDebug, args) }

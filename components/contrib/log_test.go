@@ -2,8 +2,10 @@ package contrib
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,7 +60,7 @@ func TestALibraryWithoutItsServerNeitherSpinsNorFloodsTheLog(t *testing.T) {
 			t.Fatal(err)
 		}
 		b := backend.(pubsub.Broker)
-		if _, err := b.Subscribe(t.Context(), "t", pubsub.Group{Name: "g", AckWait: time.Minute}); err != nil {
+		if _, err := b.Subscribe(t.Context(), "t", pubsub.Group{Name: "g", AckWait: 2 * hung}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(90*time.Second + time.Millisecond)
@@ -72,6 +74,57 @@ func TestALibraryWithoutItsServerNeitherSpinsNorFloodsTheLog(t *testing.T) {
 			t.Errorf("the log has %d lines, want one a minute:\n%s", lines, out.String())
 		}
 	})
+}
+
+// stubborn is a library that makes a subscription again and again which its server refuses, and whose Close waits for that with
+// the lock that it takes.
+type stubborn struct {
+	contribpubsub.PubSub
+	log  logger.Logger
+	mu   sync.Mutex
+	runs sync.WaitGroup
+}
+
+func (*stubborn) Init(context.Context, contribpubsub.Metadata) error { return nil }
+func (*stubborn) Features() []contribpubsub.Feature                  { return nil }
+
+func (s *stubborn) Subscribe(context.Context, contribpubsub.SubscribeRequest, contribpubsub.Handler) error {
+	s.runs.Go(func() {
+		for {
+			s.mu.Lock()
+			s.log.Errorf("declare failed: Exception (406)")
+			time.Sleep(time.Millisecond)
+			s.mu.Unlock()
+			s.log.Errorf("error in subscriber for %s: %s", "t", "Exception (406)")
+		}
+	})
+	s.runs.Wait()
+	return errors.New("it ended")
+}
+
+func (s *stubborn) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.runs.Wait()
+	return nil
+}
+
+func TestASubscriptionThatIsRefusedIsNotMadeAgain(t *testing.T) {
+	p := &product{
+		make:  func(log logger.Logger) contribpubsub.PubSub { return &stubborn{log: log} },
+		codec: amqpCodec, refused: rabbitQueues.refused, again: rabbitQueues.again,
+	}
+	backend, err := p.component("stubborn", "For tests.").Open(t.Context(), components.Host{Log: unheard}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := backend.(pubsub.Broker)
+	if _, err := b.Subscribe(patiently(t), "t", pubsub.Group{Name: "g", AckWait: 2 * hung}); err == nil || !strings.Contains(err.Error(), "Exception (406)") {
+		t.Errorf("got %v", err)
+	}
+	if err := b.Close(patiently(t)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestLinesAreForgotten(t *testing.T) {

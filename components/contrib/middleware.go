@@ -29,32 +29,40 @@ var middleware = []components.Component{
 		routerCheckerFields, routerchecker.NewMiddleware, nil),
 }
 
-var bearerFields = []components.Field{
-	field("issuer", "string", "Who has issued the tokens: what they say in `iss`, to the letter.", needed, also("issuerURL")),
-	field("audience", "string", "Whom they are for: what they say in `aud`, most often a client id.", needed, also("clientID")),
-	field("jwksURL", "string", "Where the issuer's keys are; left out, its document /.well-known/openid-configuration says so."),
+func bearerFields() []components.Field {
+	return []components.Field{
+		field("issuer", "string", "Who has issued the tokens: what they say in `iss`, to the letter.", needed, also("issuerURL")),
+		field("audience", "string", "Whom they are for: what they say in `aud`, most often a client id.", needed, also("clientID")),
+		field("jwksURL", "string", "Where the issuer's keys are; left out, its document /.well-known/openid-configuration says so."),
+	}
 }
 
-var clientCredentialsFields = []components.Field{
-	field("clientID", "string", "The client id.", needed),
-	field("clientSecret", "string", "Its secret.", needed, hidden),
-	field("scopes", "string", "Scopes to ask for, separated by commas.", needed),
-	field("tokenURL", "string", "Where tokens are to be had.", needed),
-	field("headerName", "string", "The header field that carries the token on.", needed),
-	field("endpointParamsQuery", "string", "More parameters of the request for a token, as a query: a=1&b=2."),
-	field("authStyle", "int", "How the client's id and secret are sent: 1 in the body, 2 as HTTP basic authorization, 0 tries both.", standard("0"), within("0", "2")),
-	field("pathFilter", "string", "Regular expression of the paths that get a token; left out, all."),
+func clientCredentialsFields() []components.Field {
+	return []components.Field{
+		field("clientID", "string", "The client id.", needed),
+		field("clientSecret", "string", "Its secret.", needed, hidden),
+		field("scopes", "string", "Scopes to ask for, separated by commas.", needed),
+		field("tokenURL", "string", "Where tokens are to be had.", needed),
+		field("headerName", "string", "The header field that carries the token on.", needed),
+		field("endpointParamsQuery", "string", "More parameters of the request for a token, as a query: a=1&b=2."),
+		field("authStyle", "int", "How the client's id and secret are sent: 1 in the body, 2 as HTTP basic authorization, 0 tries both.", standard("0"), within("0", "2")),
+		field("pathFilter", "string", "Regular expression of the paths that get a token; left out, all."),
+	}
 }
 
-var routerAliasFields = []components.Field{
-	field("routes", "string", "Object in JSON or YAML of paths and the paths they lead to; {name} in a path becomes a parameter of the query."),
-	field(components.AnyKey, "string", "Older form: a path as the key, and the path that it leads to as the value."),
+func routerAliasFields() []components.Field {
+	return []components.Field{
+		field("routes", "string", "Object in JSON or YAML of paths and the paths they lead to; {name} in a path becomes a parameter of the query."),
+		field(components.AnyKey, "string", "Older form: a path as the key, and the path that it leads to as the value."),
+	}
 }
 
-var routerCheckerFields = []components.Field{field("rule", "string", "The regular expression.", needed)}
+func routerCheckerFields() []components.Field {
+	return []components.Field{field("rule", "string", "The regular expression.", needed)}
+}
 
 // middlewareOf makes a component of the library's middleware. After, if set, wraps it once more.
-func middlewareOf(product, doc string, fields []components.Field, make func(logger.Logger) contribmiddleware.Middleware,
+func middlewareOf(product, doc string, fields func() []components.Field, make func(logger.Logger) contribmiddleware.Middleware,
 	after func(wrap func(http.Handler) http.Handler) func(http.Handler) http.Handler) components.Component {
 	return components.Foreign(components.MiddlewareBlock, "http."+product, doc, fields, func(ctx context.Context, host components.Host, s components.Settings) (pipeline.Middleware, error) {
 		m := &wrapper{}

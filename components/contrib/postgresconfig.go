@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -75,7 +74,7 @@ func (p *postgresConfig) Get(ctx context.Context, keys []string, _ map[string]st
 		return nil, err
 	}
 	defer leave()
-	if at := slices.IndexFunc(keys, func(key string) bool { return !validSetting.MatchString(key) }); at >= 0 {
+	if at := slices.IndexFunc(keys, func(key string) bool { return !validSetting().MatchString(key) }); at >= 0 {
 		return nil, fault.New(op, fault.BadRequest, "invalid key : '%s'", keys[at])
 	}
 	keys = slices.Clone(keys)
@@ -94,8 +93,8 @@ func (p *postgresConfig) Get(ctx context.Context, keys []string, _ map[string]st
 
 // What the library takes for a key and the name of a channel, and the longest of those.
 var (
-	validSetting = regexp.MustCompile(`^[a-zA-Z0-9./_]*$`)
-	validChannel = regexp.MustCompile(`^[a-z0-9./_]+$`)
+	validSetting = onFirstUse(`^[a-zA-Z0-9./_]*$`)
+	validChannel = onFirstUse(`^[a-z0-9./_]+$`)
 )
 
 const longestChannel = 64
@@ -115,7 +114,7 @@ func (p *postgresConfig) Watch(ctx context.Context, _ []string, metadata map[str
 			channel = value
 		}
 	}
-	if len(channel) > longestChannel || !validChannel.MatchString(channel) {
+	if len(channel) > longestChannel || !validChannel().MatchString(channel) {
 		return fault.New(op, fault.BadRequest, "notifyChannel must be set in component metadata or request metadata, to at most %d of a-z, 0-9, and ./_; it is %q", longestChannel, channel)
 	}
 	return p.life.failure(ctx, op, p.listen(calling, channel, changed))

@@ -57,6 +57,7 @@ func TestAPublishThatTheServerDidNotConfirmFails(t *testing.T) {
 }
 
 func TestAPublishThatHangsEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	u := &unreliable{hang: make(chan struct{})}
 	b := u.open(t)
 	for range 2 { // the second waits for its turn

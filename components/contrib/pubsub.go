@@ -22,7 +22,7 @@ import (
 type product struct {
 	name   string // the component's type
 	make   func(logger.Logger) contribpubsub.PubSub
-	fields []components.Field
+	fields func() []components.Field
 	// settle sets what the library needs and the manifest leaves open, of a subscription or, without a group, of the
 	// publisher.
 	settle func(values map[string]string, s components.Settings, topic string, g pubsub.Group)
@@ -30,32 +30,53 @@ type product struct {
 	prepare func(ctx context.Context, b *broker, topic, group string) error
 	// topic says what is wrong with a topic; nil where there is nothing that could be.
 	topic func(topic string) error
+	// filter does so of what is subscribed to, where that is more than the name of a topic; nil where it is not.
+	filter func(filter string) error
 	// message says what is wrong with a message, as topic does.
 	message func(m *pubsub.Message) error
 	// options are those of a subscription that the library is told of, of its metadata; nil where it knows none.
 	options func(metadata map[string]string) (map[string]string, error)
 	// codec moves what a message has beside its data.
 	codec codec
+	// beside is what of a message its subscribers are told besides what codec decodes, if the manifest wants it; nil where nothing is.
+	beside func(m *contribpubsub.NewMessage, s components.Settings) map[string]string
+	// order is what a message is in order with, where the library keeps the place of each in the order that the server has
+	// them in; nil where it does not.
+	order func(m *contribpubsub.NewMessage, key string, s components.Settings) string
+	// moves says that the server takes messages back to give them to others.
+	moves bool
+	// forgets says that the library takes for done what a handler gives back, unless the handler never returns.
+	forgets bool
 	// lost are the words with which the library logs that a publish failed which it then calls done.
 	lost string
 	// spins are the words with which it logs that it could not read: it tries again at once, however long its server is away.
 	spins string
 	// refused are the words with which it logs that the server will not have the subscription: it tries again for ever.
 	refused []string
+	// again are the words with which it logs, holding no lock, that its subscription has failed and is made again.
+	again string
+	// bulk says that several messages go with one request, where its broker can.
+	bulk bool
 }
 
 // component makes the product known to the runtime.
 func (p *product) component(name, doc string) components.Component {
 	p.name = "pubsub." + name
-	return components.Foreign(components.PubSubBlock, name, doc, p.fields, func(ctx context.Context, host components.Host, s components.Settings) (pubsub.Broker, error) {
-		b := &broker{product: p, host: host, settings: s, life: newLife(host.Log), taps: map[tapKey]*tap{}, turn: make(chan struct{}, 1)}
-		inner, err := b.connect(ctx, p.name+": open", "", pubsub.Group{}, b.heard)
-		if err != nil {
-			return nil, err
-		}
-		b.publisher = inner
-		return b, nil
-	})
+	return components.Foreign(components.PubSubBlock, name, doc, p.fields, p.open)
+}
+
+func (p *product) open(ctx context.Context, host components.Host, s components.Settings) (pubsub.Broker, error) {
+	return brokerOf(ctx, host, s, p)
+}
+
+func brokerOf(ctx context.Context, host components.Host, s components.Settings, p *product) (pubsub.Broker, error) {
+	b := &broker{product: p, host: host, settings: s, life: newLife(host.Log), taps: map[tapKey]*tap{}, turn: make(chan struct{}, 1)}
+	inner, err := b.connect(ctx, p.name+": open", "", pubsub.Group{}, b.heard)
+	if err != nil {
+		return nil, err
+	}
+	b.publisher = inner
+	return b, nil
 }
 
 var _ pubsub.Broker = (*broker)(nil)
@@ -82,10 +103,11 @@ func (b *broker) connect(ctx context.Context, op, topic string, g pubsub.Group, 
 	if b.product.settle != nil {
 		b.product.settle(values, b.settings, topic, g)
 	}
-	quiet()
 	inner := b.product.make(newLogs(b.host.Log, seen))
-	if err := inner.Init(ctx, contribpubsub.Metadata{Base: contribmetadata.Base{Name: b.host.Component, Properties: values}}); err != nil {
-		closeQuietly(inner)
+	err := initialize(ctx, b.life, inner, func() error {
+		return inner.Init(ctx, contribpubsub.Metadata{Base: contribmetadata.Base{Name: b.host.Component, Properties: values}})
+	})
+	if err != nil {
 		return nil, badOpen(ctx, op, b.settings, err)
 	}
 	return inner, nil
@@ -98,8 +120,9 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []pubsub.Me
 	calling, leave, err := b.life.enter(ctx, op)
 	if err == nil {
 		defer leave()
-		err = b.checkTopic(op, topic)
+		err = checkTopic(op, topic, b.product.topic)
 	}
+	var fit []int
 	for i := range messages {
 		switch m := &messages[i]; {
 		case err != nil:
@@ -110,11 +133,40 @@ func (b *broker) Publish(ctx context.Context, topic string, messages []pubsub.Me
 			errs[i] = fault.New(op, fault.NotSupported, "%s cannot delay messages: use a broker that can, like pubsub.jetstream without natsURL", b.product.name)
 		default:
 			if errs[i] = b.checkMessage(op, m); errs[i] == nil {
-				errs[i] = b.life.failure(ctx, op, b.publish(calling, topic, m))
+				fit = append(fit, i)
 			}
 		}
 	}
+	b.publishAll(calling, topic, messages, fit, errs)
+	for _, i := range fit {
+		errs[i] = b.life.failure(ctx, op, errs[i])
+	}
 	return errs
+}
+
+// batchPublisher writes many messages at once, in order, and hears when it is called off.
+type batchPublisher interface {
+	publishBatch(ctx context.Context, requests []*contribpubsub.PublishRequest) []error
+}
+
+// publishAll stores the messages at those places: at once where the broker can, or one after the other.
+func (b *broker) publishAll(ctx context.Context, topic string, messages []pubsub.Message, places []int, errs []error) {
+	if batch, ok := b.publisher.(batchPublisher); ok && len(places) > 0 {
+		requests := make([]*contribpubsub.PublishRequest, len(places))
+		for i, at := range places {
+			requests[i] = b.request(topic, &messages[at])
+		}
+		for i, err := range batch.publishBatch(ctx, requests) {
+			errs[places[i]] = err
+		}
+		return
+	}
+	if len(places) > 1 && b.publishBulk(ctx, topic, messages, places, errs) {
+		return
+	}
+	for _, i := range places {
+		errs[i] = b.publish(ctx, topic, &messages[i])
+	}
 }
 
 func (b *broker) checkMessage(op string, m *pubsub.Message) error {
@@ -126,12 +178,12 @@ func (b *broker) checkMessage(op string, m *pubsub.Message) error {
 	return nil
 }
 
-func (b *broker) checkTopic(op, topic string) error {
+func checkTopic(op, topic string, check func(string) error) error {
 	if topic == "" {
 		return fault.New(op, fault.TopicInvalid, "the topic is empty")
 	}
-	if b.product.topic != nil {
-		if err := b.product.topic(topic); err != nil {
+	if check != nil {
+		if err := check(topic); err != nil {
 			return fault.E(op, fault.None, fault.TopicInvalid, err)
 		}
 	}
@@ -140,12 +192,7 @@ func (b *broker) checkTopic(op, topic string) error {
 
 // publish stores one message. The library does not always hear when it is called off, and may then say that it was done.
 func (b *broker) publish(ctx context.Context, topic string, m *pubsub.Message) error {
-	request := &contribpubsub.PublishRequest{
-		Data: bytes.Clone(m.Data), PubsubName: b.host.Component, Topic: topic, Metadata: b.product.codec.encode(m),
-	}
-	if m.ContentType != "" {
-		request.ContentType = new(m.ContentType)
-	}
+	request := b.request(topic, m)
 	if b.product.lost != "" {
 		select {
 		case b.turn <- struct{}{}:
@@ -170,6 +217,16 @@ func (b *broker) publish(ctx context.Context, topic string, m *pubsub.Message) e
 	return err
 }
 
+func (b *broker) request(topic string, m *pubsub.Message) *contribpubsub.PublishRequest {
+	request := &contribpubsub.PublishRequest{
+		Data: bytes.Clone(m.Data), PubsubName: b.host.Component, Topic: topic, Metadata: b.product.codec.encode(m),
+	}
+	if m.ContentType != "" {
+		request.ContentType = new(m.ContentType)
+	}
+	return request
+}
+
 // heard is told what the publisher's library logs. It logs from the goroutine of the publish that holds the turn; what it
 // logs on its own account between two of them does no harm.
 func (b *broker) heard(text string) {
@@ -186,7 +243,11 @@ func (b *broker) Subscribe(ctx context.Context, topic string, g pubsub.Group) (p
 		return nil, err
 	}
 	defer leave()
-	if err := b.checkTopic(op, topic); err != nil {
+	check := b.product.topic
+	if b.product.filter != nil {
+		check = b.product.filter
+	}
+	if err := checkTopic(op, topic, check); err != nil {
 		return nil, err
 	}
 	if g.Name == "" {
@@ -258,7 +319,7 @@ func (b *broker) Close(ctx context.Context) error {
 	b.shut()
 	return b.life.close(ctx, b.product.name+": close", func() error {
 		b.shut() // what the last calls have opened
-		return b.publisher.Close()
+		return closeSafely(b.publisher)
 	})
 }
 

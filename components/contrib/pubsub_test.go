@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -103,7 +105,7 @@ func TestRabbitSaysWhatItHasAgainstATopic(t *testing.T) {
 	settings["exchangeKind"] = "fanout"
 	b := openBroker(t, rabbitPubSub, settings)
 	defer b.Close(t.Context())
-	_, err := b.Subscribe(patiently(t), "taken", pubsub.Group{Name: "g", AckWait: time.Minute})
+	_, err := b.Subscribe(patiently(t), "taken", pubsub.Group{Name: "g", AckWait: 2 * hung})
 	for _, err := range []error{err, b.Publish(patiently(t), "taken", []pubsub.Message{{ID: "2"}})[0]} {
 		if err == nil || !strings.Contains(err.Error(), "inequivalent arg 'type' for exchange 'taken'") {
 			t.Errorf("got %v", err)
@@ -154,6 +156,21 @@ func (n *natsd) Kill() {
 
 func (n *natsd) url() string { return n.running.ClientURL() }
 
+// jetStreamAt is a client of the test's own, which ends with it.
+func jetStreamAt(t testing.TB, url string) (*nats.Conn, nats.JetStreamContext) {
+	t.Helper()
+	nc, err := nats.Connect(url, nats.Timeout(hung))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := nc.JetStream(nats.MaxWait(hung))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return nc, js
+}
+
 // addStream makes a stream of one subject, both called name.
 func (n *natsd) addStream(t testing.TB, name string) {
 	t.Helper()
@@ -174,15 +191,7 @@ func (n *natsd) addStream(t testing.TB, name string) {
 // awaitPull returns when a consumer of stream has a pull.
 func (n *natsd) awaitPull(t testing.TB, stream string) {
 	t.Helper()
-	nc, err := nats.Connect(n.url(), nats.Timeout(hung))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := nc.JetStream(nats.MaxWait(hung))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, js := jetStreamAt(t, n.url())
 	for deadline := time.Now().Add(hung); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		for consumer := range js.Consumers(stream) {
 			if consumer.NumWaiting > 0 {
@@ -195,17 +204,9 @@ func (n *natsd) awaitPull(t testing.TB, stream string) {
 
 func jetstreamBackend(t testing.TB) pubsubtest.Backend {
 	url := natsServer(t)
-	nc, err := nats.Connect(url, nats.Timeout(hung))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := nc.JetStream(nats.MaxWait(hung))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, js := jetStreamAt(t, url)
 	return pubsubtest.Backend{
-		Durable: true, NoDelay: true, NoOrder: true,
+		Durable: true, NoDelay: true, NoOrder: true, Beside: true,
 		Topics: []string{"a.b", "a_b", "ü", "a.b.free", "x/y\\z", "=41", "A"},
 		New: func(t testing.TB) pubsubtest.Place {
 			n := places.Add(1)
@@ -292,7 +293,7 @@ func TestJetStreamStoresAnEventInTwoTopicsOfAStream(t *testing.T) {
 		}
 	}
 	for _, topic := range []string{"orders", "orders.dead"} {
-		f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: time.Minute})
+		f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: 2 * hung})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -322,18 +323,94 @@ func TestJetStreamSaysWhatIsTooLarge(t *testing.T) {
 	}
 }
 
+// A subscription may be to many subjects: as with daprd, each message comes with its own.
+func TestJetStreamTellsTheSubject(t *testing.T) {
+	t.Parallel()
+	url := natsServer(t)
+	_, js := jetStreamAt(t, url)
+	if _, err := js.AddStream(&nats.StreamConfig{Name: "news", Subjects: []string{"news.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	b := openBroker(t, jetstreamPubSub, map[string]string{"natsURL": url})
+	defer b.Close(context.Background())
+	f, err := b.Subscribe(patiently(t), "news.*", pubsub.Group{Name: "g", AckWait: 2 * hung})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Publish(patiently(t), "news.ours", []pubsub.Message{{ID: "1", Data: []byte("{}"), Header: map[string]string{"h": "v"}}})[0]; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish("news.theirs", []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []map[string]string{{"Topic": "news.ours", "h": "v"}, {"Topic": "news.theirs"}} {
+		ds, err := f.Next(patiently(t), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := ds[0].Message().Header; !maps.Equal(got, want) {
+			t.Errorf("a message comes with %v, not %v", got, want)
+		}
+		if err := ds[0].Ack(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// The durable name is the component's. Each topic but the first has a consumer of its own beside it, also after a restart: no event
+// comes to a subscription that is not of its topic.
+func TestJetStreamTopicsShareADurableName(t *testing.T) {
+	t.Parallel()
+	url := natsServer(t)
+	_, js := jetStreamAt(t, url)
+	if _, err := js.AddStream(&nats.StreamConfig{Name: "shared", Subjects: []string{"shared.>"}}); err != nil {
+		t.Fatal(err)
+	}
+	topics := []string{"shared.a", "shared.b", "shared.c"}
+	for round := range 2 {
+		b := openBroker(t, jetstreamPubSub, map[string]string{"natsURL": url, "durableName": "app"})
+		feeds := make([]pubsub.Feed, len(topics))
+		var opening sync.WaitGroup
+		for i, topic := range topics {
+			opening.Go(func() {
+				var err error
+				if feeds[i], err = b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: 2 * hung}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		opening.Wait()
+		if t.Failed() {
+			return
+		}
+		for _, topic := range topics {
+			if err := b.Publish(patiently(t), topic, []pubsub.Message{{ID: fmt.Sprint(topic, round), Data: []byte("{}")}})[0]; err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i, topic := range topics {
+			if got := drain(t, feeds[i], 1); got[fmt.Sprint(topic, round)] != 1 {
+				t.Errorf("round %d: to %s came %v", round, topic, got)
+			}
+		}
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	var names []string
+	for name := range js.ConsumerNames("shared") {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	if len(names) != len(topics) || names[0] != "app" {
+		t.Errorf("the consumers are %v", names)
+	}
+}
+
 func TestJetStreamGoesOnWhereTheConsumerOfADaprWas(t *testing.T) {
 	t.Parallel()
 	url := natsServer(t)
-	nc, err := nats.Connect(url, nats.Timeout(hung))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := nc.JetStream(nats.MaxWait(hung))
-	if err != nil {
-		t.Fatal(err)
-	}
+	nc, js := jetStreamAt(t, url)
 	if _, err := js.AddStream(&nats.StreamConfig{Name: "orders", Subjects: []string{"orders"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +439,7 @@ func TestJetStreamGoesOnWhereTheConsumerOfADaprWas(t *testing.T) {
 	publish("3")
 	for range 2 { // and the second time where the first was
 		b := openBroker(t, jetstreamPubSub, map[string]string{"natsURL": url, "durableName": "app", "queueGroupName": "app"})
-		f, err := b.Subscribe(patiently(t), "orders", pubsub.Group{Name: "g", AckWait: time.Minute})
+		f, err := b.Subscribe(patiently(t), "orders", pubsub.Group{Name: "g", AckWait: 2 * hung})
 		if err != nil {
 			t.Fatal(err)
 		}

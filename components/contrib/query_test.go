@@ -162,6 +162,7 @@ func TestPostgresQueriesHaveBoundedPages(t *testing.T) {
 
 // What has expired is gone at once, not when the library cleans up.
 func TestPostgresQueriesHideWhatHasExpired(t *testing.T) {
+	t.Parallel()
 	s := openState(t, postgresV1, postgresSettings("tableName")(t))
 	defer s.Close(context.Background())
 	if _, err := s.Apply(t.Context(), []state.Op{{Key: "brief", Value: []byte(`{"a":1}`), JSON: true, TTL: time.Second}, {Key: "long", Value: []byte(`{"a":1}`), JSON: true, TTL: time.Hour}}); err != nil {

@@ -25,21 +25,23 @@ import (
 // rabbitBinding is not the library's: that one says that a message is written when it is not yet, and reads and makes its
 // connection anew at the same time without a lock. Queues and messages are the same.
 var rabbitBinding = components.Foreign(components.BindingBlock, "rabbitmq", "A queue of RabbitMQ: create writes to it, and its messages are events, one after the other.",
-	[]components.Field{
-		field("host", "string", "URL of the server: amqp://user:password@host:5672.", needed, hidden),
-		field("queueName", "string", "Name of the queue, which is declared.", needed),
-		field("durable", "bool", "The queue outlives a restart of the server.", standard("false")),
-		field("deleteWhenUnused", "bool", "The queue goes with its last reader.", standard("false")),
-		field("exclusive", "bool", "The queue is of one connection and goes with it: for one direction alone.", standard("false")),
-		field("prefetchCount", "int", "Most messages that wait in this process; 0 is all that there are.", standard("100"), within("0", "65535")),
-		field("maxPriority", "int", "Makes the queue one of priorities up to this.", within("1", "255")),
-		field("ttl", "duration", "How long the queue keeps a message; left out, for ever.", also("ttlInSeconds")),
-		field("reconnectWaitInSeconds", "duration", "Pause before a reader's lost connection is made again.", standard("5s")),
-		field("contentType", "string", "Accepted and without effect, as with daprd: the metadata contentType of a request says it."),
-		field("caCert", "string", "Certificate of the authority that signed the server's, in PEM.", hidden),
-		field("clientCert", "string", "Certificate to present to the server, in PEM.", hidden),
-		field("clientKey", "string", "Key of that certificate, in PEM.", hidden),
-		field("saslExternal", "bool", "Sign in by the client's certificate.", standard("false"), also("externalSasl")),
+	func() []components.Field {
+		return []components.Field{
+			field("host", "string", "URL of the server: amqp://user:password@host:5672.", needed, hidden),
+			field("queueName", "string", "Name of the queue, which is declared.", needed),
+			field("durable", "bool", "The queue outlives a restart of the server.", standard("false")),
+			field("deleteWhenUnused", "bool", "The queue goes with its last reader.", standard("false")),
+			field("exclusive", "bool", "The queue is of one connection and goes with it: for one direction alone.", standard("false")),
+			field("prefetchCount", "int", "Most messages that wait in this process; 0 is all that there are.", standard("100"), within("0", "65535")),
+			field("maxPriority", "int", "Makes the queue one of priorities up to this.", within("1", "255")),
+			field("ttl", "duration", "How long the queue keeps a message; left out, for ever.", also("ttlInSeconds")),
+			field("reconnectWaitInSeconds", "duration", "Pause before a reader's lost connection is made again.", standard("5s")),
+			field("contentType", "string", "Accepted and without effect, as with daprd: the metadata contentType of a request says it."),
+			field("caCert", "string", "Certificate of the authority that signed the server's, in PEM.", hidden),
+			field("clientCert", "string", "Certificate to present to the server, in PEM.", hidden),
+			field("clientKey", "string", "Key of that certificate, in PEM.", hidden),
+			field("saslExternal", "bool", "Sign in by the client's certificate.", standard("false"), also("externalSasl")),
+		}
 	}, openRabbitBinding)
 
 // rabbitQueue is a queue as a binding.

@@ -5,6 +5,7 @@ package contrib
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -45,11 +46,11 @@ func TestRabbitRoutesByKey(t *testing.T) {
 	b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "exchangeKind": "direct"})
 	defer b.Close(context.Background())
 	topic := fmt.Sprintf("routed%d", places.Add(1))
-	warm, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "warm", AckWait: time.Minute, Metadata: map[string]string{"routingKey": "red,green"}})
+	warm, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "warm", AckWait: 2 * hung, Metadata: map[string]string{"routingKey": "red,green"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cold, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "cold", AckWait: time.Minute, Metadata: map[string]string{"routingKey": "blue"}})
+	cold, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "cold", AckWait: 2 * hung, Metadata: map[string]string{"routingKey": "blue"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,12 +74,12 @@ func TestRabbitRoutingKeysAreWholeOrRefused(t *testing.T) {
 	topic := fmt.Sprintf("long%d", places.Add(1))
 	long := strings.Repeat("k", longest)
 	for _, keys := range []string{long + "k", "short," + strings.Repeat("k", 300)} {
-		_, err := b.Subscribe(t.Context(), topic, pubsub.Group{Name: "g", AckWait: time.Minute, Metadata: map[string]string{"routingKey": keys}})
+		_, err := b.Subscribe(t.Context(), topic, pubsub.Group{Name: "g", AckWait: 2 * hung, Metadata: map[string]string{"routingKey": keys}})
 		if fault.ReasonOf(err) != fault.BadRequest || !strings.Contains(err.Error(), "routingKey") {
 			t.Errorf("subscribe by %d bytes: %v", len(keys), err)
 		}
 	}
-	f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: time.Minute, Metadata: map[string]string{"routingKey": "short," + long}})
+	f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: 2 * hung, Metadata: map[string]string{"routingKey": "short," + long}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +100,7 @@ func TestRabbitPriorities(t *testing.T) {
 	b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "concurrencyMode": "single", "prefetchCount": "1"})
 	defer b.Close(context.Background())
 	topic := fmt.Sprintf("urgent%d", places.Add(1))
-	group := pubsub.Group{Name: "g", AckWait: time.Minute, Metadata: map[string]string{"maxPriority": "5"}}
+	group := pubsub.Group{Name: "g", AckWait: 2 * hung, Metadata: map[string]string{"maxPriority": "5"}}
 	f, err := b.Subscribe(patiently(t), topic, group)
 	if err != nil {
 		t.Fatal(err)
@@ -118,13 +119,84 @@ func TestRabbitPriorities(t *testing.T) {
 	}
 }
 
+// The server drops what has waited for longer than its publisher wants it to, as with daprd. What is no time is passed over.
+func TestRabbitDropsWhatIsTooOld(t *testing.T) {
+	t.Parallel()
+	b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "concurrencyMode": "single"})
+	defer b.Close(context.Background())
+	topic := fmt.Sprintf("aging%d", places.Add(1))
+	group := pubsub.Group{Name: "g", AckWait: 2 * hung}
+	f, err := b.Subscribe(patiently(t), topic, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(t.Context()); err != nil { // the queue stays
+		t.Fatal(err)
+	}
+	told(t, b, topic, "old", "ttl", "1ms")
+	told(t, b, topic, "kept", "ttlInSeconds", "600")
+	told(t, b, topic, "now", "ttlInSeconds", "0")
+	told(t, b, topic, "never", "ttlInSeconds", "never")
+	time.Sleep(100 * time.Millisecond) // longer than the first may wait
+	if f, err = b.Subscribe(patiently(t), topic, group); err != nil {
+		t.Fatal(err)
+	}
+	if got := heeds(t, f, 2); got != "kept never" && got != "never kept" {
+		t.Errorf("came %s", got)
+	}
+	errs := b.Publish(patiently(t), topic, []pubsub.Message{{ID: "1", Metadata: map[string]string{"ttlInSeconds": "4294968"}}})
+	if fault.ReasonOf(errs[0]) != fault.BadRequest || !strings.Contains(errs[0].Error(), "the ttl is 1193h2m48s, at most 1193h2m47.295s are allowed") {
+		t.Errorf("a time that the server cannot count: %v", errs[0])
+	}
+}
+
+// What a publisher says of a message goes into its properties, and subscribers are told them who want that, as with daprd.
+func TestRabbitTellsProperties(t *testing.T) {
+	t.Parallel()
+	for want, told := range map[string]map[string]string{
+		"false": {},
+		"true":  {"metadata.messageid": "m", "metadata.correlationid": "c", "metadata.contenttype": "x/y", "metadata.type": "t"},
+	} {
+		b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "publishMessagePropertiesToMetadata": want, "concurrencyMode": "single", "prefetchCount": "1"})
+		defer b.Close(context.Background())
+		topic := fmt.Sprintf("told%d", places.Add(1))
+		f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: 2 * hung})
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := map[string]string{"messageID": "m", "correlationID": "c", "contentType": "x/y", "type": "t"}
+		if errs := b.Publish(patiently(t), topic, []pubsub.Message{{ID: "1", Data: []byte("1"), Metadata: said}, {ID: "2", Data: []byte("2"), ContentType: "text/plain"}}); errs[0] != nil || errs[1] != nil {
+			t.Fatal(errs)
+		}
+		for _, all := range []map[string]string{told, {"metadata.messageid": "2", "metadata.contenttype": "text/plain"}} {
+			if want == "false" {
+				all = nil
+			}
+			ds, err := f.Next(patiently(t), 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := ds[0].Message().Header; !maps.Equal(got, all) {
+				t.Errorf("with %s, a message comes with %v, not %v", want, got, all)
+			}
+			if err := ds[0].Ack(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		long := b.Publish(patiently(t), topic, []pubsub.Message{{ID: "1", Metadata: map[string]string{"type": strings.Repeat("t", longest+1)}}})
+		if fault.ReasonOf(long[0]) != fault.BadRequest || !strings.Contains(long[0].Error(), "the type has 256 bytes") {
+			t.Errorf("a type that is too long: %v", long[0])
+		}
+	}
+}
+
 func TestRabbitQueueTypes(t *testing.T) {
 	t.Parallel()
 	b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "durable": "true"})
 	defer b.Close(context.Background())
 	topic := fmt.Sprintf("agreed%d", places.Add(1))
 	group := func(queueType string) pubsub.Group {
-		return pubsub.Group{Name: "g", AckWait: time.Minute, Metadata: map[string]string{"queueType": queueType}}
+		return pubsub.Group{Name: "g", AckWait: 2 * hung, Metadata: map[string]string{"queueType": queueType}}
 	}
 	f, err := b.Subscribe(patiently(t), topic, group("quorum"))
 	if err != nil {
@@ -142,7 +214,7 @@ func TestRabbitQueueTypes(t *testing.T) {
 			t.Errorf("%s %s: %v", key, value, err)
 		}
 	}
-	named := pubsub.Group{Name: "g", AckWait: time.Minute, Metadata: map[string]string{"queueName": topic + "-mine", "singleActiveConsumer": "true"}}
+	named := pubsub.Group{Name: "g", AckWait: 2 * hung, Metadata: map[string]string{"queueName": topic + "-mine", "singleActiveConsumer": "true"}}
 	if f, err = b.Subscribe(patiently(t), topic, named); err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
+	"io"
+	"log"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +19,7 @@ import (
 	redisstate "github.com/dapr/components-contrib/state/redis"
 	"github.com/dapr/kit/logger"
 	redisv8 "github.com/go-redis/redis/v8"
+	"github.com/go-sql-driver/mysql"
 	redisv9 "github.com/redis/go-redis/v9"
 
 	"github.com/sidecast/sidecast/components"
@@ -25,7 +28,7 @@ import (
 )
 
 var redisState = components.Foreign(components.StateBlock, "redis", "Items in Redis or a server that speaks its protocol, 5 or newer.",
-	redisStateFields, openRedisState)
+	redisStateFields, openRedisState).Able(wellKnown)
 
 // redisStore keeps an item as Dapr does: a hash with the fields data and version, whose time to live is the key's. It uses
 // the library's client and settings, and scripts of its own, because the library's transaction does not take back what it
@@ -94,6 +97,7 @@ func redisClient(ctx context.Context, op string, host components.Host, s compone
 var quiet = sync.OnceFunc(func() {
 	redisv8.SetLogger(silence{})
 	redisv9.SetLogger(silence{})
+	_ = mysql.SetLogger(log.New(io.Discard, "", 0)) // it fails for nil
 })
 
 type silence struct{}
@@ -130,11 +134,16 @@ func (s *script) call(ctx context.Context, client redis.RedisClient, keys []stri
 }
 
 // readScript answers for each key nothing, or its data, version and end in milliseconds since 1970 (-1: none). What an old
-// Dapr wrote is a string, and has version 0.
+// Dapr wrote is a string, and has version 0. Servers before Redis 7 tell what is left of a time alone, by a clock that may be a
+// millisecond behind the one that they tell.
 var readScript = newScript(`
 local all = {}
 local now = redis.call('TIME')
 local function ends(key)
+  local at = redis.pcall('PEXPIRETIME', key)
+  if type(at) == 'number' then
+    return string.format('%.0f', math.max(at, -1))
+  end
   local left = redis.call('PTTL', key)
   if left < 0 then
     return '-1'

@@ -100,6 +100,16 @@ func (r *relay) keep(c net.Conn) bool {
 	return true
 }
 
+// cut ends the connections that there are. Others may be made.
+func (r *relay) cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		c.Close()
+	}
+	r.conns = nil
+}
+
 // close cuts all connections.
 func (r *relay) close() {
 	r.listener.Close()

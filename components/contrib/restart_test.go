@@ -92,6 +92,18 @@ func TestPostgresStateOutlivesItsServer(t *testing.T) {
 	stateSurvives(t, server, postgresV2, map[string]string{"connectionString": url})
 }
 
+func TestMySQLStateOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	server := servers.Own(t, servers.OfMySQL)
+	stateSurvives(t, server, mysqlState, mysqlAt(server.Address()))
+}
+
+func TestEtcdStateOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	server := servers.Own(t, servers.OfEtcd)
+	stateSurvives(t, server, etcdV2, etcdAt(server.Address()))
+}
+
 func TestRedisOutlivesItsServer(t *testing.T) {
 	t.Parallel()
 	server := servers.Own(t, servers.OfRedis)
@@ -162,7 +174,7 @@ func TestJetStreamOutlivesItsServer(t *testing.T) {
 func brokerSurvives(t *testing.T, server mortal, c components.Component, settings map[string]string) {
 	b := openBroker(t, c, settings)
 	defer b.Close(t.Context())
-	f, err := b.Subscribe(patiently(t), "orders", pubsub.Group{Name: "g", AckWait: time.Minute})
+	f, err := b.Subscribe(patiently(t), "orders", pubsub.Group{Name: "g", AckWait: 2 * hung})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,4 +241,11 @@ func receive(t *testing.T, f pubsub.Feed, count int) []pubsub.Delivery {
 		got = append(got, ds...)
 	}
 	return got
+}
+
+func TestKafkaOutlivesItsServer(t *testing.T) {
+	t.Parallel()
+	server := servers.Own(t, servers.OfKafka)
+	servers.KafkaTopics(t, server.Address(), "orders")
+	brokerSurvives(t, server, kafkaPubSub, kafkaAt(server.Address(), nil))
 }

@@ -80,13 +80,21 @@ func TestStatesEndCallsOfASilentServer(t *testing.T) {
 	u.Host = sql.address()
 	postgres := postgresSettings("tablePrefix")(t)
 	postgres["connectionString"] = u.String()
+	mysql := relayTo(t, servers.MySQL(t))
+	etcd := relayTo(t, servers.Etcd(t))
+	memcached := relayTo(t, servers.Memcached(t))
+	mongo := relayTo(t, servers.MongoDB(t))
 	for name, at := range map[string]struct {
 		c        components.Component
 		relay    *relay
 		settings map[string]string
 	}{
-		"redis":    {redisState, relayed, redis},
-		"postgres": {postgresV2, sql, postgres},
+		"redis":     {redisState, relayed, redis},
+		"postgres":  {postgresV2, sql, postgres},
+		"mysql":     {mysqlState, mysql, mysqlAt(mysql.address())},
+		"etcd":      {etcdV2, etcd, etcdAt(etcd.address())},
+		"mongodb":   {mongoState, mongo, mongoAt(mongo.address())},
+		"memcached": {memcachedState, memcached, memcachedAt(memcached.address())},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openState(t, at.c, at.settings)
@@ -151,7 +159,7 @@ func TestBrokersEndCallsOfASilentServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := openBroker(t, at.c, at.settings)
-			f, err := b.Subscribe(patiently(t), "silent", pubsub.Group{Name: "g", AckWait: time.Minute})
+			f, err := b.Subscribe(patiently(t), "silent", pubsub.Group{Name: "g", AckWait: 2 * hung})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -164,7 +172,7 @@ func TestBrokersEndCallsOfASilentServer(t *testing.T) {
 				return err
 			})
 			ends(t, "Subscribe", func(ctx context.Context) error {
-				_, err := b.Subscribe(ctx, "other", pubsub.Group{Name: "g", AckWait: time.Minute, OnlyNew: true})
+				_, err := b.Subscribe(ctx, "other", pubsub.Group{Name: "g", AckWait: 2 * hung, OnlyNew: true})
 				return err
 			})
 			closes(t, at.relay, b.Close)

@@ -7,12 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -20,7 +21,6 @@ import (
 	contribstate "github.com/dapr/components-contrib/state"
 	postgresv1 "github.com/dapr/components-contrib/state/postgresql/v1"
 	postgresv2 "github.com/dapr/components-contrib/state/postgresql/v2"
-	"github.com/dapr/components-contrib/state/sqlite"
 	"github.com/dapr/kit/logger"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -39,12 +39,12 @@ var (
 		postgresV1Fields, postgresv1.NewPostgreSQLStateStore, isXmin)
 	postgresV2 = stateOf("postgresql", "Items in a table of PostgreSQL or a database that speaks its protocol, as bytes: the layout of Dapr's version 2.",
 		postgresV2Fields, postgresv2.NewPostgreSQLStateStore, isUUID).Versioned("v2")
-	sqliteState = stateOf("sqlite", "Items in a file of SQLite: one machine.", sqliteFields, sqlite.NewSQLiteStateStore, isUUID)
+	sqliteState = stateOf("sqlite", "Items in a file of SQLite: one machine.", sqliteFields, newSQLite, isUUID)
 )
 
 // stateOf makes a component of a store that has transactions and time to live. isETag says whether the store can have given
 // a text out as an ETag.
-func stateOf(product, doc string, fields []components.Field, make func(logger.Logger) contribstate.Store, isETag func(string) bool) components.Component {
+func stateOf(product, doc string, fields func() []components.Field, make func(logger.Logger) contribstate.Store, isETag func(string) bool) components.Component {
 	return components.Foreign(components.StateBlock, product, doc, fields, func(ctx context.Context, host components.Host, s components.Settings) (state.Store, error) {
 		name := "state." + product
 		inner := make(newLogs(host.Log, nil))
@@ -58,21 +58,70 @@ func stateOf(product, doc string, fields []components.Field, make func(logger.Lo
 			return nil, fault.New(name+": open", fault.Defect, "%T has no transactions", inner)
 		}
 		own := &store{name: name, inner: inner, multi: multi, isETag: isETag, life: newLife(host.Log)}
-		if asked, ok := inner.(interface {
-			contribstate.Querier
-			GetDB() *pgxpool.Pool
-		}); ok {
+		if d := queryable(inner); d != nil {
 			own.json = true
-			return &queryStore{own, s.Values["tableName"], asked.GetDB()}, nil
+			return &queryStore{own, s.Values["tableName"], d.GetDB()}, nil
 		}
 		return own, nil
+	}).Able(ableAs(make, true))
+}
+
+// ableAs tells what the stores that make makes say of themselves before they are opened. queries says that they can be
+// queried where their database can.
+func ableAs(make func(logger.Logger) contribstate.Store, queries bool) func() []string {
+	return sync.OnceValue(func() (all []string) {
+		defer func() {
+			if recover() != nil { // it has to be opened for that
+				all = nil
+			}
+		}()
+		inner := make(logs{log: unheard})
+		_, transacts := inner.(contribstate.TransactionalStore)
+		return abilities(inner, transacts, queries && queryable(inner) != nil)
 	})
+}
+
+// abilities are the features of a store, without those that are not handed on.
+func abilities(inner contribstate.Store, transacts, queries bool) []string {
+	all := []string{}
+	for _, f := range inner.Features() {
+		if f == contribstate.FeatureTransactional && !transacts || f == contribstate.FeatureQueryAPI && !queries {
+			continue
+		}
+		all = append(all, string(f))
+	}
+	return all
+}
+
+// wellKnown are the abilities of the stores that this package makes itself in place of the library's.
+func wellKnown() []string { return []string{"ETAG", "TRANSACTIONAL", "TTL", "KEYS_LIKE"} }
+
+// database is a store of the library that statements of ours can query.
+type database interface {
+	contribstate.Querier
+	GetDB() *pgxpool.Pool
+}
+
+// queryable is inner as such a store; nil for all others.
+func queryable(inner contribstate.Store) database {
+	d, _ := inner.(database)
+	return d
 }
 
 // closeQuietly closes what did not open: the library's own code may not be ready for that.
 func closeQuietly(c interface{ Close() error }) {
 	defer func() { _ = recover() }()
 	_ = c.Close()
+}
+
+// closeSafely closes what the library may panic over.
+func closeSafely(c interface{ Close() error }) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fault.New("the library", fault.Panicked, "panicked while it closed: %v", p)
+		}
+	}()
+	return c.Close()
 }
 
 func isUUID(text string) bool {
@@ -86,17 +135,34 @@ func isXmin(text string) bool {
 	return err == nil && strconv.FormatUint(n, 10) == text
 }
 
-var _ state.Store = (*store)(nil)
+var (
+	_ state.Store      = (*store)(nil)
+	_ state.Transactor = (*store)(nil)
+
+	_ components.Capable = (*store)(nil)
+)
 
 // store makes a store of the library one of ours.
 type store struct {
 	name   string
 	json   bool // what is JSON is stored as such, and not as bytes
 	inner  contribstate.Store
-	multi  contribstate.TransactionalStore
+	multi  contribstate.TransactionalStore // nil for none
 	isETag func(string) bool
 	life   *life
+
+	plain, noETags, noTTL bool // see plainState
+	partitioned           bool // an item is found by its key and metadataPartition together
+	most                  int  // ops of a transaction; 0: nobody says
 }
+
+// Capabilities implements components.Capable.
+func (s *store) Capabilities() []string {
+	return abilities(s.inner, s.Transacts(), queryable(s.inner) != nil)
+}
+
+// Transacts implements state.Transactor.
+func (s *store) Transacts() bool { return s.multi != nil }
 
 // Apply implements state.Store.
 func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
@@ -107,6 +173,12 @@ func (s *store) Apply(ctx context.Context, ops []state.Op) ([]string, error) {
 	}
 	defer leave()
 	writes, checks, err := s.sort(op, ops)
+	if err == nil && s.plain {
+		err = s.lacks(op, ops)
+	}
+	if err == nil && s.plain && len(ops) > 1 {
+		err = s.together(op, ops)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -166,27 +238,16 @@ func mismatch(op string, o state.Op) error {
 
 // check reads what the ops expect in one query.
 func (s *store) check(ctx context.Context, op string, ops []state.Op) error {
-	found, err := s.read(ctx, keysOf(ops))
+	found, err := s.read(ctx, asksOf(ops))
 	if err != nil {
 		return err
 	}
 	for _, o := range ops {
-		if !holds(o, found) {
+		if !o.Holds(found) {
 			return mismatch(op, o)
 		}
 	}
 	return nil
-}
-
-func holds(o state.Op, found map[string]state.Item) bool {
-	item, exists := found[o.Key]
-	switch o.Match {
-	case state.Exact:
-		return exists && item.ETag == o.ETag
-	case state.Absent:
-		return !exists
-	}
-	return true
 }
 
 func keysOf(ops []state.Op) []string {
@@ -197,14 +258,34 @@ func keysOf(ops []state.Op) []string {
 	return keys
 }
 
+// ask is what is read: an item is where its writer's metadata have it.
+type ask struct {
+	key      string
+	metadata map[string]string
+}
+
+func asksOf(ops []state.Op) []ask {
+	asks := make([]ask, len(ops))
+	for i, o := range ops {
+		asks[i] = ask{o.Key, o.Metadata}
+	}
+	return asks
+}
+
 // write does a single op.
 func (s *store) write(ctx context.Context, op string, o state.Op) error {
-	var err error
+	err := s.absentFirst(ctx, op, o)
+	if err != nil {
+		return err
+	}
 	switch request := s.request(o).(type) {
 	case contribstate.SetRequest:
 		err = s.inner.Set(ctx, &request)
 	case contribstate.DeleteRequest:
 		err = s.inner.Delete(ctx, &request)
+	}
+	if malformed(err) && s.plain {
+		return fault.New(op, fault.ETagMalformed, "%q is no ETag of %s", o.ETag, s.name).With("key", o.Key)
 	}
 	if conflicts(err) {
 		return mismatch(op, o)
@@ -216,9 +297,12 @@ func (s *store) write(ctx context.Context, op string, o state.Op) error {
 func (s *store) transact(ctx context.Context, op string, ops []state.Op) error {
 	all := make([]contribstate.TransactionalStateOperation, len(ops))
 	for i, o := range ops {
+		if err := s.absentFirst(ctx, op, o); err != nil {
+			return err
+		}
 		all[i] = s.request(o)
 	}
-	err := s.multi.Multi(ctx, &contribstate.TransactionalStateRequest{Operations: all})
+	err := s.multi.Multi(ctx, &contribstate.TransactionalStateRequest{Operations: all, Metadata: Agreed(ops)})
 	if !conflicts(err) {
 		return err
 	}
@@ -226,9 +310,9 @@ func (s *store) transact(ctx context.Context, op string, ops []state.Op) error {
 	if len(conditions) == 0 {
 		return err
 	}
-	if found, err := s.read(ctx, keysOf(conditions)); err == nil {
+	if found, err := s.read(ctx, asksOf(conditions)); err == nil {
 		for _, o := range conditions {
-			if !holds(o, found) {
+			if !o.Holds(found) {
 				return mismatch(op, o)
 			}
 		}
@@ -243,6 +327,12 @@ func conflicts(err error) bool {
 	return errors.As(err, &etagError) || err != nil && err.Error() == "no item was updated"
 }
 
+// malformed says whether err means that the store can never have given an ETag out.
+func malformed(err error) bool {
+	var etagError *contribstate.ETagError
+	return errors.As(err, &etagError) && etagError.Kind() == contribstate.ETagInvalid
+}
+
 // request is the library's word for o.
 func (s *store) request(o state.Op) contribstate.TransactionalStateOperation {
 	var tag *string
@@ -250,9 +340,9 @@ func (s *store) request(o state.Op) contribstate.TransactionalStateOperation {
 		tag = &o.ETag
 	}
 	if o.Kind == state.Delete {
-		return contribstate.DeleteRequest{Key: stored(o.Key), ETag: tag}
+		return contribstate.DeleteRequest{Key: stored(o.Key), ETag: tag, Metadata: untimed(o.Metadata)}
 	}
-	r := contribstate.SetRequest{Key: stored(o.Key), Value: o.Value, ETag: tag}
+	r := contribstate.SetRequest{Key: stored(o.Key), Value: o.Value, ETag: tag, Metadata: untimed(o.Metadata)}
 	if r.Value == nil || o.Value == nil {
 		r.Value = []byte{}
 	}
@@ -263,9 +353,22 @@ func (s *store) request(o state.Op) contribstate.TransactionalStateOperation {
 		r.Options.Concurrency = contribstate.FirstWrite
 	}
 	if o.TTL > 0 {
-		r.Metadata = map[string]string{"ttlInSeconds": strconv.FormatInt(seconds(o.TTL), 10)}
+		if r.Metadata == nil {
+			r.Metadata = make(map[string]string, 1)
+		}
+		r.Metadata[metadataTTL] = strconv.FormatInt(seconds(o.TTL), 10)
 	}
 	return r
+}
+
+// metadataTTL is the time to live of an item, in the metadata of its write.
+const metadataTTL = "ttlInSeconds"
+
+// untimed is metadata as the library is given it, without the time to live: that is Op.TTL.
+func untimed(metadata map[string]string) map[string]string {
+	own := maps.Clone(metadata)
+	maps.DeleteFunc(own, func(name, _ string) bool { return strings.EqualFold(name, metadataTTL) })
+	return own
 }
 
 // seconds rounds up: an item never goes before its time.
@@ -275,13 +378,16 @@ func seconds(ttl time.Duration) int64 { return int64((ttl + time.Second - 1) / t
 // again: its ETag is one that no write will match any more, as is that of an item that cannot be read.
 func (s *store) tags(ctx context.Context, ops []state.Op) []string {
 	tags := make([]string, len(ops))
-	var keys []string
+	if s.noETags {
+		return tags
+	}
+	var asks []ask
 	for _, o := range ops {
 		if o.Kind == state.Set {
-			keys = append(keys, o.Key)
+			asks = append(asks, ask{o.Key, o.Metadata})
 		}
 	}
-	found, err := s.read(ctx, keys)
+	found, err := s.read(ctx, asks)
 	for i, o := range ops {
 		if o.Kind != state.Set {
 			continue
@@ -301,63 +407,6 @@ func (s *store) same(o state.Op, value []byte) bool {
 	}
 	var set, read any
 	return s.json && o.JSON && json.Unmarshal(o.Value, &set) == nil && json.Unmarshal(value, &read) == nil && reflect.DeepEqual(set, read)
-}
-
-// isPlainJSON says whether PostgreSQL can keep a value as JSON: it refuses text that is not UTF-8, escapes that stand for NUL or
-// for half a character, numbers too long for its numeric, and nesting too deep for its stack. Those are kept as bytes.
-func isPlainJSON(value []byte) bool {
-	return utf8.Valid(value) && json.Valid(value) && !oddEscape.Match(value) && fitsJSONB(value)
-}
-
-var oddEscape = regexp.MustCompile(`(?i)\\u(0000|d[89a-f])`)
-
-// maxNesting and maxDigits stay far below what a server of the smallest stack, and a float64, can hold.
-const (
-	maxNesting = 500
-	maxDigits  = 300
-)
-
-// fitsJSONB looks at the numbers and the nesting of valid JSON.
-func fitsJSONB(value []byte) bool {
-	depth := 0
-	for i := 0; i < len(value); i++ {
-		switch c := value[i]; {
-		case c == '"':
-			for i++; value[i] != '"'; i++ {
-				if value[i] == '\\' {
-					i++
-				}
-			}
-		case c == '[' || c == '{':
-			if depth++; depth > maxNesting {
-				return false
-			}
-		case c == ']' || c == '}':
-			depth--
-		case c == '-' || c >= '0' && c <= '9':
-			start := i
-			for i+1 < len(value) && strings.IndexByte("+-.eE0123456789", value[i+1]) >= 0 {
-				i++
-			}
-			if !fitsNumeric(value[start : i+1]) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// fitsNumeric says whether a number of JSON has at most maxDigits digits when it is written out.
-func fitsNumeric(number []byte) bool {
-	if len(number) > maxDigits {
-		return false
-	}
-	at := bytes.IndexAny(number, "eE")
-	if at < 0 {
-		return true
-	}
-	exponent, err := strconv.Atoi(string(number[at+1:]))
-	return err == nil && max(exponent, -exponent) <= maxDigits-at
 }
 
 // superseded starts the ETag of a write that another one has followed already.

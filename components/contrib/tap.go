@@ -6,6 +6,8 @@ import (
 	"errors"
 	"maps"
 	"math"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +56,7 @@ type tap struct {
 	mu     sync.Mutex
 	inner  contribpubsub.PubSub // nil until the library has connected
 	feeds  int
+	opened bool // the library has subscribed
 	closed bool
 	said   string           // what the library logged last
 	gone   chan struct{}    // closed when handlers shall give back what they hold
@@ -62,33 +65,6 @@ type tap struct {
 	recent recent
 	latest time.Time      // when a message was last handled of which the library does not tell when it is acknowledged
 	acks   sync.WaitGroup // of those of which it does; Add under mu and only while not closed
-}
-
-// held is a message that the server waits for.
-type held struct {
-	message pubsub.Message
-	token   string // what the server's copies of it have in common; "" if there is nothing
-	stored  time.Time
-	done    chan struct{}     // closed when it was handled
-	calls   []context.Context // of the library's calls with it; belongs to the tap's mu
-}
-
-// recent are the tokens of messages that were handled lately. The oldest goes when there are too many.
-type recent struct {
-	known map[string]bool
-	ring  []string
-	next  int
-}
-
-const remembered = 1024
-
-func (r *recent) add(token string) {
-	if r.known == nil {
-		r.known, r.ring = map[string]bool{}, make([]string, remembered)
-	}
-	delete(r.known, r.ring[r.next])
-	r.ring[r.next], r.known[token] = token, true
-	r.next = (r.next + 1) % remembered
 }
 
 // newTap is called within a call of the broker's life, which ends after the tap.
@@ -154,6 +130,9 @@ func (t *tap) open(caller context.Context, g pubsub.Group) error {
 	go func() { subscribed <- t.subscribe(ctx, g) }()
 	select {
 	case err := <-subscribed:
+		t.mu.Lock()
+		t.opened = err == nil
+		t.mu.Unlock()
 		return err
 	case <-t.gone:
 		return errTapClosed
@@ -175,12 +154,23 @@ func (t *tap) lastWords() string {
 	return cmp.Or(t.said, "the server does not answer")
 }
 
-func (t *tap) subscribe(ctx context.Context, g pubsub.Group) error {
+// subscribe fails when the library panics.
+func (t *tap) subscribe(ctx context.Context, g pubsub.Group) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			t.b.host.Log.Error("the library panicked", "panic", p, "stack", string(debug.Stack()))
+			err = fault.New(t.op, fault.Panicked, "the library panicked: %v", p)
+		}
+	}()
 	inner, err := t.dial(ctx, g)
 	if err != nil {
 		return err
 	}
-	return inner.Subscribe(t.ctx, contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: maps.Clone(g.Metadata)}, t.handle)
+	request := contribpubsub.SubscribeRequest{Topic: t.key.topic, Metadata: maps.Clone(g.Metadata)}
+	if ordered, ok := inner.(Ordered); ok {
+		return ordered.SubscribeInOrder(t.ctx, request, t.accept)
+	}
+	return inner.Subscribe(t.ctx, request, t.handle)
 }
 
 // dial connects, for a subscription that may have been closed when it is done.
@@ -207,17 +197,24 @@ func (t *tap) dial(ctx context.Context, g pubsub.Group) (contribpubsub.PubSub, e
 // pace is the pause of a library that would try again at once.
 const pace = 500 * time.Millisecond
 
-// heard is told of errors that the library logs, by the goroutine that logs them.
+// heard is told of errors that the library logs, by the goroutine that logs them. That of a subscription that nobody wants any
+// more, or that the server will not have, ends here rather than try again.
 func (t *tap) heard(text string) {
 	t.mu.Lock()
 	t.said = text
+	opened := t.opened
 	t.mu.Unlock()
 	p := t.b.product
-	if slices.ContainsFunc(p.refused, func(words string) bool { return strings.Contains(text, words) }) {
+	over := t.ctx.Err() != nil
+	if !opened && slices.ContainsFunc(p.refused, func(words string) bool { return strings.Contains(text, words) }) {
+		over = true
 		select {
 		case t.refused <- text:
 		default:
 		}
+	}
+	if over && p.again != "" && strings.Contains(text, p.again) {
+		runtime.Goexit()
 	}
 	if p.spins != "" && strings.Contains(text, p.spins) {
 		pause(t.ctx, pace)
@@ -227,83 +224,41 @@ func (t *tap) heard(text string) {
 // handle is called by the library with a message. It returns nil when the message has been handled. A library may limit
 // the time that this takes and send the message again then: the copy is known by its token, and takes over.
 func (t *tap) handle(ctx context.Context, m *contribpubsub.NewMessage) error {
+	err := t.accept(ctx, m)()
+	if err != nil && t.b.product.forgets {
+		runtime.Goexit() // of the library's own goroutine, which has nothing more to do: the subscription ends
+	}
+	return err
+}
+
+// accept is the first part of handle, after which the message has its place in the line; wait is the rest.
+func (t *tap) accept(ctx context.Context, m *contribpubsub.NewMessage) (wait func() error) {
 	message, token := t.b.product.codec.decode(m)
-	h, number := t.hold(ctx, message, token)
+	if beside := t.b.product.beside; beside != nil {
+		if told := beside(m, t.b.settings); len(told) > 0 {
+			if message.Header == nil {
+				message.Header = make(map[string]string, len(told))
+			}
+			maps.Copy(message.Header, told)
+		}
+	}
+	h, number := t.hold(ctx, m, message, token)
 	if h == nil {
-		return nil // it was handled, and the server did not know yet
+		return func() error { return nil } // it was handled, and the server did not know yet
 	}
 	if number != "" {
-		err := t.local.Publish(context.Background(), t.key.topic, []pubsub.Message{{ID: number}})[0]
-		if err != nil { // it closes
-			<-t.gone
-			return errGivenBack
+		local := pubsub.Message{ID: number}
+		if t.b.product.order != nil {
+			local.Key = t.b.product.order(m, message.Key, t.b.settings)
+		}
+		if err := t.local.Publish(context.Background(), t.key.topic, []pubsub.Message{local})[0]; err != nil { // it closes
+			return func() error {
+				<-t.gone
+				return errGivenBack
+			}
 		}
 	}
-	limit := ctx.Done()
-	if token == "" {
-		limit = nil // a copy would not be known: the message is kept for as long as it takes
-	}
-	select {
-	case <-h.done:
-	case <-limit:
-	case <-t.gone:
-	}
-	select {
-	case <-h.done: // maybe at the same moment as the others
-		return nil
-	default:
-		return errGivenBack
-	}
-}
-
-// hold remembers a message. One that is held already, because the server gave it out again, gets no number of its own; for
-// one that has just been handled it returns nil.
-func (t *tap) hold(call context.Context, m pubsub.Message, token string) (h *held, number string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if h := t.tokens[token]; token != "" && h != nil {
-		h.calls = append(slices.DeleteFunc(h.calls, func(c context.Context) bool { return c.Err() != nil }), call)
-		return h, ""
-	}
-	if t.recent.known[token] {
-		t.acknowledging(call)
-		return nil, ""
-	}
-	number = strconv.FormatUint(t.ids.Add(1), 10)
-	h = &held{message: m, token: token, stored: time.Now(), done: make(chan struct{}), calls: []context.Context{call}}
-	t.held[number] = h
-	if token != "" {
-		t.tokens[token] = h
-	}
-	return h, number
-}
-
-// handled ends a message.
-func (t *tap) handled(number string, h *held) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.held, number)
-	if h.token != "" {
-		delete(t.tokens, h.token)
-		if t.b.product.codec.unique {
-			t.recent.add(h.token)
-		}
-	}
-	for _, call := range h.calls {
-		t.acknowledging(call)
-	}
-	close(h.done)
-}
-
-// acknowledging notes that the library is about to acknowledge the message of call. A call with a time limit of its own
-// has a context of its own, and the library ends that when it has done so. The caller holds mu.
-func (t *tap) acknowledging(call context.Context) {
-	if _, limited := call.Deadline(); t.closed || !limited || call.Err() != nil {
-		t.latest = time.Now()
-		return
-	}
-	t.acks.Add(1)
-	context.AfterFunc(call, t.acks.Done)
+	return func() error { return t.until(ctx, h, token) }
 }
 
 // leave ends one feed's part in the tap, and the tap with the last one.
@@ -373,7 +328,7 @@ func (t *tap) end() {
 	time.Sleep(time.Until(latest.Add(settling)))
 	t.dialled.Wait()
 	if t.inner != nil {
-		if err := t.inner.Close(); err != nil {
+		if err := closeSafely(t.inner); err != nil {
 			t.b.host.Log.Debug("a subscription did not close cleanly", "topic", t.key.topic, "error", err)
 		}
 	}

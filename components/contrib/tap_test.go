@@ -11,6 +11,7 @@ import (
 	"github.com/dapr/kit/logger"
 
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
 )
 
@@ -72,4 +73,26 @@ func TestAFeedClosesBehindWhatWasAcknowledged(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// broken panics when it is to subscribe.
+type broken struct{ leisurely }
+
+func (*broken) Subscribe(context.Context, contribpubsub.SubscribeRequest, contribpubsub.Handler) error {
+	panic("no such strategy")
+}
+
+func TestALibraryThatPanicsWhileItSubscribesHasFailed(t *testing.T) {
+	p := &product{make: func(logger.Logger) contribpubsub.PubSub { return &broken{} }, codec: metadataCodec}
+	opened, err := p.component("broken", "For tests.").Open(t.Context(), components.Host{Log: discard}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := opened.(pubsub.Broker)
+	if _, err := b.Subscribe(t.Context(), "t", pubsub.Group{Name: "g", AckWait: time.Minute}); fault.ReasonOf(err) != fault.Panicked {
+		t.Errorf("got %v", err)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }

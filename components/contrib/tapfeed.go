@@ -18,14 +18,20 @@ type feed struct {
 
 // Next implements pubsub.Feed.
 func (f *feed) Next(ctx context.Context, n int) ([]pubsub.Delivery, error) {
-	ds, err := f.Feed.Next(ctx, n)
-	for i, d := range ds {
-		f.t.mu.Lock()
-		h := f.t.held[d.Message().ID]
-		f.t.mu.Unlock()
-		ds[i] = &delivery{Delivery: d, t: f.t, h: h}
+	for {
+		ds, err := f.Feed.Next(ctx, n)
+		kept := ds[:0]
+		for _, d := range ds {
+			if h := f.t.deliver(d.Message().ID); h != nil {
+				kept = append(kept, &delivery{Delivery: d, t: f.t, h: h})
+			} else {
+				_ = d.Ack(context.WithoutCancel(ctx)) // fails when the feed closes, and the message is gone all the same
+			}
+		}
+		if err != nil || len(kept) > 0 {
+			return kept, err
+		}
 	}
-	return ds, err
 }
 
 // Close implements pubsub.Feed. What the last feed of a group has not settled goes back to the server.
@@ -53,6 +59,9 @@ type delivery struct {
 func (d *delivery) Message() *pubsub.Message { return &d.h.message }
 func (d *delivery) Stored() time.Time        { return d.h.stored }
 
+// Unreadable implements pubsub.Unreadable.
+func (d *delivery) Unreadable() error { return d.h.unreadable }
+
 // Ack lets the handler return, whereupon the library acknowledges the message at the server.
 func (d *delivery) Ack(ctx context.Context) error {
 	err := d.settle(d.Delivery.Ack(ctx))
@@ -64,7 +73,11 @@ func (d *delivery) Ack(ctx context.Context) error {
 
 // Retry implements pubsub.Delivery.
 func (d *delivery) Retry(ctx context.Context, delay time.Duration) error {
-	return d.settle(d.Delivery.Retry(ctx, delay))
+	err := d.settle(d.Delivery.Retry(ctx, delay))
+	if err == nil {
+		d.t.rest(d.h)
+	}
+	return err
 }
 
 // Extend implements pubsub.Delivery.

@@ -34,7 +34,7 @@ func open(_ context.Context, _ components.Host, c Config) (components.SecretStor
 }
 
 // Secret returns the variable under the secret's name.
-func (s *store) Secret(_ context.Context, name string) (map[string]string, error) {
+func (s *store) Secret(_ context.Context, name string, _ map[string]string) (map[string]string, error) {
 	variable := s.prefix + name
 	if components.OwnVariable(variable) {
 		return nil, fault.New("secret "+name, fault.SecretNotFound, "%s configures the sidecar and is not given out", variable)
@@ -47,7 +47,7 @@ func (s *store) Secret(_ context.Context, name string) (map[string]string, error
 }
 
 // Secrets returns all variables with the prefix.
-func (s *store) Secrets(context.Context) (map[string]map[string]string, error) {
+func (s *store) Secrets(context.Context, map[string]string) (map[string]map[string]string, error) {
 	all := make(map[string]map[string]string)
 	for _, entry := range os.Environ() {
 		variable, text, _ := strings.Cut(entry, "=")

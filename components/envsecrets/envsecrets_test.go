@@ -20,7 +20,7 @@ func TestSecret(t *testing.T) {
 		{"", "ORDERS_DB", "hunter2"}, {"ORDERS_", "DB", "hunter2"}, {"", "EMPTY", ""},
 	} {
 		s := store{c.prefix}
-		got, err := s.Secret(context.Background(), c.name)
+		got, err := s.Secret(context.Background(), c.name, nil)
 		if err != nil || got[c.name] != c.want {
 			t.Errorf("%s: got %v, %v", c.name, got, err)
 		}
@@ -29,7 +29,7 @@ func TestSecret(t *testing.T) {
 		{"", "NOT_SET"}, {"", "SIDECAST_API_TOKEN"}, {"SIDECAST_", "API_TOKEN"}, {"", "dapr_api_token"}, {"", "APP_API_TOKEN"},
 	} {
 		s := store{c.prefix}
-		if got, err := s.Secret(context.Background(), c.name); fault.ReasonOf(err) != fault.SecretNotFound {
+		if got, err := s.Secret(context.Background(), c.name, nil); fault.ReasonOf(err) != fault.SecretNotFound {
 			t.Errorf("%s: got %v, %v", c.name, got, err)
 		}
 	}
@@ -41,16 +41,16 @@ func TestSecrets(t *testing.T) {
 	t.Setenv("SIDECAST_API_TOKEN", "hunter3")
 	t.Setenv("DAPR_API_TOKEN", "hunter4")
 	s := store{"ORDERS_"}
-	if got, err := s.Secrets(t.Context()); err != nil || len(got) != 1 || got["DB"]["DB"] != "hunter2" {
+	if got, err := s.Secrets(t.Context(), nil); err != nil || len(got) != 1 || got["DB"]["DB"] != "hunter2" {
 		t.Errorf("got %v, %v", got, err)
 	}
 	s = store{}
-	got, err := s.Secrets(t.Context())
+	got, err := s.Secrets(t.Context(), nil)
 	if err != nil || got["ORDERS_DB"]["ORDERS_DB"] != "hunter2" || got["SIDECAST_API_TOKEN"] != nil || got["DAPR_API_TOKEN"] != nil {
 		t.Errorf("got %v, %v", got, err)
 	}
 	s = store{"DAPR_"}
-	if got, err := s.Secrets(t.Context()); err != nil || len(got) != 0 {
+	if got, err := s.Secrets(t.Context(), nil); err != nil || len(got) != 0 {
 		t.Errorf("got %v, %v", got, err)
 	}
 }

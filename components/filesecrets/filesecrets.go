@@ -34,7 +34,7 @@ type Config struct {
 }
 
 // Component makes the store known to the runtime.
-var Component = components.Secrets("local.file", "Secrets from a JSON file on this machine, for development.", open)
+var Component = components.Secrets("local.file", "Secrets from a JSON file on this machine, for development.", open).AbleIf("multiValued", "MULTIPLE_KEY_VALUES_PER_SECRET")
 
 var (
 	_ components.SecretStore   = (*store)(nil)
@@ -55,7 +55,7 @@ func open(_ context.Context, _ components.Host, c Config) (components.SecretStor
 }
 
 // Secret returns the parts of a secret.
-func (s *store) Secret(_ context.Context, name string) (map[string]string, error) {
+func (s *store) Secret(_ context.Context, name string, _ map[string]string) (map[string]string, error) {
 	secrets, err := s.read()
 	if err != nil {
 		return nil, err
@@ -68,7 +68,9 @@ func (s *store) Secret(_ context.Context, name string) (map[string]string, error
 }
 
 // Secrets returns all secrets of the file.
-func (s *store) Secrets(context.Context) (map[string]map[string]string, error) { return s.read() }
+func (s *store) Secrets(context.Context, map[string]string) (map[string]map[string]string, error) {
+	return s.read()
+}
 
 // Watch calls changed when the file has other bytes than before.
 func (s *store) Watch(ctx context.Context, changed func()) error {

@@ -57,7 +57,7 @@ func TestSecret(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := b.(components.SecretStore).Secret(context.Background(), c.name)
+		got, err := b.(components.SecretStore).Secret(context.Background(), c.name, nil)
 		if !maps.Equal(got, c.want) || (c.want == nil) != (fault.ReasonOf(err) == fault.SecretNotFound) {
 			t.Errorf("%s %v: got %v, %v", c.name, c.settings, got, err)
 		}
@@ -79,7 +79,7 @@ func TestSecretsAreAllThereAre(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := b.(components.SecretStore).Secrets(t.Context()); err != nil || !reflect.DeepEqual(got, want) {
+		if got, err := b.(components.SecretStore).Secrets(t.Context(), nil); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("multiValued %s: got %v, %v", multi, got, err)
 		}
 	}

@@ -23,7 +23,8 @@ import (
 	"github.com/sidecast/sidecast/state/natsstore"
 )
 
-// All lists every component, by block and product.
+// All lists every component, by block and product. Those that components-contrib has and this program lacks are among them, as
+// NotLinked says.
 func All() []components.Component {
 	own := []components.Component{
 		badgerstore.Component,
@@ -44,7 +45,8 @@ func All() []components.Component {
 		signin.Component,
 		uppercase.Component,
 	}
-	return append(own, contrib.All()...)
+	own = append(own, contrib.All()...)
+	return append(own, contrib.Rest(own)...)
 }
 
 // Defaults lists the components that exist when no manifest has their name: with no files at all, an app has a durable
