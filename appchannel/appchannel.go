@@ -7,7 +7,9 @@ package appchannel
 
 import (
 	"context"
+	"fmt"
 	"reflect"
+	"strconv"
 	"time"
 
 	"github.com/sidecast/sidecast/call"
@@ -25,7 +27,8 @@ type Channel interface {
 	Stream(ctx context.Context, req *call.Request, stream call.ServerStream) error
 	// Deliver hands the app an event.
 	Deliver(ctx context.Context, event *Event) (Outcome, error)
-	// Subscriptions tells which events the app wants, and calls again whenever that changes, until ctx ends.
+	// Subscriptions tells which events the app wants, and calls again whenever that changes, until ctx ends. Nil says that an app
+	// that takes work has not told: what it said before holds.
 	Subscriptions(ctx context.Context, changed func([]Subscription)) error
 	// Ready is nil when the app takes work, or says why it does not. It does no I/O.
 	Ready() error
@@ -42,6 +45,8 @@ type Event struct {
 	Data                       []byte
 	// Header holds CloudEvent extensions (traceparent among them) or the header fields of a raw event.
 	Header call.Header
+	// Beside is what the broker tells beside the event, under the broker's names.
+	Beside map[string]string
 	// Envelope is the whole CloudEvent in JSON, for apps that want it; nil for raw events.
 	Envelope []byte
 	// Delivery is 1 at the first delivery to the group.
@@ -72,6 +77,8 @@ type Outcome struct {
 	// Undeliverable says that the app has not seen the event, because it cannot be said in the app's protocol; the verdict is
 	// Retry. A dead-letter topic gets it at once.
 	Undeliverable bool
+	// Status is what an app over HTTP answered, for traces; 0 where it speaks something else or was not asked.
+	Status int
 }
 
 func unsayable(err error) Outcome {
@@ -98,10 +105,24 @@ type Subscription struct {
 	Routes []routing.Route
 	// Bulk asks for several events at once; nil for one at a time. Apps on HTTP and Dapr's on gRPC take them so, others do not.
 	Bulk *Bulk
-	// Metadata is what the subscription was asked for with, for people and for Dapr's metadata API.
+	// Metadata is what the subscription was asked for with, for people and for Dapr's metadata API. Where RawPayload can make
+	// nothing of it, no event can be given to the app.
 	Metadata map[string]string
 	// Declared says that a manifest asks, not the app.
 	Declared bool
+}
+
+// RawPayload is what the metadata of an event or a subscription say of payloads: whether they are raw. The error is in Dapr's words.
+func RawPayload(metadata map[string]string) (bool, error) {
+	text := metadata["rawPayload"]
+	if text == "" {
+		return false, nil
+	}
+	raw, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, fmt.Errorf("rawPayload value must be a valid boolean: actual is '%s'", text)
+	}
+	return raw, nil
 }
 
 // Bulk bounds what is handed over at once: at most Most events, and none waits longer than Wait for the others.

@@ -38,8 +38,8 @@ func TestAnAppIsAskedForItsBindingsWheneverItComes(t *testing.T) {
 	var asked atomic.Int32
 	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case r.Method != http.MethodOptions || r.Header.Get("Dapr-Api-Token") != "token":
-			t.Errorf("asked by %s %s", r.Method, r.URL)
+		case r.Method != http.MethodOptions || r.Header.Get("Dapr-Api-Token") != "token" || r.Header.Get("Content-Type") != "application/json":
+			t.Errorf("asked by %s %s with %v", r.Method, r.URL, r.Header)
 		case r.URL.Path == "/queue" && asked.Add(1) == 1: // it breaks off
 			panic(http.ErrAbortHandler)
 		case r.URL.Path == "/other":
@@ -149,6 +149,9 @@ func TestHTTPAppsTakeBindings(t *testing.T) {
 			if r.Header.Get("Dapr-Own") != "y" {
 				t.Error("other metadata does not arrive")
 			}
+			if r.ContentLength != int64(len(body)) {
+				t.Errorf("the length of %q is told as %d", body, r.ContentLength)
+			}
 			fmt.Fprint(w, r.Method, " ", r.URL.Path, " ", r.Header["Content-Type"], r.Header["Own"], r.Header["Traceparent"], r.Header["Dapr-Api-Token"], len(r.Header["Bad Key"]))
 		}
 	}))
@@ -168,6 +171,9 @@ func TestHTTPAppsTakeBindings(t *testing.T) {
 	}
 	if got := take("plain"); got.Status != 200 || string(got.Body) != "POST /on/q [application/json] [mine] [new] [token] 0" || len(got.To)+len(got.State) > 0 {
 		t.Errorf("got %+v %s", got, got.Body)
+	}
+	if got := take(""); got.Status != 200 { // as of cron: it goes with Content-Length: 0, not in chunks
+		t.Errorf("got %+v", got)
 	}
 	if got := take("busy"); got.Status != 503 || got.Header.Get("retry-after") != "7" || got.To != nil {
 		t.Errorf("got %+v", got)

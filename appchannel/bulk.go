@@ -45,8 +45,8 @@ type bulk struct {
 }
 
 // deliver adds event to a bulk and waits for its answer. The first of a bulk waits for others, then calls send for all; its
-// context bounds the delivery.
-func (b *bulks) deliver(ctx context.Context, event *Event, send func(context.Context, []*Event) ([]Outcome, error)) (Outcome, error) {
+// context bounds the delivery, which meter, if there is one, is told of.
+func (b *bulks) deliver(ctx context.Context, meter Meter, event *Event, send func(context.Context, []*Event) ([]Outcome, error)) (Outcome, error) {
 	most, wait := event.Bulk.Most, event.Bulk.Wait
 	if most <= 0 {
 		most = DefaultBulk
@@ -85,7 +85,7 @@ func (b *bulks) deliver(ctx context.Context, event *Event, send func(context.Con
 		b.mu.Lock()
 		b.seal(key, into)
 		b.mu.Unlock()
-		into.send(ctx, send)
+		into.send(ctx, meter, send)
 	}
 	select {
 	case <-into.done:
@@ -103,9 +103,12 @@ func (b *bulks) deliver(ctx context.Context, event *Event, send func(context.Con
 }
 
 // send delivers all. A send that panics leaves the others an error.
-func (b *bulk) send(ctx context.Context, send func(context.Context, []*Event) ([]Outcome, error)) {
+func (b *bulk) send(ctx context.Context, meter Meter, send func(context.Context, []*Event) ([]Outcome, error)) {
 	b.err = fault.New("deliver "+b.events[0].Topic, fault.Panicked, "the delivery of several events panicked")
 	defer close(b.done)
+	if meter != nil {
+		defer func(began time.Time) { meter.BulkDelivered(b.events[0].PubSub, b.events[0].Topic, time.Since(began)) }(time.Now())
+	}
 	b.outcomes, b.err = send(ctx, b.events)
 }
 
@@ -192,7 +195,7 @@ func (h *HTTP) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	}
 	req := &call.Request{
 		Method: needOf(first).name, ContentType: "application/json", Body: body,
-		Header: call.Header{{Key: "pubsubname", Value: first.PubSub}},
+		Header: append(traceOfAll(events), call.Field{Key: "pubsubname", Value: first.PubSub}),
 	}
 	r, err := h.request(op, req, bytes.NewReader(body), int64(len(body)))
 	if err != nil {
@@ -209,10 +212,10 @@ func (h *HTTP) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 	}
 	switch status := response.StatusCode; {
 	case status == http.StatusNotFound:
-		return withFailed(all(len(events), Outcome{Verdict: Drop, Reason: NoRoute}), failed), nil
+		return withFailed(all(len(events), Outcome{Status: status, Verdict: Drop, Reason: NoRoute}), failed), nil
 	case status < 200 || status > 299:
 		delay := call.RetryAfter(response.Header.Get("Retry-After"), time.Now())
-		return withFailed(all(len(events), Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}), failed), nil
+		return withFailed(all(len(events), Outcome{Status: status, Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}), failed), nil
 	}
 	var given struct {
 		Statuses []struct{ EntryID, Status string }

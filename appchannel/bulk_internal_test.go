@@ -11,7 +11,7 @@ import (
 // deliverOne delivers an event that wants company and tells how many went together.
 func deliverOne(ctx context.Context, b *bulks, wait time.Duration) (together int, err error) {
 	event := &Event{PubSub: "bus", Topic: "t", Route: "/t", Bulk: &Bulk{Most: 3, Wait: wait}}
-	_, err = b.deliver(ctx, event, func(ctx context.Context, events []*Event) ([]Outcome, error) {
+	_, err = b.deliver(ctx, nil, event, func(ctx context.Context, events []*Event) ([]Outcome, error) {
 		together = len(events)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -15,8 +14,6 @@ import (
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -25,7 +22,6 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sidecast/sidecast/call"
-	"github.com/sidecast/sidecast/call/grpcweb"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/fault/faultgrpc"
 	"github.com/sidecast/sidecast/routing"
@@ -34,7 +30,7 @@ import (
 // Facts of a fault that hold the status which a Dapr app's gRPC handler answered with, so that Dapr's own callers get it
 // unchanged.
 const (
-	GRPCStatus  = "grpc-status"         // the code, a number
+	GRPCStatus  = fault.AppStatus
 	GRPCMessage = "grpc-message"        // the message
 	GRPCDetails = "grpc-status-details" // google.rpc.Status in binary and base64, when there are details
 	GRPCHeader  = "grpc-header"         // header and trailer fields as a query string, when there are some
@@ -43,6 +39,15 @@ const (
 
 // TypeURL is the header field with the type of a body that is a google.protobuf.Any; only Dapr's protocol has such bodies.
 const TypeURL = "sidecast-type-url"
+
+// MediaType is the content type of a body as HTTP tells it: one whose header has a TypeURL is protobuf, whatever gRPC callers and
+// apps say of it to each other.
+func MediaType(header call.Header, given string) string {
+	if header.Get(TypeURL) != "" {
+		return "application/x-protobuf"
+	}
+	return given
+}
 
 // Dapr is the Channel to an app that implements dapr.proto.runtime.v1.AppCallback on a port. A stream whose content type is
 // gRPC-Web is a gRPC call of any service of the app's own: it is made as it is.
@@ -61,14 +66,14 @@ func OpenDapr(c Callback) (*Dapr, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dapr{grpcPort: base, app: runtimev1.NewAppCallbackClient(base.conn), alpha: runtimev1.NewAppCallbackAlphaClient(base.conn)}
+	d := &Dapr{grpcPort: base, app: runtimev1.NewAppCallbackClient(base.calls), alpha: runtimev1.NewAppCallbackAlphaClient(base.calls)}
 	base.start(d.healthy)
 	return d, nil
 }
 
 // healthy is one health check: any answer but an error passes.
 func (d *Dapr) healthy(ctx context.Context) error {
-	_, err := runtimev1.NewAppCallbackHealthCheckClient(d.conn).HealthCheck(d.outgoing(ctx, nil), &emptypb.Empty{}, grpc.WaitForReady(true))
+	_, err := runtimev1.NewAppCallbackHealthCheckClient(d.calls).HealthCheck(d.outgoing(ctx, nil), &emptypb.Empty{}, grpc.WaitForReady(true))
 	return faultgrpc.From(err)
 }
 
@@ -166,7 +171,6 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	}
 	if kind := answer.GetData().GetTypeUrl(); kind != "" {
 		resp.Header.Set(TypeURL, kind)
-		resp.ContentType = "application/x-protobuf"
 	}
 	return resp, nil
 }
@@ -238,7 +242,7 @@ func headerOf(md metadata.MD) call.Header {
 func (d *Dapr) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	op := needOf(event).String()
 	if event.Bulk != nil {
-		return d.bulks.deliver(ctx, event, d.deliverBulk)
+		return d.bulks.deliver(ctx, d.port.Meter, event, d.deliverBulk)
 	}
 	message, err := DaprTopicEvent(event)
 	if err != nil {
@@ -249,7 +253,8 @@ func (d *Dapr) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	}
 	defer d.port.end()
 	var from peer.Peer
-	answer, err := d.app.OnTopicEvent(d.outgoing(ctx, traceOf(event.Header)), message, grpc.Peer(&from))
+	fields := append(traceOf(event.Header), call.Field{Key: "pubsubname", Value: event.PubSub})
+	answer, err := d.app.OnTopicEvent(d.outgoing(ctx, append(fields, besideFields(event)...)), message, grpc.Peer(&from))
 	switch {
 	case status.Code(err) == codes.Unimplemented:
 		return Outcome{Verdict: Drop, Reason: "the app does not implement OnTopicEvent"}, nil
@@ -280,7 +285,7 @@ func (d *Dapr) deliverBulk(ctx context.Context, events []*Event) ([]Outcome, err
 		return withFailed(verdicts(ids, nil), failed), nil
 	}
 	var from peer.Peer
-	ctx = d.outgoing(ctx, traceOfAll(events))
+	ctx = d.outgoing(ctx, append(traceOfAll(events), call.Field{Key: "pubsubname", Value: events[0].PubSub}))
 	answer, err := d.app.OnBulkTopicEvent(ctx, request, grpc.Peer(&from))
 	if status.Code(err) == codes.Unimplemented {
 		//lint:ignore SA1019 older apps have only this one
@@ -312,6 +317,7 @@ func traceOfAll(events []*Event) call.Header {
 // Subscriptions asks the app each time it becomes ready.
 func (d *Dapr) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
 	if d.port.NoSubscribe {
+		changed(nil) // it will not be asked
 		<-ctx.Done()
 		return nil
 	}
@@ -344,7 +350,7 @@ func daprSubscription(s *runtimev1.TopicSubscription) (Subscription, error) {
 	if sub.Topic == "" {
 		return sub, fault.New("app over grpc", fault.AppAnswer, "a subscription names no topic")
 	}
-	sub.Raw, _ = strconv.ParseBool(s.GetMetadata()["rawPayload"])
+	sub.Raw, _ = RawPayload(s.GetMetadata())
 	for _, r := range s.GetRoutes().GetRules() {
 		rule, err := routing.Compile(r.GetMatch())
 		if err != nil {
@@ -356,135 +362,4 @@ func daprSubscription(s *runtimev1.TopicSubscription) (Subscription, error) {
 		sub.Bulk = bulkOf(int64(bulk.GetMaxMessagesCount()), int64(bulk.GetMaxAwaitDurationMs()))
 	}
 	return sub, nil
-}
-
-// Stream makes a gRPC call that came over the fabric. The caller's goroutine carries the answer, one more the request. What
-// is no gRPC call is the large body of an HTTP caller, who cannot know that the app has no streams of bytes.
-func (d *Dapr) Stream(ctx context.Context, req *call.Request, to call.ServerStream) error {
-	op := "invoke " + req.Method
-	if !grpcweb.Is(req.ContentType) {
-		return d.gathered(ctx, op, req, to)
-	}
-	if err := d.port.begin(ctx, op); err != nil {
-		return err
-	}
-	defer d.port.end()
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	var from peer.Peer
-	wire, err := d.conn.NewStream(d.outgoing(ctx, req.Header, d.caller(req)...), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
-		"/"+strings.TrimPrefix(req.Method, "/"), grpc.ForceCodecV2(rawCodec{}), grpc.Peer(&from))
-	if err != nil {
-		return d.failed(ctx, op, &from, err)
-	}
-	var broken error // of the caller; read it after sent
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		if err := sendFrames(ctx, wire, to); err != nil && ctx.Err() == nil { // what comes of the end of ctx is no reason for it
-			broken = err
-			stop()
-		}
-	}()
-	err = d.receiveFrames(ctx, op, &from, wire, to)
-	stop()
-	<-sent
-	if err != nil && broken != nil {
-		return broken
-	}
-	return err
-}
-
-// gathered makes one OnInvoke of a body that comes in pieces.
-func (d *Dapr) gathered(ctx context.Context, op string, req *call.Request, to call.ServerStream) error {
-	whole := *req
-	for {
-		chunk, err := to.Recv(ctx)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if int64(len(whole.Body)+len(chunk)) > d.port.MaxBody {
-			return fault.New(op, fault.BodyTooLarge, "a body of more than the %d bytes that this sidecar accepts", d.port.MaxBody)
-		}
-		whole.Body = append(whole.Body, chunk...)
-	}
-	resp, err := d.Invoke(ctx, &whole)
-	if err != nil {
-		return err
-	}
-	body := resp.Body
-	resp.Body = nil
-	if err := to.Answer(ctx, resp); err != nil || len(body) == 0 {
-		return err
-	}
-	return to.Send(ctx, body)
-}
-
-func sendFrames(ctx context.Context, wire grpc.ClientStream, from call.ServerStream) error {
-	frames := grpcweb.Reader{From: from}
-	for {
-		payload, trailers, err := frames.Next(ctx)
-		if errors.Is(err, io.EOF) || trailers {
-			return wire.CloseSend()
-		}
-		if err != nil {
-			return err
-		}
-		if wire.SendMsg(&payload) != nil {
-			return nil // the call has ended; its status is what the receiving side gets
-		}
-	}
-}
-
-// receiveFrames passes the answer on: header, messages, and how it ended.
-func (d *Dapr) receiveFrames(ctx context.Context, op string, from *peer.Peer, wire grpc.ClientStream, to call.ServerStream) error {
-	head, err := wire.Header()
-	if err == nil && head != nil {
-		if err := to.Answer(ctx, &call.Response{ContentType: grpcweb.ContentType, Header: headerOf(head)}); err != nil {
-			return err
-		}
-	}
-	for {
-		var frame grpcweb.Frame
-		err := wire.RecvMsg(&frame)
-		if err == nil {
-			if err := to.Send(ctx, frame); err != nil {
-				return err
-			}
-			continue
-		}
-		end := grpcweb.Trailers{Fields: headerOf(wire.Trailer())}
-		if !errors.Is(err, io.EOF) {
-			s, _ := status.FromError(err)
-			if ctx.Err() != nil || s.Code() == codes.Unavailable && from.Addr == nil {
-				return d.failed(ctx, op, from, err)
-			}
-			end.Code, end.Message = uint32(s.Code()), s.Message()
-			if len(s.Proto().GetDetails()) > 0 {
-				end.Details, _ = proto.Marshal(s.Proto())
-			}
-		}
-		return to.Send(ctx, end.Frame())
-	}
-}
-
-// rawCodec passes messages on as they are: it writes a *[]byte and reads a *grpcweb.Frame.
-type rawCodec struct{}
-
-var _ encoding.CodecV2 = rawCodec{}
-
-func (rawCodec) Name() string { return "proto" }
-
-func (rawCodec) Marshal(v any) (mem.BufferSlice, error) {
-	return mem.BufferSlice{mem.SliceBuffer(*v.(*[]byte))}, nil
-}
-
-func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	frame := grpcweb.Blank(data.Len())
-	data.CopyTo(frame.Payload())
-	*v.(*grpcweb.Frame) = frame
-	return nil
 }

@@ -165,19 +165,22 @@ func daprBulkEntry(event *Event, id string) (*runtimev1.TopicEventBulkRequestEnt
 	return entry, nil
 }
 
-// entryType is the media type of an entry's event: that of the envelope, or of a raw payload.
+// entryType is the media type of an entry's event: that of the envelope, or bytes, for that is how a raw payload comes alone, too.
 func entryType(event *Event) string {
 	if event.Raw {
-		return event.ContentType
+		return "application/octet-stream"
 	}
 	return "application/cloudevents+json"
 }
 
-// daprMetadata is what a broker tells about an event beside it.
+// daprMetadata is what a broker tells about an event beside it: nil where there was nothing that could hold it.
 func daprMetadata(event *Event) map[string]string {
-	m := map[string]string{"pubsubName": event.PubSub}
+	m := maps.Clone(event.Beside)
 	if event.Envelope == nil {
 		for key, value := range call.Header(event.Header).Map() {
+			if m == nil {
+				m = make(map[string]string, len(event.Header))
+			}
 			m[key] = value
 		}
 	}

@@ -43,17 +43,23 @@ type EndpointConfig struct {
 	MaxBody int64
 	// Pipeline is the middleware that requests pass; nil is none.
 	Pipeline *pipeline.Client
+	// Meter measures the requests; nil measures nothing.
+	Meter Meter
 }
 
 // piped is a transport behind middleware.
 type piped struct {
 	*http.Transport
 	through *pipeline.Client
+	meter   Meter
 }
 
 // RoundTrip implements http.RoundTripper.
 func (p piped) RoundTrip(r *http.Request) (*http.Response, error) {
-	return p.through.RoundTrip(p.Transport, r)
+	began := time.Now()
+	response, err := p.through.RoundTrip(p.Transport, r)
+	measure(p.meter, r, response, time.Since(began))
+	return response, err
 }
 
 // Endpoint makes calls to an HTTP server outside the fabric. An answer of any status is an answer. One call is one attempt;
@@ -90,7 +96,7 @@ func OpenEndpoint(c EndpointConfig) (*Endpoint, error) {
 		secure.Certificates = []tls.Certificate{own}
 	}
 	e.client = &http.Client{
-		Transport: piped{through: c.Pipeline, Transport: &http.Transport{
+		Transport: piped{through: c.Pipeline, meter: c.Meter, Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: endpointDial}).DialContext, ForceAttemptHTTP2: true,
 			TLSClientConfig: secure, TLSHandshakeTimeout: endpointDial, ResponseHeaderTimeout: endpointQuiet,
 			MaxIdleConns: 100, MaxIdleConnsPerHost: 32, IdleConnTimeout: 90 * time.Second, DisableCompression: true,
@@ -121,11 +127,20 @@ func (e *Endpoint) At(base string) (*Endpoint, error) {
 // CloseIdle closes the connections that no call uses.
 func (e *Endpoint) CloseIdle() { e.client.CloseIdleConnections() }
 
-// Invoke sends the call as one request and returns whatever status comes back.
+// Invoke sends the call as one request and returns whatever status comes back. An answer that is not there at once passes to
+// req.Pieces.
 func (e *Endpoint) Invoke(ctx context.Context, req *call.Request) (*call.Response, error) {
 	op := "invoke " + req.Method
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	var passage *call.Passage
+	if req.Pieces != nil {
+		passage = req.Pieces.Open(ctx)
+		defer passage.Close()
+		ctx = passage
+	} else {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+	}
 	var body io.Reader
 	if len(req.Body) > 0 {
 		body = bytes.NewReader(req.Body) // net/http can read it again: redirects and stale connections
@@ -135,6 +150,9 @@ func (e *Endpoint) Invoke(ctx context.Context, req *call.Request) (*call.Respons
 		return nil, err
 	}
 	defer response.Body.Close()
+	if passage != nil {
+		return e.answer(op, response, passage)
+	}
 	answer := headOf(response)
 	if answer.Body, err = e.readBody(ctx, op, response); err != nil {
 		return nil, err
@@ -196,8 +214,8 @@ func (e *Endpoint) request(ctx context.Context, op string, req *call.Request, bo
 		}
 	}
 	announceTrailer(r, req)
-	if req.ContentType != "" {
-		r.Header.Set("Content-Type", req.ContentType)
+	if kind := MediaType(req.Header, req.ContentType); kind != "" {
+		r.Header.Set("Content-Type", kind)
 	}
 	for key, values := range e.header {
 		r.Header[key] = values
@@ -211,6 +229,41 @@ func (e *Endpoint) request(ctx context.Context, op string, req *call.Request, bo
 	return r, nil
 }
 
+// answer reads one that may pass in pieces. A server that says nothing for endpointQuiet while more of it is awaited is given up.
+func (e *Endpoint) answer(op string, response *http.Response, passage *call.Passage) (*call.Response, error) {
+	body := &awaited{ReadCloser: response.Body}
+	body.quiet = time.AfterFunc(endpointQuiet, func() {
+		body.silent.Store(true)
+		passage.Close()
+	})
+	body.quiet.Stop()
+	response.Body = body
+	a := reading{
+		op: op, response: response, passage: passage, most: e.maxBody,
+		broken: func(err error) error {
+			if body.silent.Load() {
+				return fault.New(op, fault.EndpointBroke, "%s said nothing for %s", e.base.Host, endpointQuiet)
+			}
+			return e.broken(passage, op, err)
+		},
+	}
+	return a.answer()
+}
+
+// awaited is a body whose reads have a time each. Between them it is the caller who is slow, which is not the server's fault.
+type awaited struct {
+	io.ReadCloser
+	quiet  *time.Timer
+	silent atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *awaited) Read(into []byte) (int, error) {
+	b.quiet.Reset(endpointQuiet)
+	defer b.quiet.Stop()
+	return b.ReadCloser.Read(into)
+}
+
 // readBody reads a whole answer, but no more than maxBody, and no faster than there is room for it.
 func (e *Endpoint) readBody(ctx context.Context, op string, response *http.Response) ([]byte, error) {
 	tooLarge := func() error {
@@ -219,26 +272,14 @@ func (e *Endpoint) readBody(ctx context.Context, op string, response *http.Respo
 	if response.ContentLength > e.maxBody && response.Request.Method != http.MethodHead {
 		return nil, tooLarge()
 	}
-	var body []byte
-	piece := make([]byte, chunkSize)
-	for {
-		n, err := response.Body.Read(piece)
-		if int64(len(body)+n) > e.maxBody {
-			return nil, tooLarge()
-		}
-		if n > 0 {
-			if err := call.TakeRoom(ctx, int64(n)); err != nil {
-				return nil, err
-			}
-			body = append(body, piece[:n]...)
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return body, nil
-		case err != nil:
-			return nil, e.broken(ctx, op, err)
-		}
+	body, err := readInRoom(ctx, response, e.maxBody)
+	switch {
+	case err != nil:
+		return nil, e.broken(ctx, op, err)
+	case int64(len(body)) > e.maxBody:
+		return nil, tooLarge()
 	}
+	return body, nil
 }
 
 // broken is the fault of a call that the server may have seen.

@@ -1,12 +1,15 @@
 package appchannel_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -43,6 +46,63 @@ func TestEndpointReadsNoUnboundedAnswer(t *testing.T) {
 		_, err := e.Invoke(t.Context(), &call.Request{Method: method, Verb: "GET"})
 		if fault.ReasonOf(err) != fault.AnswerTooLarge {
 			t.Errorf("%s: %v", method, err)
+		}
+	}
+}
+
+// room notes what an answer asks for, and has no more than most.
+type room struct{ asked, most int64 }
+
+func (r *room) Take(ctx context.Context, bytes int64) error { return r.Grow(ctx, 0, bytes) }
+
+func (r *room) Grow(_ context.Context, from, to int64) error {
+	if from != r.asked {
+		return fmt.Errorf("an answer that has room for %d bytes asks for more than %d", r.asked, from)
+	}
+	if to > r.most {
+		return errNoRoom
+	}
+	r.asked = to
+	return nil
+}
+
+var errNoRoom = errors.New("no room")
+
+// Room for the whole of an answer is asked for before it is read: at once when its size is told, else as it grows.
+func TestEndpointAsksForRoom(t *testing.T) {
+	const most = 1 << 20 // of openEndpoint
+	e := openEndpoint(t, func(w http.ResponseWriter, r *http.Request) {
+		kind, size, _ := strings.Cut(r.URL.Path[1:], "/")
+		n, _ := strconv.Atoi(size)
+		if kind == "told" {
+			w.Header().Set("Content-Length", size)
+		} else {
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+		}
+		_, _ = w.Write(bytes.Repeat([]byte("x"), n))
+	})
+	for _, kind := range []string{"told", "untold"} {
+		for _, size := range []int64{0, 1, 32<<10 - 1, 32 << 10, 64 << 10, 500_000, most - 1, most} {
+			method := fmt.Sprintf("%s/%d", kind, size)
+			r := &room{most: 2 * most}
+			answer, err := e.Invoke(call.WithRoom(t.Context(), r), &call.Request{Method: method, Verb: "GET"})
+			if err != nil || int64(len(answer.Body)) != size || bytes.Count(answer.Body, []byte("x")) != len(answer.Body) {
+				t.Fatalf("%s: got %v", method, err)
+			}
+			if r.asked < size || kind == "told" && r.asked > size+1 {
+				t.Errorf("%s: room for %d bytes was asked for", method, r.asked)
+			}
+			if size < 500_000 {
+				continue
+			}
+			if _, err := e.Invoke(call.WithRoom(t.Context(), &room{most: size / 2}), &call.Request{Method: method, Verb: "GET"}); !errors.Is(err, errNoRoom) {
+				t.Errorf("%s: without room: %v", method, err)
+			}
+		}
+		head, err := e.Invoke(call.WithRoom(t.Context(), &room{most: 64 << 10}), &call.Request{Method: "told/1000000", Verb: "HEAD"})
+		if err != nil || len(head.Body) != 0 {
+			t.Errorf("HEAD: %v", err)
 		}
 	}
 }

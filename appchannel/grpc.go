@@ -35,7 +35,7 @@ func OpenGRPC(c Callback) (*GRPC, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &GRPC{grpcPort: base, app: sidecastv1.NewAppCallbackClient(base.conn), health: healthv1.NewHealthClient(base.conn)}
+	g := &GRPC{grpcPort: base, app: sidecastv1.NewAppCallbackClient(base.calls), health: healthv1.NewHealthClient(base.calls)}
 	base.start(g.healthy)
 	return g, nil
 }

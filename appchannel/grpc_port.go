@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
@@ -20,8 +21,9 @@ import (
 
 // grpcPort is the connection to an app that serves gRPC, whatever service it has, and the watch on it.
 type grpcPort struct {
-	port *port
-	conn *grpc.ClientConn
+	port  *port
+	conn  *grpc.ClientConn // the first of calls, which is watched
+	calls *grpcPool
 
 	callback Callback
 	unwatch  context.CancelFunc
@@ -31,13 +33,17 @@ type grpcPort struct {
 // envelope is what a message may be larger than the body in it.
 const envelope = 1 << 20
 
+// greeting is how long an app that has taken a connection may take to begin to speak, as one does that is busy or stands still
+// for a moment: to hang up on it earlier is to never reach it. (gRPC's own default.)
+const greeting = 20 * time.Second
+
 func newGRPCPort(c Callback) (*grpcPort, error) {
 	c = c.withDefaults()
 	trust := insecure.NewCredentials()
 	if c.TLS {
 		trust = credentials.NewTLS(&tls.Config{InsecureSkipVerify: true}) // the app beside us: its certificate names other hosts
 	}
-	conn, err := grpc.NewClient("passthrough:///"+c.Address, append(metered(c.Meter),
+	options := append(metered(c.Meter),
 		grpc.WithTransportCredentials(trust),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return dial(ctx, address) }),
 		grpc.WithNoProxy(),
@@ -46,20 +52,22 @@ func newGRPCPort(c Callback) (*grpcPort, error) {
 		grpc.WithIdleTimeout(0),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: firstPoll, Multiplier: 2, Jitter: 0.2, MaxDelay: lastPoll},
-			MinConnectTimeout: lastPoll,
+			MinConnectTimeout: greeting,
 		}),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(int(c.MaxBody)+envelope), grpc.MaxCallSendMsgSize(int(c.MaxBody)+envelope)),
-	)...)
+	)
+	calls, err := newGRPCPool(func() (*grpc.ClientConn, error) { return grpc.NewClient("passthrough:///"+c.Address, options...) })
 	if err != nil {
 		return nil, fault.E("app over grpc: "+c.Address, fault.Invalid, fault.BadRequest, err)
 	}
-	return &grpcPort{conn: conn, callback: c, watched: make(chan struct{})}, nil
+	return &grpcPort{conn: calls.first.ClientConn, calls: calls, callback: c, watched: make(chan struct{})}, nil
 }
 
 // start begins to watch; check is one health check.
 func (g *grpcPort) start(check func(context.Context) error) {
-	g.port = openPort(g.callback, "app over grpc", check, g.connect)
+	g.port = newPort(g.callback, "app over grpc", check, g.connect)
+	g.port.start()
 	watching, stop := context.WithCancel(context.Background())
 	g.unwatch = stop
 	go func() {
@@ -90,7 +98,7 @@ func (g *grpcPort) Close(ctx context.Context) error {
 	return g.port.close(ctx, func() {
 		g.unwatch()
 		<-g.watched
-		g.conn.Close()
+		_ = g.calls.Close()
 	})
 }
 

@@ -33,6 +33,7 @@ type HTTP struct {
 	conns     connections
 	scheme    string
 	bulks     bulks
+	config    func() // asks the app for its configuration, once; nil does not
 }
 
 var _ Channel = (*HTTP)(nil)
@@ -64,7 +65,8 @@ func OpenHTTP(c Callback) *HTTP {
 		h.transport.Protocols = new(http.Protocols)
 		h.transport.Protocols.SetUnencryptedHTTP2(true)
 	}
-	h.port = openPort(c, "app over http", h.healthy, func(context.Context) {})
+	h.port = newPort(c, "app over http", h.healthy, func(context.Context) {})
+	h.port.start()
 	return h
 }
 
@@ -82,7 +84,8 @@ func (h *HTTP) Close(ctx context.Context) error {
 	})
 }
 
-// Invoke sends the call as one request and returns whatever status the app answers with.
+// Invoke sends the call as one request and returns whatever status the app answers with. An answer that is not there at once
+// passes to req.Pieces.
 func (h *HTTP) Invoke(ctx context.Context, req *call.Request) (*call.Response, error) {
 	op := "invoke " + req.Method
 	var body io.Reader
@@ -96,11 +99,21 @@ func (h *HTTP) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	if body != nil { // so that a stale connection, to which nothing could be written, is replaced
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(req.Body)), nil }
 	}
+	var passage *call.Passage
+	if req.Pieces != nil {
+		passage = req.Pieces.Open(ctx)
+		defer passage.Close()
+		ctx = passage
+	}
 	response, done, err := h.send(ctx, op, r)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
+	if passage != nil {
+		a := reading{op: op, response: response, passage: passage, most: h.port.MaxBody, broken: func(err error) error { return cutOff(ctx, op, err) }}
+		return a.answer()
+	}
 	answer := headOf(response)
 	if answer.Body, err = h.readBody(ctx, op, response); err != nil {
 		return nil, err
@@ -217,6 +230,9 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 		if closer, ok := body.(io.ReadCloser); ok {
 			r.Body = closer
 		}
+		if length == 0 {
+			r.Body = http.NoBody // sent with Content-Length: 0; any other would go in chunks, which not every app reads
+		}
 		if !h.port.Dapr {
 			r.Header["Content-Type"] = []string{"application/octet-stream"}
 		}
@@ -225,8 +241,8 @@ func (h *HTTP) request(op string, req *call.Request, body io.Reader, length int6
 		return nil, err
 	}
 	announceTrailer(r, req)
-	if req.ContentType != "" {
-		r.Header["Content-Type"] = []string{req.ContentType}
+	if kind := MediaType(req.Header, req.ContentType); kind != "" {
+		r.Header["Content-Type"] = []string{kind}
 	}
 	if req.Caller != "" {
 		r.Header["Sidecast-Caller"] = []string{req.Caller}
@@ -272,7 +288,7 @@ func (h *HTTP) send(ctx context.Context, op string, r *http.Request) (response *
 	}
 	began := time.Now()
 	response, err = h.port.Pipeline.RoundTrip(h.transport, r.WithContext(ctx))
-	h.measure(r, response, time.Since(began))
+	measure(h.port.Meter, r, response, time.Since(began))
 	if err == nil {
 		return response, func() { response.Body.Close(); h.port.end() }, nil
 	}
@@ -286,9 +302,9 @@ func (h *HTTP) send(ctx context.Context, op string, r *http.Request) (response *
 	return nil, nil, cutOff(ctx, op, err)
 }
 
-// measure tells the meter of a request that is answered, or will not be: then response is nil.
-func (h *HTTP) measure(r *http.Request, response *http.Response, took time.Duration) {
-	switch meter := h.port.Meter; {
+// measure tells a meter, if there is one, of a request that is answered, or will not be: then response is nil.
+func measure(meter Meter, r *http.Request, response *http.Response, took time.Duration) {
+	switch {
 	case meter == nil:
 	case response == nil:
 		meter.HTTPCalled(r.Method, r.URL.Path, http.StatusInternalServerError, r.ContentLength, -1, took)
@@ -364,8 +380,9 @@ func headOf(response *http.Response) *call.Response {
 	if names := slices.Sorted(maps.Keys(response.Trailer)); len(names) > 0 {
 		head.Header.Add("trailer", strings.Join(names, ", "))
 	}
+	named := strings.Join(response.Header["Connection"], ",")
 	for key, values := range response.Header {
-		if key == "Content-Type" || hopByHop[key] {
+		if key == "Content-Type" || hopByHop[key] || named != "" && lists(named, key) {
 			continue
 		}
 		for _, value := range values {

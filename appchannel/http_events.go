@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/sidecast/sidecast/call"
@@ -26,7 +27,7 @@ func (h *HTTP) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 	route := needOf(event).name
 	op := "deliver " + route
 	if event.Bulk != nil {
-		return h.bulks.deliver(ctx, event, h.deliverBulk)
+		return h.bulks.deliver(ctx, h.port.Meter, event, h.deliverBulk)
 	}
 	req := &call.Request{Method: route, ContentType: event.ContentType, Header: event.Header, Body: event.Data}
 	switch {
@@ -37,6 +38,7 @@ func (h *HTTP) Deliver(ctx context.Context, event *Event) (Outcome, error) {
 		}
 		req.ContentType, req.Body = "application/cloudevents+json", envelope
 		req.Header = append(traceOf(event.Header), call.Field{Key: "pubsubname", Value: event.PubSub})
+		req.Header = append(req.Header, besideFields(event)...)
 	case event.Envelope != nil:
 		req.ContentType, req.Body, req.Header = "application/cloudevents+json", event.Envelope, traceOf(event.Header)
 	}
@@ -74,44 +76,59 @@ func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome 
 	delay := call.RetryAfter(response.Header.Get("Retry-After"), time.Now())
 	switch status := response.StatusCode; {
 	case status == http.StatusNotFound:
-		return Outcome{Verdict: Drop, Reason: NoRoute}
+		return Outcome{Status: response.StatusCode, Verdict: Drop, Reason: NoRoute}
 	case status < 200 || status > 299:
-		return Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}
+		return Outcome{Status: response.StatusCode, Verdict: Retry, Delay: delay, Reason: "the app answered " + response.Status}
 	case len(bytes.TrimSpace(body)) == 0:
-		return Outcome{Verdict: Success}
+		return Outcome{Status: response.StatusCode, Verdict: Success}
 	}
 	var said struct {
 		Status, Delay, Reason string
 	}
 	if err := json.Unmarshal(body, &said); err != nil {
 		h.port.Log.Debug("the app's answer to an event is no outcome in JSON; it counts as success", "op", op, "error", err)
-		return Outcome{Verdict: Success}
+		return Outcome{Status: response.StatusCode, Verdict: Success}
 	}
 	if d, err := time.ParseDuration(said.Delay); err == nil {
 		delay = max(0, d)
 	}
 	switch said.Status {
 	case "", "SUCCESS":
-		return Outcome{Verdict: Success}
+		return Outcome{Status: response.StatusCode, Verdict: Success}
 	case "RETRY":
-		return Outcome{Verdict: Retry, Delay: delay, Reason: said.Reason}
+		return Outcome{Status: response.StatusCode, Verdict: Retry, Delay: delay, Reason: cmp.Or(said.Reason, "the app answered RETRY")}
 	case "DROP":
-		return Outcome{Verdict: Drop, Reason: said.Reason}
+		return Outcome{Status: response.StatusCode, Verdict: Drop, Reason: cmp.Or(said.Reason, "the app answered DROP")}
 	}
-	return Outcome{Verdict: Retry, Delay: delay, Reason: "the app answered with the unknown status " + strconv.Quote(said.Status)}
+	return Outcome{Status: response.StatusCode, Verdict: Retry, Delay: delay, Reason: "the app answered with the unknown status " + strconv.Quote(said.Status)}
 }
 
 // Subscriptions asks the app each time it becomes ready.
 func (h *HTTP) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
-	if h.port.NoSubscribe {
+	config := h.port.Dapr && !h.port.NoConfig
+	if h.port.NoSubscribe && !config {
+		changed(nil) // it will not be asked
 		<-ctx.Done()
 		return nil
+	}
+	if config {
+		h.config = sync.OnceFunc(func() { // there are no actors, which is what it would say; apps may wait to be asked
+			if status, _, err := h.get(ctx, http.MethodGet, "dapr/config"); err == nil {
+				h.port.Log.Debug("the app was asked for its configuration", "status", status)
+			}
+		})
 	}
 	return h.port.subscriptions(ctx, changed, h.listSubscriptions)
 }
 
 // listSubscriptions reads both lists an app may have. One that is not there is empty.
 func (h *HTTP) listSubscriptions(ctx context.Context) ([]Subscription, error) {
+	if h.config != nil {
+		h.config()
+	}
+	if h.port.NoSubscribe {
+		return nil, nil
+	}
 	if h.port.Dapr {
 		return h.list(ctx, "dapr/subscribe", h.daprSubscriptions)
 	}
@@ -144,17 +161,24 @@ func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subs
 // get is ask, measured.
 func (h *HTTP) get(ctx context.Context, method, path string) (int, []byte, error) {
 	began := time.Now()
-	r, response, body, err := h.ask(ctx, method, path, h.port.Pipeline)
-	h.measure(r, response, time.Since(began))
+	header := make(http.Header, 4)
+	if h.port.Dapr {
+		header["Content-Type"] = []string{"application/json"} // as daprd has it
+	}
+	r, response, body, err := h.ask(ctx, method, path, header, h.port.Pipeline)
+	measure(h.port.Meter, r, response, time.Since(began))
 	if response == nil {
 		return 0, nil, err
 	}
 	return response.StatusCode, body, err
 }
 
-// ask asks the app something on behalf of the channel itself. Of an answer the body is read.
-func (h *HTTP) ask(ctx context.Context, method, path string, through *pipeline.Client) (*http.Request, *http.Response, []byte, error) {
-	r := &http.Request{Method: method, URL: h.url(path), Host: h.port.Address, Header: make(http.Header, 2)}
+// ask asks the app something on behalf of the channel itself; header is the request's, and is added to. Of an answer the body is read.
+func (h *HTTP) ask(ctx context.Context, method, path string, header http.Header, through *pipeline.Client) (*http.Request, *http.Response, []byte, error) {
+	r := &http.Request{Method: method, URL: h.url(path), Host: h.port.Address, Header: header}
+	if h.port.Dapr && h.port.AppID != "" {
+		r.Header["Dapr-App-Id"] = []string{h.port.AppID} // by which an app behind a proxy is found
+	}
 	h.sign(r.Header)
 	response, err := through.RoundTrip(h.transport, r.WithContext(ctx))
 	if err != nil {
@@ -168,7 +192,7 @@ func (h *HTTP) ask(ctx context.Context, method, path string, through *pipeline.C
 // healthy is one health check.
 func (h *HTTP) healthy(ctx context.Context) error {
 	began := time.Now()
-	_, response, _, err := h.ask(ctx, http.MethodGet, h.port.Health.Path, nil)
+	_, response, _, err := h.ask(ctx, http.MethodGet, h.port.Health.Path, make(http.Header, 2), nil)
 	status := http.StatusInternalServerError
 	if response != nil {
 		status = response.StatusCode
@@ -217,8 +241,8 @@ func ownSubscriptions(body []byte) ([]Subscription, error) {
 	return all, nil
 }
 
-// daprSubscriptions reads the answer of /dapr/subscribe, in both of its versions. A subscription with a rule that is no
-// expression is left out: the others are not at fault.
+// daprSubscriptions reads the answer of /dapr/subscribe, in both of its versions. A subscription without a topic, without a
+// route or with a rule that is no expression is left out: the others are not at fault.
 func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
 	var list []struct {
 		PubSubName, Topic, Route, DeadLetterTopic string
@@ -240,14 +264,17 @@ func (h *HTTP) daprSubscriptions(body []byte) ([]Subscription, error) {
 	}
 	all := make([]Subscription, 0, len(list))
 	for _, s := range list {
-		if s.Topic == "" {
-			return nil, fault.New("app over http", fault.AppAnswer, "a subscription names no topic")
-		}
 		sub := Subscription{
 			PubSub: s.PubSubName, Topic: s.Topic, Route: cmp.Or(s.Routes.Default, s.Route), DeadLetterTopic: s.DeadLetterTopic, Metadata: s.Metadata,
 		}
-		sub.Raw, _ = strconv.ParseBool(s.Metadata["rawPayload"])
+		sub.Raw, _ = RawPayload(s.Metadata)
 		var wrong error
+		switch {
+		case s.Topic == "":
+			wrong = fault.New("app over http", fault.AppAnswer, "a subscription names no topic")
+		case sub.Route == "" && len(s.Routes.Rules) == 0:
+			wrong = fault.New("app over http", fault.AppAnswer, "a subscription names no route")
+		}
 		for _, r := range s.Routes.Rules {
 			rule, err := routing.Compile(r.Match)
 			wrong = errors.Join(wrong, err)

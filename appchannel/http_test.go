@@ -265,7 +265,7 @@ func TestHTTPEvents(t *testing.T) {
 	} {
 		status, body, after = test.status, test.body, test.after
 		outcome, err := channel.Deliver(t.Context(), &appchannel.Event{Topic: "orders", Data: []byte("x")})
-		if err != nil || outcome.Verdict != test.want || outcome.Delay != test.delay {
+		if err != nil || outcome.Verdict != test.want || outcome.Delay != test.delay || (outcome.Reason == "") != (test.want == appchannel.Success) {
 			t.Errorf("%d %s: %+v %v", test.status, test.body, outcome, err)
 		}
 		<-requests
@@ -332,6 +332,25 @@ func TestHTTPBulks(t *testing.T) {
 	}
 }
 
+// Raw payloads are bytes to the app, whatever their publisher called them, in a bulk as alone.
+func TestHTTPBulksOfRawPayloads(t *testing.T) {
+	came := make(chan string, 1)
+	address, _ := serveHTTP(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		came <- string(body)
+	}), "")
+	channel := openHTTP(t, appchannel.Callback{Address: address})
+	_, err := channel.Deliver(t.Context(), &appchannel.Event{
+		Topic: "orders", Route: "/many", Raw: true, ContentType: "application/json", Data: []byte(`{"n":1}`), Bulk: &appchannel.Bulk{Most: 1, Wait: time.Hour},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := <-came; !strings.Contains(got, `"event":"eyJuIjoxfQ==","metadata":null,"contentType":"application/octet-stream"`) {
+		t.Errorf("the bulk is %s", got)
+	}
+}
+
 func TestHTTPSubscriptions(t *testing.T) {
 	for name, test := range map[string]struct {
 		own, dapr string
@@ -349,7 +368,11 @@ func TestHTTPSubscriptions(t *testing.T) {
 				Metadata: map[string]string{"rawPayload": "true"}, Routes: []routing.Route{{Rule: rule(t, `event.type == "y"`), Path: "/y"}},
 			}},
 		},
-		"both, and a page": {own: "<html>", dapr: `[{"pubsubname":"bus","topic":"a"}]`, want: []appchannel.Subscription{{PubSub: "bus", Topic: "a"}}},
+		"both, and a page": {own: "<html>", dapr: `[{"pubsubname":"bus","topic":"a","route":"a"}]`, want: []appchannel.Subscription{{PubSub: "bus", Topic: "a", Route: "a"}}},
+		"in the app's order, without what cannot be": {
+			dapr: `[{"pubsubname":"bus","topic":"b","route":"/b"},{"pubsubname":"bus","route":"/none"},{"pubsubname":"bus","topic":"nowhere"},{"pubsubname":"bus","topic":"a","route":"/a"}]`,
+			want: []appchannel.Subscription{{PubSub: "bus", Topic: "b", Route: "/b"}, {PubSub: "bus", Topic: "a", Route: "/a"}},
+		},
 		"no topic":         {own: `[{"pubsub":"bus"}]`},
 		"a wrong duration": {own: `[{"topic":"a","ackWait":"soon"}]`},
 	} {
@@ -369,7 +392,16 @@ func TestHTTPSubscriptions(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var got []appchannel.Subscription
-			err := channel.Subscriptions(ctx, func(list []appchannel.Subscription) { got = list; cancel() })
+			var told []bool
+			err := channel.Subscriptions(ctx, func(list []appchannel.Subscription) {
+				if told = append(told, list != nil); list != nil {
+					got = list
+					cancel()
+				}
+			})
+			if !slices.Equal(told, []bool{false, true}) {
+				t.Errorf("told of a failure, and then of the list: %v", told)
+			}
 			if err != nil || !slices.EqualFunc(got, test.want, appchannel.Subscription.Equal) {
 				t.Errorf("got %+v, want %+v: %v", got, test.want, err)
 			}
@@ -384,6 +416,20 @@ func rule(t *testing.T, text string) routing.Rule {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// TestHTTPHealthOfAnAppThatIsThere checks an app that takes connections before its channel is made: the race detector tells
+// of a check that does not await the whole channel.
+func TestHTTPHealthOfAnAppThatIsThere(t *testing.T) {
+	checked := make(chan struct{}, 1000)
+	address, _ := serveHTTP(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { checked <- struct{}{} }), "")
+	for range 50 {
+		channel := appchannel.OpenHTTP(appchannel.Callback{Address: address, Health: appchannel.Health{Enabled: true, Interval: time.Hour}})
+		<-checked
+		if err := channel.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestHTTPReadiness(t *testing.T) {

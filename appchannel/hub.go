@@ -93,7 +93,9 @@ func (h *Hub) Subscriptions(ctx context.Context, changed func([]Subscription)) e
 		}
 		next := h.changed
 		h.mu.Unlock()
-		if now = merge(now); first || !slices.EqualFunc(now, last, Subscription.Equal) {
+		now = merge(now)
+		slices.SortStableFunc(now, Subscription.compare) // whichever stream came first
+		if first || !slices.EqualFunc(now, last, Subscription.Equal) {
 			changed(now)
 			last = now
 		}

@@ -373,252 +373,35 @@ func TestHubMethods(t *testing.T) {
 	}
 }
 
-func TestHubDrain(t *testing.T) {
-	hub, address := serveHub(t, appchannel.Options{})
-	leaving := newRawApp(t, address, &sidecastv1.Hello{Credits: 1})
-	running, waiting := invoke(t.Context(), hub, "price"), (*invocation)(nil)
-	id := leaving.nextCall()
-	waiting = invoke(t.Context(), hub, "price")
-	leaving.send(drainFrame())
-	// What waited finds that nobody is left; what runs may still be answered, and then the stream ends well.
-	waiting.fails(t, fault.AppNotConnected)
-	if hub.Ready() == nil {
-		t.Error("ready while the app drains")
-	}
-	leaving.send(answer(id, "done"))
-	running.answers(t, "done")
-	if s := leaving.ended(); s.Code() != codes.OK {
-		t.Errorf("ended with %v", s)
-	}
-}
-
-func TestHubCloseDrains(t *testing.T) {
-	hub, address := serveHub(t, appchannel.Options{})
-	app := newRawApp(t, address, &sidecastv1.Hello{})
-	silent := newRawApp(t, address, nil)
-	running := invoke(t.Context(), hub, "price")
-	id := app.nextCall()
-	closed := make(chan error, 1)
-	go func() { closed <- hub.Close(t.Context()) }()
-	if app.next().GetDrain() == nil {
-		t.Error("no drain")
-	}
-	app.send(answer(id, "done"))
-	running.answers(t, "done")
-	if err := <-closed; err != nil {
-		t.Error(err)
-	}
-	app.ended()
-	silent.ended()
-	late := newRawApp(t, address, nil)
-	if s := late.ended(); s.Code() != codes.Unavailable {
-		t.Errorf("a late stream ended with %v", s)
-	}
-}
-
-func TestHubCloseCuts(t *testing.T) {
-	hub, address := serveHub(t, appchannel.Options{})
-	app := newRawApp(t, address, &sidecastv1.Hello{})
-	running := invoke(t.Context(), hub, "price")
-	app.nextCall()
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := hub.Close(ctx); fault.ReasonOf(err) != fault.Shutdown {
-		t.Error(err)
-	}
-	running.fails(t, fault.InstanceLost)
-	if s := app.ended(); s.Code() != codes.Unavailable {
-		t.Errorf("ended with %v", s)
-	}
-}
-
 // TestHubUnread is an app that takes work and never reads it: callers wait no longer than they want to.
 func TestHubUnread(t *testing.T) {
 	hub, address := serveHub(t, appchannel.Options{})
-	app := newRawApp(t, address, &sidecastv1.Hello{Credits: 50})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-	defer cancel()
-	var calls []*invocation
+	_ = newRawApp(t, address, &sidecastv1.Hello{Credits: 50})
 	body := make([]byte, 1<<20)
-	for range 100 {
-		i := &invocation{done: make(chan struct{})}
-		calls = append(calls, i)
-		go func() {
-			defer close(i.done)
-			i.response, i.err = hub.Invoke(ctx, &call.Request{Method: "price", Body: body})
-		}()
-	}
 	sent := 0
-	for _, i := range calls {
-		<-i.done
-		if fault.KindOf(i.err) != fault.Timeout {
-			t.Errorf("%v %v", i.response, i.err)
+	for within := 2 * time.Second; sent == 0; within *= 2 { // until the machine is quick enough to send something
+		ctx, cancel := context.WithTimeout(t.Context(), within)
+		defer cancel()
+		var calls []*invocation
+		for range 100 {
+			i := &invocation{done: make(chan struct{})}
+			calls = append(calls, i)
+			go func() {
+				defer close(i.done)
+				i.response, i.err = hub.Invoke(ctx, &call.Request{Method: "price", Body: body})
+			}()
 		}
-		if !fault.NotSent(i.err) {
-			sent++
+		for _, i := range calls {
+			<-i.done
+			if fault.KindOf(i.err) != fault.Timeout {
+				t.Fatalf("%v %v", i.response, i.err)
+			}
+			if !fault.NotSent(i.err) {
+				sent++
+			}
 		}
 	}
-	if sent == 0 || sent > 40 {
+	if sent > 40 {
 		t.Errorf("%d of 100 calls of 1 MiB count as seen by an app that reads nothing", sent)
 	}
-	_ = app
 }
-
-// TestHubElsewhere is an app whose stream ends while work waits to be sent on it: the work goes to the other stream.
-func TestHubElsewhere(t *testing.T) {
-	hub, address := serveHub(t, appchannel.Options{})
-	stuck, kill := openApp(t, address)
-	if err := stuck.Send(&sidecastv1.ServeRequest{Frame: &sidecastv1.ServeRequest_Hello{Hello: &sidecastv1.Hello{Credits: 100}}}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := stuck.Recv(); err != nil {
-		t.Fatal(err)
-	}
-	body := make([]byte, 1<<20)
-	failed := make(chan error, 20)
-	for range 20 {
-		go func() {
-			_, err := hub.Invoke(t.Context(), &call.Request{Method: "price", Body: body})
-			failed <- err
-		}()
-	}
-	good := newRawApp(t, address, &sidecastv1.Hello{Credits: 1})
-	go func() {
-		for frame, err := good.wire.Recv(); err == nil; frame, err = good.wire.Recv() {
-			_ = good.wire.Send(answer(frame.GetInvoke().GetCallId(), "moved"))
-		}
-	}()
-	kill()
-	moved := 0
-	for range 20 {
-		switch err := <-failed; {
-		case err == nil:
-			moved++
-		case fault.NotSent(err) || fault.ReasonOf(err) != fault.InstanceLost:
-			t.Error(err)
-		}
-	}
-	if moved == 0 {
-		t.Error("nothing went elsewhere")
-	}
-}
-
-// TestHubChurn is an app whose streams come and go, some of them before they are welcomed, while callers call.
-func TestHubChurn(t *testing.T) {
-	hub, address := serveHub(t, appchannel.Options{})
-	ctx, stop := context.WithCancel(t.Context())
-	var group sync.WaitGroup
-	for range 8 {
-		group.Go(func() {
-			for ctx.Err() == nil {
-				_, err := hub.Invoke(ctx, &call.Request{Method: "price"})
-				switch fault.ReasonOf(err) {
-				case "", fault.AppNotConnected, fault.InstanceLost, fault.CallCanceled:
-				default:
-					t.Error(err)
-				}
-			}
-		})
-	}
-	for i := range 200 {
-		stream, kill := openApp(t, address)
-		_ = stream.Send(&sidecastv1.ServeRequest{Frame: &sidecastv1.ServeRequest_Hello{Hello: &sidecastv1.Hello{Credits: 3}}})
-		for range i % 4 {
-			if frame, err := stream.Recv(); err == nil && frame.GetInvoke() != nil {
-				_ = stream.Send(answer(frame.GetInvoke().GetCallId(), "9"))
-			}
-		}
-		kill()
-	}
-	stop()
-	group.Wait()
-	for hub.Ready() == nil {
-		time.Sleep(time.Millisecond)
-	}
-	invoke(t.Context(), hub, "price").fails(t, fault.AppNotConnected)
-}
-
-func TestHubSubscriptionsAndReadiness(t *testing.T) {
-	ready := make(chan error, 16)
-	hub, address := serveHub(t, appchannel.Options{OnReady: func(err error) { ready <- err }})
-	lists := make(chan []appchannel.Subscription, 16)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() {
-		ended <- hub.Subscriptions(ctx, func(list []appchannel.Subscription) { lists <- list })
-	}()
-	expect := func(topics ...string) {
-		t.Helper()
-		var got []string
-		for _, s := range <-lists {
-			got = append(got, s.Topic)
-		}
-		if strings.Join(got, " ") != strings.Join(topics, " ") {
-			t.Errorf("want %v, got %v", topics, got)
-		}
-	}
-	expect()
-	a := newRawApp(t, address, &sidecastv1.Hello{Subscriptions: []*sidecastv1.Subscription{{Topic: "a"}, {Topic: "b"}}})
-	expect("a", "b")
-	if err := <-ready; err != nil {
-		t.Error(err)
-	}
-	b := newRawApp(t, address, &sidecastv1.Hello{Subscriptions: []*sidecastv1.Subscription{{Topic: "c", AckWait: nil}, {Topic: "a"}}})
-	expect("a", "b", "c")
-	a.send(drainFrame())
-	expect("a", "c")
-	b.send(drainFrame())
-	expect()
-	if err := <-ready; fault.ReasonOf(err) != fault.AppNotConnected {
-		t.Error(err)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
-}
-
-// TestHubStreamOverrun is an app that ignores its window: its call fails, other calls do not notice.
-func TestHubStreamOverrun(t *testing.T) {
-	hub, address := serveHub(t, appchannel.Options{})
-	app := newRawApp(t, address, &sidecastv1.Hello{})
-	failed := make(chan error, 1)
-	p := &stuckPeer{release: make(chan struct{})}
-	go func() { failed <- hub.Stream(t.Context(), &call.Request{Method: "log"}, p) }()
-	id := app.nextCall()
-	for range 10 {
-		app.send(&sidecastv1.ServeRequest{Frame: &sidecastv1.ServeRequest_Chunk{Chunk: &sidecastv1.StreamChunk{CallId: id, Data: make([]byte, 100_000)}}})
-	}
-	if frame := app.next(); frame.GetCancel().GetCallId() != id {
-		t.Errorf("want a cancel of %d, got %v", id, frame)
-	}
-	close(p.release)
-	if err := <-failed; fault.ReasonOf(err) != fault.AppAnswer {
-		t.Error(err)
-	}
-	app.send(answer(id, "")) // late frames of the failed call are no violation
-	app.send(&sidecastv1.ServeRequest{Frame: &sidecastv1.ServeRequest_Chunk{Chunk: &sidecastv1.StreamChunk{CallId: id, End: true}}})
-	running := invoke(t.Context(), hub, "price")
-	for {
-		if frame := app.next(); frame.GetInvoke() != nil {
-			app.send(answer(frame.GetInvoke().GetCallId(), "9"))
-			break
-		}
-	}
-	running.answers(t, "9")
-}
-
-// stuckPeer sends nothing, and takes nothing before its release.
-type stuckPeer struct{ release chan struct{} }
-
-func (*stuckPeer) Recv(ctx context.Context) ([]byte, error) {
-	<-ctx.Done()
-	return nil, fault.FromContext("peer", ctx, "nothing")
-}
-
-func (p *stuckPeer) Send(context.Context, []byte) error {
-	<-p.release
-	return nil
-}
-
-func (*stuckPeer) Answer(context.Context, *call.Response) error { return nil }

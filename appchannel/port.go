@@ -31,8 +31,8 @@ type Callback struct {
 	Dapr bool
 	// AppID and Namespace are the app's own, for the headers that tell it who calls whom.
 	AppID, Namespace string
-	// NoSubscribe leaves the app unasked what it subscribes to.
-	NoSubscribe bool
+	// NoSubscribe leaves the app unasked what it subscribes to, NoConfig what it is (of Dapr's HTTP apps: GET /dapr/config).
+	NoSubscribe, NoConfig bool
 	// BindingTimeout is how long the app may take to say whether it wants the events of a binding: at most an hour,
 	// 3 s if 0 or less.
 	BindingTimeout time.Duration
@@ -55,6 +55,8 @@ type Meter interface {
 	HTTPCalled(method, path string, status int, sent, received int64, took time.Duration)
 	// RPCCalled is told of a gRPC call that has ended, with the word for its status. Sizes of streams are -1.
 	RPCCalled(method, status string, sent, received int, took time.Duration)
+	// BulkDelivered is told of events that the app got in one delivery.
+	BulkDelivered(pubsub, topic string, took time.Duration)
 	// HTTPProbed and RPCProbed are told of health checks.
 	HTTPProbed(status int, took time.Duration)
 	RPCProbed(status string, took time.Duration)
@@ -127,19 +129,24 @@ type port struct {
 	changed chan struct{} // closed and replaced when why changes
 }
 
-// openPort starts to watch.
-func openPort(c Callback, op string, check func(context.Context) error, open func(context.Context)) *port {
-	ctx, stop := context.WithCancel(context.Background())
+// newPort returns a port that nobody watches before start, since check and open may ask it for what it knows.
+func newPort(c Callback, op string, check func(context.Context) error, open func(context.Context)) *port {
 	p := &port{
-		Callback: c, op: op, check: check, open: open, stop: stop,
+		Callback: c, op: op, check: check, open: open,
 		stopped: make(chan struct{}), refused: make(chan struct{}, 1), idle: make(chan struct{}), changed: make(chan struct{}),
 	}
 	p.why = fault.New(op, fault.AppNotConnected, "the app has not yet opened its port %s", c.Address)
+	return p
+}
+
+// start begins to watch.
+func (p *port) start() {
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
 	go func() {
 		defer close(p.stopped)
 		p.watch(ctx)
 	}()
-	return p
 }
 
 // Ready is nil when the app takes work.
@@ -292,7 +299,7 @@ func (p *port) checkHealth(ctx context.Context) {
 				pause = min(pause, lastPoll)
 			}
 			if !passed || failures >= p.Health.Threshold {
-				p.set(fault.New(p.op, fault.AppUnhealthy, "the app fails its health check (%d in a row): %w", failures, err))
+				p.set(fault.New(p.op, fault.AppUnhealthy, "app is not in a healthy state: its health check failed %d times in a row: %w", failures, err))
 			}
 		}
 		wait := time.NewTimer(pause)
@@ -353,6 +360,8 @@ func (p *port) subscriptions(ctx context.Context, changed func([]Subscription), 
 		all, err := list(ctx)
 		if err == nil {
 			changed(merge(all))
+		} else {
+			changed(nil)
 		}
 		return err
 	}, func() {})

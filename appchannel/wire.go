@@ -93,7 +93,8 @@ func (s Subscription) route() string {
 	return s.Topic
 }
 
-// merge keeps one subscription of each topic, group and route, the first, in a stable order.
+// merge keeps one subscription of each topic, group and route, the first. They stay in the order in which the app has them: of those
+// of one topic and group the last counts, as with daprd.
 func merge(all []Subscription) []Subscription {
 	kept := make([]Subscription, 0, len(all))
 	for _, s := range all {
@@ -103,11 +104,9 @@ func merge(all []Subscription) []Subscription {
 			kept = append(kept, s)
 		}
 	}
-	slices.SortStableFunc(kept, Subscription.compare)
 	return kept
 }
 
 func (s Subscription) compare(t Subscription) int {
-	return cmp.Or(cmp.Compare(s.PubSub, t.PubSub), cmp.Compare(s.Topic, t.Topic), cmp.Compare(s.Group, t.Group),
-		cmp.Compare(s.Route, t.Route))
+	return cmp.Or(cmp.Compare(s.PubSub, t.PubSub), cmp.Compare(s.Topic, t.Topic), cmp.Compare(s.Group, t.Group))
 }

@@ -51,6 +51,9 @@ func newApp() *App {
 // Subscriptions are the events that the app wants.
 func (a *App) Subscriptions() []appchannel.Subscription { return *a.subscriptions.Load() }
 
+// Subscribe changes them, for an app that starts again.
+func (a *App) Subscribe(list ...appchannel.Subscription) { a.subscriptions.Store(&list) }
+
 // Call handles a unary call. The answer tells caller, verb and query in header fields.
 func (a *App) Call(ctx context.Context, req *call.Request) (*call.Response, error) {
 	switch req.Method {

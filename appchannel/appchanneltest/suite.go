@@ -57,7 +57,7 @@ type suite struct {
 }
 
 // patience is how long the suite waits for what must come; only a failure takes so long.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
@@ -250,6 +250,9 @@ func testKill(t *testing.T, s *suite) {
 	})
 	eventually(t, "the channel is no longer ready", func() bool { return s.Channel.Ready() != nil })
 
+	next := s.app.Subscriptions()[0]
+	next.Topic += "-of-the-next-version"
+	s.app.Subscribe(next)
 	s.Restart()
 	s.awaitReady(t)
 	s.works(t)
