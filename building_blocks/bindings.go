@@ -68,6 +68,7 @@ func (b *Bindings) Invoke(ctx context.Context, component string, r binding.Reque
 		return nil, err
 	}
 	defer use.Release()
+	defer func(began time.Time) { b.metrics.Dapr().OutputBinding(use.Name, r.Operation, began, err) }(time.Now())
 	if known := use.Backend.Operations(); !slices.Contains(known, r.Operation) {
 		return nil, fault.New("", fault.NotSupported, "binding %s does not support operation %s. supported operations:%s",
 			component, r.Operation, strings.Join(known, " "))
@@ -75,7 +76,6 @@ func (b *Bindings) Invoke(ctx context.Context, component string, r binding.Reque
 	ctx, span := b.tracer.Start(ctx, trace.SpanKindClient, &traced, "bindings ", r.Operation, " ", use.Name)
 	done := record{b.metrics, telemetry.Op{Block: "bindings", Target: use.Name, Name: r.Operation}, time.Now(), span}
 	defer done.end(&err)
-	defer func(began time.Time) { b.metrics.Dapr().OutputBinding(use.Name, r.Operation, began, err) }(time.Now())
 	if len(traced) > 0 {
 		r.Metadata = withTrace(r.Metadata, traced)
 	}

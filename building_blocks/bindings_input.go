@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/binding"
@@ -86,11 +84,15 @@ func (r *reader) deliver(e binding.Event) (body []byte, err error) {
 	event := &appchannel.BindingEvent{InputBinding: r.event, Data: e.Data, Metadata: e.Metadata, Header: traceIn(e.Metadata)}
 	defer b.metrics.Observe(telemetry.Op{Block: "bindings", Target: name, Name: "read"}, time.Now(), &err)
 	defer func(began time.Time) { b.metrics.Dapr().InputBinding(name, began, err) }(time.Now())
-	ctx, span := b.tracer.Start(b.working, trace.SpanKindClient, &event.Header, "bindings/", name)
-	defer span.End(&err)
 	var answer *appchannel.BindingAnswer
+	answered := 0
+	_, overHTTP := r.taker.(*appchannel.HTTP)
+	ctx, span := b.tracer.Read(b.working, &event.Header, name, overHTTP)
+	defer func() { span.EndAnswered(&err, answered) }()
 	err = r.lane.Do(ctx, resiliency.Call{Op: "read", Idempotent: true, Header: &event.Header}, func(ctx context.Context, _ actors.Grant) (err error) {
-		answer, err = b.app.takeBinding(ctx, r.taker, event)
+		if answer, err = b.app.takeBinding(ctx, r.taker, event); answer != nil {
+			answered = answer.Status
+		}
 		return err
 	})
 	if err != nil {

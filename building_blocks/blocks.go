@@ -1,4 +1,4 @@
-// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock, Bindings, Secrets and Configuration, one type each. A block holds
+// Package blocks is what an app can ask of its sidecar: Invocation, PubSub, State, Lock, Bindings, Secrets, Configuration, Crypto and Conversation, one type each. A block holds
 // what is true for every backend and every front door: validation, key layout, envelopes, deadlines, lanes, metrics and
 // traces. The front doors in api/ translate to and from these types and decide nothing.
 //
@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"sync"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/actors"
@@ -54,6 +56,8 @@ type Deps struct {
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.
 	MaxDeliveries int
+	// AsDaprd leaves calls to other apps the time they take and the errors they get, unless documents say otherwise.
+	AsDaprd bool
 	// Shutdown asks the process to drain and end.
 	Shutdown func()
 }
@@ -68,6 +72,8 @@ type Blocks struct {
 	Bindings   *Bindings
 	Secrets    *Secrets
 	Crypto     *Crypto
+	// Conversation is with language models.
+	Conversation *Conversation
 	// Configuration is the settings of the app, not those of the sidecar.
 	Configuration *Configuration
 	Runtime       *Runtime
@@ -94,6 +100,7 @@ func New(d Deps) *Blocks {
 		Bindings:      newBindings(d, app, store, rules),
 		Secrets:       newSecrets(d, rules),
 		Crypto:        newCrypto(d, rules),
+		Conversation:  newConversation(d, rules),
 		Configuration: newConfiguration(d, app, rules),
 		Runtime:       &Runtime{deps: d, started: time.Now(), pubsub: events, shutdown: d.Shutdown},
 		rules:         rules,
@@ -113,9 +120,9 @@ func (b *Blocks) Under(ctx context.Context, get func(key string) string) context
 func (b *Blocks) Tracing() bool { return b.tracer.Traces() }
 
 // Below is Under for a front door that answers with the trace that a call belongs to. It costs: a call that brings no trace to
-// a sidecar without spans has nothing to answer with.
-func (b *Blocks) Below(ctx context.Context, get func(key string) string) (context.Context, *telemetry.Answer) {
-	return b.tracer.Below(ctx, get)
+// a sidecar without spans has nothing to answer with. Where there are spans, that of the call has begun, and is ended by the door.
+func (b *Blocks) Below(ctx context.Context, kind trace.SpanKind, name string, get func(key string) string) (context.Context, *telemetry.Answer) {
+	return b.tracer.Below(ctx, kind, name, get)
 }
 
 // SetRules puts rules into force, in lanes that run without a call being dropped, and in those that come; nil rules say
@@ -146,10 +153,16 @@ func (b *Blocks) Close(ctx context.Context) error { return b.Invocation.neighbor
 // StopIntake ends what brings new work: subscriptions and bindings first take no more, then finish what they hold.
 func (b *Blocks) StopIntake(ctx context.Context) error {
 	defer b.Invocation.outside.close()
+	return errors.Join(b.StopEvents(ctx), b.Configuration.stop(ctx))
+}
+
+// StopEvents ends the subscriptions and input bindings alone: no new events come, and those at work end, when ctx ends at the
+// latest. It may be called more than once, and at the same time: what one call cuts off the others no longer wait for.
+func (b *Blocks) StopEvents(ctx context.Context) error {
 	var read error
 	var reading sync.WaitGroup
 	reading.Go(func() { read = b.Bindings.stop(ctx) })
-	err := errors.Join(b.PubSub.stop(ctx), b.Configuration.stop(ctx))
+	err := b.PubSub.stop(ctx)
 	reading.Wait()
 	return errors.Join(err, read)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"time"
 
 	encv1 "github.com/dapr/kit/schemes/enc/v1"
 
@@ -46,7 +47,7 @@ func (c *Crypto) Encrypt(ctx context.Context, e Encryption, from io.Reader) (io.
 		KeyName: e.KeyName, Algorithm: encv1.KeyAlgorithm(strings.ToUpper(e.Algorithm)), OmitKeyName: e.OmitKeyName, DecryptionKeyName: e.DecryptionKeyName,
 		WrapKeyFn: func(key []byte, algorithm, name string, nonce []byte) (wrapped, tag []byte, err error) {
 			err = c.do(ctx, e.Component, "wrap", func(ctx context.Context, k keyring.Keyring) (err error) {
-				wrapped, tag, err = k.Wrap(ctx, key, algorithm, name, nonce)
+				wrapped, tag, err = k.Wrap(ctx, key, keyring.With{Key: name, Algorithm: algorithm, Nonce: nonce})
 				return err
 			})
 			return wrapped, tag, bare(err)
@@ -67,7 +68,7 @@ func (c *Crypto) Decrypt(ctx context.Context, component, keyName string, from io
 		KeyName: keyName,
 		UnwrapKeyFn: func(wrapped []byte, algorithm, name string, nonce, tag []byte) (key []byte, err error) {
 			err = c.do(ctx, component, "unwrap", func(ctx context.Context, k keyring.Keyring) (err error) {
-				key, err = k.Unwrap(ctx, wrapped, algorithm, name, nonce, tag)
+				key, err = k.Unwrap(ctx, wrapped, tag, keyring.With{Key: name, Algorithm: algorithm, Nonce: nonce})
 				return err
 			})
 			refused = err
@@ -91,6 +92,11 @@ func (c *Crypto) do(ctx context.Context, component, op string, work func(context
 	defer use.Release()
 	ctx, record := c.lanes.begin(ctx, use.Name, op)
 	defer record.end(&err)
+	counted := "crypto_op"
+	if op == publicKey {
+		counted = "get"
+	}
+	defer func(began time.Time) { record.metrics.Dapr().CryptoDone(use.Name, counted, began, err) }(time.Now())
 	return c.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op, Idempotent: true},
 		func(ctx context.Context, _ actors.Grant) error { return work(ctx, use.Backend) })
 }

@@ -3,7 +3,6 @@ package blocks
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -38,9 +37,11 @@ type endpoints struct {
 	log        *slog.Logger
 	rules      *rulebook
 	components *components.Set
-	pipeline   *pipeline.Client                                                     // may be nil
+	pipeline   *pipeline.Client // may be nil
+	meter      appchannel.Meter
 	invoke     func(ctx context.Context, req *call.Request) (*call.Response, error) // for fallbacks
 	plain      *appchannel.Endpoint                                                 // for URLs
+	base       resiliency.Policy                                                    // of calls that no document names
 
 	named   atomic.Pointer[map[string]*target]
 	mu      sync.Mutex // of writers of named
@@ -51,8 +52,8 @@ type endpoints struct {
 }
 
 func newEndpoints(d Deps, rules *rulebook) *endpoints {
-	e := &endpoints{log: d.Log, rules: rules, components: d.Components, pipeline: d.Pipeline}
-	e.plain, _ = appchannel.OpenEndpoint(appchannel.EndpointConfig{BaseURL: "http://localhost", MaxBody: endpointAnswer, Pipeline: d.Pipeline}) // of which nothing can be wrong
+	e := &endpoints{log: d.Log, rules: rules, components: d.Components, pipeline: d.Pipeline, meter: d.Metrics.Dapr(), base: d.base(endpointPolicy)}
+	e.plain, _ = appchannel.OpenEndpoint(appchannel.EndpointConfig{BaseURL: "http://localhost", MaxBody: endpointAnswer, Pipeline: d.Pipeline, Meter: e.meter}) // of which nothing can be wrong
 	e.named.Store(&map[string]*target{})
 	e.others = sync.OnceValue(func() *target { return e.target("endpoint/others", "", e.byURL) })
 	return e
@@ -60,6 +61,9 @@ func newEndpoints(d Deps, rules *rulebook) *endpoints {
 
 // find is the target that name means, or nil for an app.
 func (e *endpoints) find(name string) *target {
+	if e == nil {
+		return nil
+	}
 	if t := (*e.named.Load())[name]; t != nil {
 		return t
 	}
@@ -95,8 +99,9 @@ func (e *endpoints) byURL(_ context.Context, req *call.Request) (*appchannel.End
 // target makes one. Rules know it by id, as they know apps.
 func (e *endpoints) target(lane, id string, open outside) *target {
 	t := &target{outside: open, label: "url"}
-	t.calls = e.rules.guard(lane, false, func(r *governance.Rules) governance.Target { return r.App(id, endpointPolicy) })
-	t.streams = e.rules.guard(lane+"/streams", false, func(r *governance.Rules) governance.Target { return r.AppStreams(id, streamPolicy) })
+	t.calls = e.rules.guard(lane, false, func(r *governance.Rules) governance.Target {
+		return r.AppWithPieces(id, e.base, streamPolicy)
+	})
 	t.fallback.invoke = e.invoke
 	return t
 }
@@ -110,7 +115,7 @@ func (e *endpoints) set(manifests []components.EndpointManifest) {
 	for _, m := range manifests {
 		t := old[m.Name]
 		if t == nil {
-			opened := &endpoint{components: e.components, pipeline: e.pipeline}
+			opened := &endpoint{components: e.components, pipeline: e.pipeline, meter: e.meter}
 			t = e.target("endpoint/"+m.Name, m.Name, opened.open)
 			t.label, t.document = m.Name, opened
 		}
@@ -125,7 +130,7 @@ func (e *endpoints) set(manifests []components.EndpointManifest) {
 		e.closing.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), endpointClose)
 			defer cancel()
-			if err := errors.Join(t.calls.Close(ctx), t.streams.Close(ctx)); err != nil {
+			if err := t.calls.Close(ctx); err != nil {
 				e.log.Warn("calls to an endpoint that was taken out were cut off", "endpoint", name, "error", err)
 			}
 			t.document.closeIdle()
@@ -151,6 +156,7 @@ type outside func(ctx context.Context, req *call.Request) (*appchannel.Endpoint,
 type endpoint struct {
 	components *components.Set
 	pipeline   *pipeline.Client
+	meter      appchannel.Meter
 
 	mu       sync.Mutex
 	manifest components.EndpointManifest
@@ -199,7 +205,7 @@ func (e *endpoint) open(ctx context.Context, _ *call.Request) (*appchannel.Endpo
 	}
 	server, err = appchannel.OpenEndpoint(appchannel.EndpointConfig{
 		BaseURL: resolved.BaseURL, Header: resolved.Headers, RootCA: resolved.RootCA, Certificate: resolved.Certificate,
-		PrivateKey: resolved.PrivateKey, Renegotiation: renegotiations[resolved.Renegotiation], Follow: true, MaxBody: endpointAnswer, Pipeline: e.pipeline,
+		PrivateKey: resolved.PrivateKey, Renegotiation: renegotiations[resolved.Renegotiation], Follow: true, MaxBody: endpointAnswer, Pipeline: e.pipeline, Meter: e.meter,
 	})
 	if err != nil {
 		return nil, err

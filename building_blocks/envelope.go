@@ -145,7 +145,7 @@ func unwrap(component, topic, route string, raw bool, d pubsub.Delivery) *appcha
 	seen := &appchannel.Event{
 		ID: m.ID, PubSub: component, Topic: topic, Route: route, Key: m.Key,
 		Time: d.Stored(), Delivery: d.Attempt(), Raw: raw,
-		ContentType: m.ContentType, Data: m.Data, Header: call.HeaderOf(m.Header),
+		ContentType: m.ContentType, Data: m.Data, Header: call.HeaderOf(m.Header), Beside: m.Header,
 	}
 	if raw || mediaType(m.ContentType) != CloudEventJSON {
 		return seen
@@ -186,9 +186,11 @@ func open(seen *appchannel.Event, attributes map[string]json.RawMessage) {
 		}
 	}
 	slices.Sort(extensions)
+	// What the envelope says counts, and not what came beside it under such a name.
+	seen.Header = slices.DeleteFunc(seen.Header, func(f call.Field) bool { return f.Key == expirationExtension })
 	for _, name := range extensions {
 		if value, ok := extension(attributes[name]); ok {
-			seen.Header.Add(name, value)
+			seen.Header.Set(name, value)
 		}
 	}
 }

@@ -66,6 +66,32 @@ func TestEnvelopeIsACloudEvent(t *testing.T) {
 	}
 }
 
+// What a publisher says beside an event is not what the event says.
+func TestFieldsBesideAnEventDoNotShadowItsOwn(t *testing.T) {
+	const past, future = "2001-01-01T00:00:00Z", "2999-01-01T00:00:00Z"
+	for _, c := range []struct {
+		inside, beside string
+		want           bool
+	}{{past, "", true}, {"", past, false}, {future, past, false}, {past, future, true}} {
+		message := pubsub.Message{ID: "1", ContentType: CloudEventJSON, Header: map[string]string{"traceparent": "beside", "color": "red"},
+			Data: []byte(`{"specversion":"1.0","id":"1","source":"s","type":"t","traceparent":"inside"` + extensionOf("expiration", c.inside) + `}`)}
+		if c.beside != "" {
+			message.Header["expiration"] = c.beside
+		}
+		event := unwrap("pubsub", "topic", "", false, stored{message})
+		if expired(event) != c.want || event.Header.Get("traceparent") != "inside" || event.Header.Get("color") != "red" {
+			t.Errorf("%+v: expired is %v, with %v", c, expired(event), event.Header)
+		}
+	}
+}
+
+func extensionOf(name, value string) string {
+	if value == "" {
+		return ""
+	}
+	return `,"` + name + `":"` + value + `"`
+}
+
 func TestWhatIsNoCloudEventIsRefused(t *testing.T) {
 	for _, draft := range []Draft{
 		{Data: []byte("{}"), ContentType: CloudEventJSON},

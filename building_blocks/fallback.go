@@ -32,31 +32,44 @@ type invokeFallback struct {
 }
 
 // settlement is settle, or what does without a fallback.
-type settlement func(f *invokeFallback, ctx context.Context, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error)
+type settlement func(f *invokeFallback, ctx context.Context, grant actors.Grant, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error)
 
 // ignore passes on what came of req, whatever the lane's fallback is.
-func (f *invokeFallback) ignore(_ context.Context, _ *actors.Lane, _ *call.Request, resp *call.Response, err error) (*call.Response, error) {
+func (f *invokeFallback) ignore(_ context.Context, _ actors.Grant, _ *actors.Lane, _ *call.Request, resp *call.Response, err error) (*call.Response, error) {
 	return resp, err
 }
 
-// settle passes on what came of req in lane, or what the lane's fallback answers in its place.
-func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error) {
+// settle passes on what came of req in lane, or what the lane's fallback answers in its place. Grant, if there is one, hears when
+// that is an answer in pieces which begins.
+func (f *invokeFallback) settle(ctx context.Context, grant actors.Grant, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error) {
 	if err == nil {
-		if rule := lane.Policy().Fallback; rule != nil && rule.LastGood && isRead(req) && len(resp.Body) <= maxKept {
-			f.last.keep(rule, requestKey(req), resp)
+		if rule := lane.Policy().Keeps(); rule != nil && isRead(req) {
+			if good := wholeOf(req, resp); good != nil && len(good.Body) <= maxKept {
+				f.last.keep(rule, requestKey(req), good)
+			}
 		}
 		return resp, nil
+	}
+	if req.Pieces.Taken() {
+		return resp, err // the caller has had the beginning of an answer, in place of which nothing comes
 	}
 	rule := lane.FallbackFor(err)
 	switch {
 	case rule == nil:
 		return resp, err
 	case rule.App != "":
-		other := *req
+		other := attempted(grant, req)
+		if other == req {
+			other = new(*req)
+		}
 		other.App = rule.App
-		answer, otherErr := f.invoke(ctx, &other)
+		other.Pieces = other.Pieces.Through(func(to call.Sink) call.Sink { return fromOther{to} })
+		answer, otherErr := f.invoke(ctx, other)
 		if otherErr != nil {
-			return resp, alsoFailed(err, "the fallback app "+rule.App, otherErr)
+			if err = alsoFailed(err, "the fallback app "+rule.App, otherErr); req.Pieces.Taken() {
+				return nil, brokenOff(grant, err, otherErr)
+			}
+			return resp, err
 		}
 		fellBack(ctx, lane, "app")
 		return marked(answer, "app"), nil
@@ -75,6 +88,85 @@ func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *cal
 	}
 	fellBack(ctx, lane, "static")
 	return staticAnswer(rule), nil
+}
+
+// brokenOff is err of a call whose caller has had the beginning of another answer in its place, before other broke it off: no
+// attempt follows. That a caller went away says nothing of a target.
+func brokenOff(grant actors.Grant, err, other error) error {
+	if fault.KindOf(other) == fault.Canceled {
+		err = other
+	}
+	if grant.Attempt == 0 { // it is part of none that might be made again
+		return err
+	}
+	return resiliency.Final{Err: err}
+}
+
+// writtenAnswer is what the policy of a lane writes down in place of err, for a call in pieces: nil where it has the past or
+// another app answer, which such a call cannot have.
+func writtenAnswer(lane *actors.Lane, err error) *call.Response {
+	if err == nil {
+		return nil
+	}
+	if rule := lane.FallbackFor(err); rule != nil && rule.Status != 0 {
+		return staticAnswer(rule)
+	}
+	return nil
+}
+
+// keeping is a caller that takes an answer in pieces of which a copy is kept, unless it is too large, or breaks off.
+type keeping struct {
+	call.Sink
+	answer *call.Response
+	whole  bool
+}
+
+// keepingLast is req, of which the answer is kept if it passes in pieces and the lanes of g answer with the last good one.
+func keepingLast(g *guard, req *call.Request) *call.Request {
+	if req.Pieces == nil || !isRead(req) || !g.keeps(req.Verb, req.Method) {
+		return req
+	}
+	own := *req
+	own.Pieces = req.Pieces.Through(func(to call.Sink) call.Sink { return &keeping{Sink: to} })
+	return &own
+}
+
+// Begin implements call.Sink.
+func (k *keeping) Begin(head *call.Response) error {
+	own := *head
+	k.answer = &own
+	return k.Sink.Begin(head)
+}
+
+// Send implements call.Sink.
+func (k *keeping) Send(piece []byte) error {
+	switch {
+	case k.answer == nil:
+	case len(k.answer.Body)+len(piece) > maxKept:
+		k.answer = nil
+	default:
+		k.answer.Body = append(k.answer.Body, piece...)
+	}
+	return k.Sink.Send(piece)
+}
+
+// End implements call.Sink.
+func (k *keeping) End(trailer call.Header) {
+	if k.answer != nil {
+		k.answer.Trailer, k.whole = trailer, true
+	}
+	k.Sink.End(trailer)
+}
+
+// wholeOf is the whole answer to req, or nil if it has passed and was not kept.
+func wholeOf(req *call.Request, resp *call.Response) *call.Response {
+	if !resp.Passed {
+		return resp
+	}
+	if k, ok := req.Pieces.Sink().(*keeping); ok && k.whole {
+		return k.answer
+	}
+	return nil
 }
 
 // staticAnswer is the answer that a policy writes down.
@@ -97,6 +189,12 @@ func marked(resp *call.Response, from string) *call.Response {
 	own.Header.Set(FallbackHeader, from)
 	return &own
 }
+
+// fromOther marks an answer in pieces as one of another app.
+type fromOther struct{ call.Sink }
+
+// Begin implements call.Sink.
+func (o fromOther) Begin(head *call.Response) error { return o.Sink.Begin(marked(head, "app")) }
 
 // alsoFailed is err of a call whose fallback failed with other.
 func alsoFailed(err error, who string, other error) error {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/sidecast/sidecast/actors"
+	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/resiliency"
@@ -54,7 +55,9 @@ func (b *rulebook) guard(name string, balanced bool, target func(*governance.Rul
 	} else {
 		g.Lane = b.system.Lane(name, now.Policy)
 	}
+	g.balanced = balanced
 	g.operations(now.Operations)
+	g.setApart(now.Apart)
 	b.guards[g] = struct{}{}
 	return g
 }
@@ -67,12 +70,55 @@ type guard struct {
 	target func(*governance.Rules) governance.Target
 	rules  atomic.Pointer[ruleSet] // nil when there are none
 	lanes  map[string]*ruleLane    // of rules, by name; the book guards it
+
+	apart     atomic.Pointer[actors.Lane] // of what travels in pieces; nil where that passes Lane
+	balanced  bool
+	beside    *actors.Lane          // what apart is or was; the book guards it, and endpoints
+	endpoints []resiliency.Endpoint // of the lanes
 }
 
 // follow takes new policies into use. The book is locked.
 func (g *guard) follow(now governance.Target) {
 	g.SetPolicy(now.Policy)
 	g.operations(now.Operations)
+	g.setApart(now.Apart)
+}
+
+// setApart gives what travels in pieces a lane of its own, or with nil has it pass that of the other calls. Calls that are on their
+// way stay where they are, so a lane that there was is kept. The book is locked.
+func (g *guard) setApart(p *resiliency.Policy) {
+	switch {
+	case p == nil:
+		g.apart.Store(nil)
+		return
+	case g.beside != nil:
+		g.beside.SetPolicy(*p)
+	case g.balanced:
+		g.beside = g.book.system.BalancedLane(g.name+"/streams", *p)
+		g.beside.SetEndpoints(g.endpoints)
+	default:
+		g.beside = g.book.system.Lane(g.name+"/streams", *p)
+	}
+	g.apart.Store(g.beside)
+}
+
+// inPieces is the lane of what travels in pieces.
+func (g *guard) inPieces() *actors.Lane {
+	if apart := g.apart.Load(); apart != nil {
+		return apart
+	}
+	return g.Lane
+}
+
+// SetEndpoints replaces the endpoints that balanced lanes may choose from.
+func (g *guard) SetEndpoints(e []resiliency.Endpoint) {
+	g.book.mu.Lock()
+	defer g.book.mu.Unlock()
+	g.endpoints = e
+	g.Lane.SetEndpoints(e)
+	if g.beside != nil {
+		g.beside.SetEndpoints(e)
+	}
 }
 
 // operations replaces the rules for single operations. A lane whose rule stays keeps what it knows. The book is locked.
@@ -113,8 +159,13 @@ func (g *guard) Close(ctx context.Context) error {
 	g.book.mu.Lock()
 	delete(g.book.guards, g)
 	g.operations(nil)
+	beside := g.beside
 	g.book.mu.Unlock()
-	return g.Lane.Close(ctx)
+	err := g.Lane.Close(ctx)
+	if beside != nil {
+		err = errors.Join(err, beside.Close(ctx))
+	}
+	return err
 }
 
 // rule guards some operations of a target.
@@ -192,9 +243,12 @@ func (s *ruleSet) close() {
 	}
 }
 
-// repeats says whether a policy has calls of an operation made again that were sent.
+// repeats says whether a policy has calls in pieces of an operation made again that were sent.
 func (g *guard) repeats(verb, operation string) bool {
-	if g.Policy().Retry.NonIdempotent {
+	in := func(p *resiliency.Policy) bool {
+		return p.Retry.NonIdempotent || p.Retry.ByVerb && call.Repeatable(verb)
+	}
+	if in(g.inPieces().Policy()) {
 		return true
 	}
 	r, set := g.enter(verb, operation)
@@ -202,47 +256,100 @@ func (g *guard) repeats(verb, operation string) bool {
 		return false
 	}
 	defer set.leave()
-	return r.Policy().Retry.NonIdempotent
+	return in(r.Policy())
+}
+
+// keeps says whether a policy has last good answers to an operation take the place of failures or refusals.
+func (g *guard) keeps(verb, operation string) bool {
+	if g.Policy().Keeps() != nil {
+		return true
+	}
+	r, set := g.enter(verb, operation)
+	if r == nil {
+		return false
+	}
+	defer set.leave()
+	return r.Policy().Keeps() != nil
 }
 
 // Do passes a call through the rule for its operation, if there is one, and the lane.
 func (g *guard) Do(ctx context.Context, call resiliency.Call, attempt func(context.Context, actors.Grant) error) error {
-	return g.doAs(ctx, "", call.Op, call, attempt)
+	return g.doAs(ctx, call.Op, call, attempt)
 }
 
 // doAs is Do for a call whose operation has another name for rules.
-func (g *guard) doAs(ctx context.Context, verb, operation string, call resiliency.Call,
+func (g *guard) doAs(ctx context.Context, operation string, call resiliency.Call,
 	attempt func(context.Context, actors.Grant) error) error {
-	r, set := g.enter(verb, operation)
+	r, set := g.enter("", operation)
 	if r == nil {
 		return g.Lane.Do(ctx, call, attempt)
 	}
 	defer set.leave()
 	var inner innerFailure
-	err := r.Do(ctx, call, func(ctx context.Context, _ actors.Grant) error {
-		return inner.note(g.Lane.Do(ctx, call, attempt))
+	err := r.Do(ctx, call, func(ctx context.Context, outer actors.Grant) error {
+		return inner.note(g.Lane.Do(ctx, call, func(ctx context.Context, grant actors.Grant) error {
+			return attempt(ctx, grant.Behind(outer))
+		}))
 	})
 	return inner.or(err)
 }
 
-// pass is doAs for attempts that have a value. What came of the lane, and then of the rule before it, is told to settle,
-// which may answer in its place.
+// pass is Do for attempts that have a value, and calls that may have a verb. What came of the lane, and then of the rule before it, is told to settle,
+// which may answer in its place: in that of a failure of the rule's own, as the rule says or else as the lane does. Its grant is
+// that of the rule's attempt which it is part of, zero when it is part of none.
 func pass[T any](ctx context.Context, g *guard, verb string, call resiliency.Call,
 	attempt func(context.Context, actors.Grant) (T, error),
-	settle func(context.Context, *actors.Lane, T, error) (T, error)) (T, error) {
+	settle func(context.Context, actors.Grant, *actors.Lane, T, error) (T, error)) (T, error) {
 	r, set := g.enter(verb, call.Op)
 	if r == nil {
 		value, err := actors.Do(ctx, g.Lane, call, attempt)
-		return settle(ctx, g.Lane, value, err)
+		return settle(ctx, actors.Grant{}, g.Lane, value, err)
 	}
 	defer set.leave()
 	var inner innerFailure
-	value, err := actors.Do(ctx, r.Lane, call, func(ctx context.Context, _ actors.Grant) (T, error) {
-		value, err := actors.Do(ctx, g.Lane, call, attempt)
-		value, err = settle(ctx, g.Lane, value, err)
+	value, err := actors.Do(ctx, r.Lane, call, func(ctx context.Context, outer actors.Grant) (T, error) {
+		value, err := actors.Do(ctx, g.Lane, call, func(ctx context.Context, grant actors.Grant) (T, error) {
+			return attempt(ctx, grant.Behind(outer))
+		})
+		value, err = settle(ctx, outer, g.Lane, value, err)
 		return value, inner.note(err)
 	})
-	return settle(ctx, r.Lane, value, inner.or(err))
+	err = inner.or(err)
+	ownFailure := r.failed(err, &inner)
+	if value, err = settle(ctx, actors.Grant{}, r.Lane, value, err); err != nil && ownFailure {
+		value, err = settle(ctx, actors.Grant{}, g.Lane, value, err)
+	}
+	return value, err
+}
+
+// passAlone is pass for what travels in pieces: no two attempts at that can run beside each other, whatever policies say of hedges.
+func passAlone(ctx context.Context, g *guard, verb string, call resiliency.Call,
+	attempt func(context.Context, actors.Grant) error, settle func(context.Context, *actors.Lane, error) error) error {
+	lane := g.inPieces()
+	r, set := g.enter(verb, call.Op)
+	if r == nil {
+		return settle(ctx, lane, lane.Do(ctx, call, attempt))
+	}
+	defer set.leave()
+	var inner innerFailure
+	err := r.Do(ctx, call, func(ctx context.Context, outer actors.Grant) error {
+		err := lane.Do(ctx, call, func(ctx context.Context, grant actors.Grant) error {
+			return attempt(ctx, grant.Behind(outer))
+		})
+		return inner.note(settle(ctx, lane, err))
+	})
+	err = inner.or(err)
+	ownFailure := r.failed(err, &inner)
+	if err = settle(ctx, r.Lane, err); err != nil && ownFailure {
+		err = settle(ctx, lane, err)
+	}
+	return err
+}
+
+// failed says that err is of the rule and not of the lane behind it, which has answered for its own, and that the rule leaves it
+// to a fallback.
+func (r *rule) failed(err error, inner *innerFailure) bool {
+	return err != nil && !inner.is(err) && r.Policy().Mode != resiliency.Failback
 }
 
 // innerFailure is how a lane answered that stands behind a rule. It tells its own lane, policy and attempts, which the rule's
@@ -250,7 +357,11 @@ func pass[T any](ctx context.Context, g *guard, verb string, call resiliency.Cal
 type innerFailure struct{ last atomic.Pointer[error] }
 
 func (f *innerFailure) note(err error) error {
-	f.last.Store(&err)
+	own := err
+	if final, ok := err.(resiliency.Final); ok {
+		own = final.Err
+	}
+	f.last.Store(&own)
 	return err
 }
 
@@ -261,8 +372,14 @@ func (f *innerFailure) or(err error) error {
 	if err == nil || own == nil || *own == nil || !errors.As(err, &passed) || passed.Meta["attempts"] != "1" {
 		return err
 	}
-	if passed.Kind == fault.KindOf(*own) && passed.Reason == fault.ReasonOf(*own) {
+	if f.is(err) {
 		return *own
 	}
 	return err
+}
+
+// is tells whether err is the lane's own failure, be it after several attempts.
+func (f *innerFailure) is(err error) bool {
+	own := f.last.Load()
+	return own != nil && *own != nil && fault.KindOf(err) == fault.KindOf(*own) && fault.ReasonOf(err) == fault.ReasonOf(*own)
 }

@@ -165,7 +165,7 @@ func TestRulesReachEveryLane(t *testing.T) {
 	dir := t.TempDir()
 	b := sidecar(t, dir, "orders", &testApp{invoke: echo, deliver: handled,
 		subs: []appchannel.Subscription{{Topic: "t"}}}, 0)
-	eventually(t, "it sees itself", func() bool { return b.Invocation.target("orders") != nil })
+	sees(t, b, "orders")
 	if _, err := b.State.Get(t.Context(), "", []string{"k"}); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +190,7 @@ func TestRulesReachEveryLane(t *testing.T) {
 	pubsub, done := b.PubSub.deliveries.use("pubsub", "t")
 	defer done()
 	for name, lane := range map[string]*guard{
-		"app": b.App.lane, "calls": b.Invocation.target("orders").calls, "streams": b.Invocation.target("orders").streams,
+		"app": b.App.lane, "calls": b.Invocation.target("orders").calls,
 		"state": b.State.lanes.of("statestore"), "publish": b.PubSub.lanes.of("pubsub"), "lock": b.Lock.lanes.of("lockstore"), "deliver": pubsub,
 	} {
 		p := lane.Policy()
@@ -221,7 +221,7 @@ func TestDeliveriesAreRetriedInTheirLane(t *testing.T) {
 		lane, done := b.PubSub.deliveries.use("pubsub", "t")
 		c.lane = lane
 		d := &observed{attempt: 1}
-		c.deliver(t.Context(), t.Context(), d)
+		c.deliver(t.Context(), t.Context(), d, turn{})
 		done()
 		if len(d.said) != 1 || d.said[0] != want || tries != min(asked+1, 3) {
 			t.Errorf("after %d refusals: %v in %d tries, want %s", asked, d.said, tries, want)
@@ -235,7 +235,7 @@ func TestPassSettlesWithTheLaneAndThenTheRule(t *testing.T) {
 	var lanes []string
 	value, err := pass(t.Context(), b.App.lane, "", resiliency.Call{Op: "late/x"},
 		func(context.Context, actors.Grant) (int, error) { return 1, nil },
-		func(_ context.Context, lane *actors.Lane, value int, err error) (int, error) {
+		func(_ context.Context, _ actors.Grant, lane *actors.Lane, value int, err error) (int, error) {
 			lanes = append(lanes, lane.Policy().Name)
 			return value + 1, err
 		})

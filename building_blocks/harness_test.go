@@ -161,3 +161,11 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// sees waits until a sidecar knows where the apps are.
+func sees(t *testing.T, b *Blocks, apps ...string) {
+	t.Helper()
+	for _, app := range apps {
+		eventually(t, "the sidecar sees "+app, func() bool { return b.Invocation.target(app) != nil })
+	}
+}

@@ -33,7 +33,9 @@ type Invocation struct {
 
 	targets sync.Map     // app id → *target; only apps that presence has shown, so callers cannot make it grow
 	unknown *actors.Lane // for all the others
-	outside *endpoints   // HTTP servers, which are no apps
+	outside *endpoints   // HTTP servers, which are no apps; nil but at home: no namespace has them
+
+	base, streams resiliency.Policy // of calls and streams to an app that no document names
 
 	namespace string     // of the apps; "" is the sidecar's own
 	neighbors *neighbors // other namespaces
@@ -48,9 +50,9 @@ const forgetAfter = 10 * time.Minute
 
 // target is an app that presence has shown, or an HTTP server outside the fabric.
 type target struct {
-	calls, streams *guard
-	fallback       invokeFallback
-	label          string // in metrics
+	calls    *guard // and streams
+	fallback invokeFallback
+	label    string // in metrics
 
 	outside  outside   // nil for apps
 	document *endpoint // of an HTTPEndpoint
@@ -75,9 +77,12 @@ func newInvocationIn(namespace string, d Deps, rules *rulebook) *Invocation {
 	v := &Invocation{
 		self: d.Self, fabric: d.Fabric, metrics: d.Metrics, tracer: d.Tracer, rules: rules, namespace: namespace,
 		unknown: d.System.Lane(lane, unknownPolicy), absent: map[string]time.Time{},
-		outside: newEndpoints(d, rules), neighbors: &neighbors{all: map[string]*neighbor{}},
+		neighbors: newNeighbors(), base: d.base(targetPolicy), streams: d.base(streamPolicy),
 	}
-	v.outside.invoke = v.invokeOnce
+	if namespace == "" {
+		v.outside = newEndpoints(d, rules)
+		v.outside.invoke = v.invokeOnce
+	}
 	return v
 }
 
@@ -132,17 +137,13 @@ func (v *Invocation) instancesChanged(app string, instances []fabric.Instance) {
 		t = &target{
 			label: id,
 			calls: v.rules.guard(lane, true, func(r *governance.Rules) governance.Target {
-				return r.App(id, targetPolicy)
-			}),
-			streams: v.rules.guard(lane+"/streams", true, func(r *governance.Rules) governance.Target {
-				return r.AppStreams(id, streamPolicy)
+				return r.AppWithPieces(id, v.base, v.streams)
 			}),
 		}
 		t.fallback.invoke = v.invokeOnce
 		v.targets.Store(app, t)
 	}
 	t.calls.SetEndpoints(endpoints)
-	t.streams.SetEndpoints(endpoints)
 }
 
 // note keeps book of the apps that have gone, and lets go of the lanes of those that stay away: apps come and go under ever
@@ -160,11 +161,9 @@ func (v *Invocation) note(app string, present bool, now time.Time) {
 		}
 		delete(v.absent, app)
 		if t, ok := v.targets.LoadAndDelete(app); ok {
-			t := t.(*target)
 			over, cancel := context.WithCancel(context.Background())
 			cancel() // nothing can be running that has an instance to run on: there is nothing to wait for
-			_ = t.calls.Close(over)
-			_ = t.streams.Close(over)
+			t.(*target).close(over)
 		}
 	}
 }
@@ -184,7 +183,8 @@ func (v *Invocation) app(app string) *target {
 }
 
 // Invoke sends req to an instance of its app and returns the answer. The answer of an HTTP app comes back whatever its
-// status is, unless the policy has a fallback for it.
+// status is, unless the policy has a fallback for it. It passes to req.Pieces where it is not whole at once: timeouts hold for its
+// head, and once it has begun neither an attempt nor a fallback follows. The call keeps its place in its lane until it has ended.
 func (v *Invocation) Invoke(ctx context.Context, req *call.Request) (resp *call.Response, err error) {
 	ctx, span := v.tracer.Start(ctx, trace.SpanKindClient, &req.Header, "invoke ", req.App, "/", req.Method)
 	defer span.End(&err)
@@ -203,13 +203,16 @@ func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settl
 		if err != nil {
 			return nil, err
 		}
-		return other.invoke(ctx, req, settle)
+		defer other.done()
+		return other.invocation.invoke(ctx, req, settle)
 	}
 	if err := v.admit(req); err != nil {
 		return nil, err
 	}
 	began := time.Now()
-	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Idempotent: req.Idempotent, Header: &req.Header}
+	what := resiliency.Call{
+		Op: req.Method, Caller: v.self.AppID, Idempotent: req.Idempotent, Repeatable: call.Repeatable(req.Verb), Header: &req.Header,
+	}
 	t := v.target(req.App)
 	if t == nil {
 		if t, err = v.findTarget(ctx, req, what); err != nil {
@@ -221,17 +224,19 @@ func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settl
 	if dapr := v.metrics.Dapr(); dapr != nil && req.App != v.self.AppID {
 		defer func() { dapr.Invoked(t.label, false, statusOf(resp, err), began) }()
 	}
+	req = keepingLast(t.calls, req)
 	return pass(ctx, t.calls, req.Verb, what,
 		func(ctx context.Context, grant actors.Grant) (*call.Response, error) {
-			resp, err := t.call(ctx, v, grant, req)
-			if err != nil {
+			if err := untaken("invoke "+req.App, req); err != nil {
 				return nil, err
 			}
-			return resp, failedStatus("invoke", resp)
+			own := attempted(grant, req)
+			resp, err := t.call(ctx, v, grant, own)
+			return taken("invoke", own, resp, err)
 		},
-		func(ctx context.Context, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
+		func(ctx context.Context, grant actors.Grant, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
 			_, reached = answered(resp, err)
-			return settle(&t.fallback, ctx, lane, req, resp, err)
+			return settle(&t.fallback, ctx, grant, lane, req, resp, err)
 		})
 }
 
@@ -265,14 +270,17 @@ func (v *Invocation) stream(ctx context.Context, req *call.Request, up *upload, 
 		if err != nil {
 			return err
 		}
-		return other.stream(ctx, req, up, x)
+		defer other.done()
+		return other.invocation.stream(ctx, req, up, x)
 	}
 	if err := v.admit(req); err != nil {
 		return err
 	}
 	ctx, span := v.tracer.Start(ctx, trace.SpanKindClient, &req.Header, "stream ", req.App, "/", req.Method)
 	defer span.End(&err)
-	what := resiliency.Call{Op: req.Method, Caller: v.self.AppID, Header: &req.Header}
+	what := resiliency.Call{
+		Op: req.Method, Caller: v.self.AppID, Idempotent: req.Idempotent, Repeatable: call.Repeatable(req.Verb), InPieces: true, Header: &req.Header,
+	}
 	t := v.target(req.App)
 	if t == nil {
 		if t, err = v.findTarget(ctx, req, what); err != nil {
@@ -283,19 +291,22 @@ func (v *Invocation) stream(ctx context.Context, req *call.Request, up *upload, 
 	if dapr := v.metrics.Dapr(); dapr != nil && req.App != v.self.AppID {
 		defer func(began time.Time) { dapr.Invoked(t.label, true, statusOf(nil, err), began) }(time.Now())
 	}
-	if up.bound != Lasting && t.streams.repeats(req.Verb, req.Method) {
+	if up.bound != Lasting && t.calls.repeats(req.Verb, req.Method) {
 		up.room, _ = call.RoomOf(ctx).(call.Keeper)
 	}
-	err = t.streams.doAs(ctx, req.Verb, req.Method, what, func(within context.Context, grant actors.Grant) error {
-		ctx, done := up.hold(ctx, within)
-		defer done()
-		stream, err := t.stream(ctx, v, grant, req)
-		if err != nil {
-			return err
-		}
-		defer stream.Close()
-		return up.attempt(ctx, stream, x)
-	})
+	err = passAlone(ctx, t.calls, req.Verb, what,
+		func(within context.Context, grant actors.Grant) error {
+			ctx, done := up.hold(ctx, within)
+			defer done()
+			stream, err := t.stream(ctx, v, grant, req)
+			if err != nil {
+				return err
+			}
+			defer stream.Close()
+			up.heard = grant.Answered
+			return up.attempt(ctx, stream, x)
+		},
+		func(ctx context.Context, lane *actors.Lane, err error) error { return up.settle(ctx, lane, x, err) })
 	told, status := toldFailure{}, errStatus(0)
 	switch {
 	case errors.As(err, &told):

@@ -9,9 +9,9 @@ import (
 
 // What names may be. The limits keep subjects, file names and metrics within what their carriers take.
 const (
-	maxName  = 128  // app ids, consumer groups
-	maxPath  = 4096 // methods: HTTP paths may be long
-	maxKey   = 1024 // state keys
+	maxName  = 128      // app ids, consumer groups
+	maxPath  = 16 << 10 // methods: HTTP paths may be long
+	maxKey   = 1024     // state keys
 	maxTopic = 256
 )
 

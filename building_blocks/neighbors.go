@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sidecast/sidecast/call"
@@ -37,66 +38,139 @@ type neighbors struct {
 	join  func(ctx context.Context, namespace string) (*fabric.Fabric, error)
 	enter func(namespace string, f *fabric.Fabric) *Invocation
 
-	mu     sync.Mutex
-	all    map[string]*neighbor
-	closed bool
+	life    context.Context // of all joining and leaving
+	end     func()
+	running sync.WaitGroup // joining and leaving; Add under mu and only while not closed
+
+	mu      sync.Mutex
+	all     map[string]*neighbor
+	leaving map[string]chan struct{} // namespaces that gave up their place; closed once nothing is left of them
+	closed  bool
 }
 
 type neighbor struct {
 	joined     chan struct{} // closed when invocation or err is there
-	invocation *Invocation
+	invocation *Invocation   // written under mu
 	err        error
+	calls      atomic.Int64 // into it, and waiting for it; grows under mu
 }
 
-// in is the way into a namespace. The first call joins it; one that cannot be joined is tried again by the next call.
-func (n *neighbors) in(ctx context.Context, namespace string) (*Invocation, error) {
+func newNeighbors() *neighbors {
+	n := &neighbors{all: map[string]*neighbor{}, leaving: map[string]chan struct{}{}}
+	n.life, n.end = context.WithCancel(context.Background())
+	return n
+}
+
+// done ends a call that in has let in.
+func (at *neighbor) done() { at.calls.Add(-1) }
+
+// in is the way into a namespace for a call, which ends with done. The first call has it joined; one that cannot be joined is
+// tried again by the next call.
+func (n *neighbors) in(ctx context.Context, namespace string) (*neighbor, error) {
 	op := "join namespace " + namespace
 	if err := checkName(op, "the namespace", namespace, maxName, fault.BadRequest); err != nil {
 		return nil, err
 	}
-	n.mu.Lock()
-	at, first := n.all[namespace], false
-	switch {
-	case n.join == nil:
-		n.mu.Unlock()
-		return nil, fault.New(op, fault.NotSupported, "this sidecar reaches only apps of its own namespace")
-	case n.closed:
-		n.mu.Unlock()
-		return nil, fault.New(op, fault.Shutdown, "the sidecar is draining")
-	case at == nil && len(n.all) >= maxNeighbors:
-		n.mu.Unlock()
-		return nil, fault.New(op, fault.QueueFull, "this sidecar calls into %d other namespaces already", maxNeighbors)
-	case at == nil:
-		at, first = &neighbor{joined: make(chan struct{})}, true
-		n.all[namespace] = at
-	}
-	n.mu.Unlock()
-	if first {
-		n.open(ctx, namespace, at)
+	at, err := n.at(op, namespace)
+	if err != nil {
+		return nil, err
 	}
 	select {
 	case <-at.joined:
-		return at.invocation, at.err
-	case <-ctx.Done():
-		return nil, fault.FromContext(op, ctx, "the fabric")
+	default:
+		if entry := call.EntryOf(ctx); entry != nil {
+			entry.Leave() // joining may take seconds
+		}
+		select {
+		case <-at.joined:
+		case <-ctx.Done():
+			at.done()
+			return nil, fault.FromContext(op, ctx, "the fabric")
+		}
 	}
+	if at.err != nil {
+		at.done()
+		return nil, at.err
+	}
+	return at, nil
 }
 
-func (n *neighbors) open(ctx context.Context, namespace string, at *neighbor) {
+// at is the place of a namespace, joined or about to be, with one call more.
+func (n *neighbors) at(op, namespace string) (*neighbor, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := n.all[namespace]
+	switch {
+	case n.join == nil:
+		return nil, fault.New(op, fault.NotSupported, "this sidecar reaches only apps of its own namespace")
+	case n.closed:
+		return nil, errDraining(op)
+	case at == nil && len(n.all) >= maxNeighbors && !n.makePlace():
+		return nil, fault.New(op, fault.QueueFull, "this sidecar calls into %d other namespaces already", maxNeighbors)
+	case at == nil:
+		at = &neighbor{joined: make(chan struct{})}
+		n.all[namespace] = at
+		left := n.leaving[namespace]
+		n.running.Go(func() {
+			if left != nil {
+				<-left // its lanes have the same names
+			}
+			n.open(op, namespace, at)
+		})
+	}
+	at.calls.Add(1)
+	return at, nil
+}
+
+func errDraining(op string) error { return fault.New(op, fault.Shutdown, "the sidecar is draining") }
+
+// makePlace lets go of a namespace that nobody is in and nobody calls into, as one that was misspelled. n.mu is held.
+func (n *neighbors) makePlace() bool {
+	for namespace, at := range n.all {
+		if v := at.invocation; v != nil && at.calls.Load() == 0 && len(v.fabric.Instances("")) == 0 {
+			left := make(chan struct{})
+			delete(n.all, namespace)
+			n.leaving[namespace] = left
+			n.running.Go(func() {
+				_ = v.leave(n.life) // nobody serves there, and nobody calls
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				delete(n.leaving, namespace)
+				close(left)
+			})
+			return true
+		}
+	}
+	return false
+}
+
+// open joins a namespace for all who wait for it.
+func (n *neighbors) open(op, namespace string, at *neighbor) {
 	defer close(at.joined)
-	joining, cancel := context.WithTimeout(context.WithoutCancel(ctx), neighborTimeout) // others wait for it too
+	joining, cancel := context.WithTimeout(n.life, neighborTimeout)
 	defer cancel()
 	f, err := n.join(joining, namespace)
-	if err != nil {
-		at.err = err
+	if err == nil {
+		f.Settle(joining)
+		v := n.enter(namespace, f)
+		v.start()
 		n.mu.Lock()
-		delete(n.all, namespace)
+		closed := n.closed
+		if !closed {
+			at.invocation = v
+		}
 		n.mu.Unlock()
-		return
+		if !closed {
+			return
+		}
+		err = v.leave(n.life) // close did not see it
 	}
-	f.Settle(joining)
-	at.invocation = n.enter(namespace, f)
-	at.invocation.start()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.all, namespace)
+	if at.err = err; n.closed {
+		at.err = errDraining(op)
+	}
 }
 
 // close leaves all namespaces. Calls that still run into them are cut off.
@@ -105,21 +179,53 @@ func (n *neighbors) close(ctx context.Context) error {
 	n.closed = true
 	all := n.all
 	n.all = nil
-	n.mu.Unlock()
-	var errs []error
+	var joined []*Invocation
 	for _, at := range all {
-		<-at.joined
 		if at.invocation != nil {
-			errs = append(errs, at.invocation.fabric.Close(ctx))
+			joined = append(joined, at.invocation)
 		}
+	}
+	n.mu.Unlock()
+	n.end()
+	var errs []error
+	for _, v := range joined {
+		errs = append(errs, v.fabric.Close(ctx))
+	}
+	ended := make(chan struct{})
+	go func() {
+		n.running.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		errs = append(errs, fault.FromContext("leave other namespaces", ctx, "the joining of one to end"))
 	}
 	return errors.Join(errs...)
 }
 
 // elsewhere is the way of a request into another namespace, or nil for one of this.
-func (v *Invocation) elsewhere(ctx context.Context, req *call.Request) (*Invocation, error) {
+func (v *Invocation) elsewhere(ctx context.Context, req *call.Request) (*neighbor, error) {
 	if req.Namespace == "" || req.Namespace == v.self.Namespace {
 		return nil, nil
 	}
 	return v.neighbors.in(ctx, req.Namespace)
+}
+
+// leave leaves the namespace of v and lets go of its lanes.
+func (v *Invocation) leave(ctx context.Context) error {
+	err := v.fabric.Close(ctx) // from here on nothing adds lanes
+	over, cancel := context.WithCancel(context.Background())
+	cancel() // what the lanes held was cut off: there is nothing to wait for
+	_ = v.unknown.Close(over)
+	v.targets.Range(func(_, t any) bool {
+		t.(*target).close(over)
+		return true
+	})
+	return err
+}
+
+// close ends the lanes of an app, as Lane.Close does.
+func (t *target) close(ctx context.Context) {
+	_ = t.calls.Close(ctx)
 }

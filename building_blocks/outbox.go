@@ -425,7 +425,7 @@ func (p *PubSub) publishStored(ctx context.Context, component, topic string, mes
 			err = fault.New("publish "+topic, fault.TopicDenied, "topic %s is not allowed for app id %s", topic, p.self.AppID)
 		} else {
 			err = p.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: "publish_batch", Idempotent: true}, func(ctx context.Context, _ actors.Grant) error {
-				return out.send(ctx, use.Backend, topic)
+				return out.send(ctx, use.Backend, use.Topics.OnServer(topic))
 			})
 		}
 	}

@@ -3,13 +3,18 @@ package blocks
 import (
 	"time"
 
+	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/resiliency"
 )
 
 // Defaults are the policies of targets that no document names.
 func Defaults() governance.Defaults {
-	return governance.Defaults{App: targetPolicy, Component: componentPolicy, Delivery: deliveryPolicy, Local: appPolicy(0)}
+	return governance.Defaults{
+		App: targetPolicy, Component: componentPolicy, Delivery: deliveryPolicy, Local: appPolicy(0),
+		AppUnderDaprd: (&Deps{AsDaprd: true}).base(targetPolicy),
+		Kinds:         map[string]resiliency.Policy{governance.Binding: bindingPolicy, governance.Conversation: conversationPolicy},
+	}
 }
 
 // DefaultAppConcurrency is how many calls and events an app is given at once when nobody says.
@@ -28,6 +33,17 @@ var targetPolicy = resiliency.Policy{
 	Breaker:     resiliency.Breaker{Failures: 50, OpenFor: 2 * time.Second, Probes: 1},
 	MaxInFlight: 2048,
 	MaxQueue:    2048,
+}
+
+// base is the default of calls to apps and servers outside. A sidecar that was started as daprd has no timeout and no breaker for
+// them that no document sets, for daprd has none: its apps may take their time, and answer with as many errors as they like. It
+// refuses a call to an app that fails its health check at once, as daprd does, unless there is another instance.
+func (d *Deps) base(p resiliency.Policy) resiliency.Policy {
+	if d.AsDaprd {
+		p.CallTimeout, p.Breaker = 0, resiliency.Breaker{}
+		p.Retry.NotHere = []fault.Reason{fault.AppUnhealthy}
+	}
+	return p
 }
 
 // unknownPolicy guards calls to apps that presence does not know (yet).
@@ -61,6 +77,16 @@ var componentPolicy = resiliency.Policy{
 // breaker unless a document has one; and an operation may take long.
 var bindingPolicy = resiliency.Policy{
 	Name:        "default-binding",
+	CallTimeout: 5 * time.Minute,
+	Retry:       componentPolicy.Retry,
+	MaxInFlight: 512,
+	MaxQueue:    2048,
+}
+
+// conversationPolicy guards a conversation. What a model thinks of a request says little about how it does, an answer takes
+// long, and each costs.
+var conversationPolicy = resiliency.Policy{
+	Name:        "default-conversation",
 	CallTimeout: 5 * time.Minute,
 	Retry:       componentPolicy.Retry,
 	MaxInFlight: 512,

@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/call"
@@ -46,10 +44,15 @@ type PubSub struct {
 	declared []appchannel.Subscription        // by the manifests
 	wanted   []appchannel.Subscription        // by the app
 	active   map[subscriptionKey]*appConsumer // of the local app
-	streams  map[*appchannel.Subscription]struct{}
-	watch    *actors.Worker // follows what the app wants
-	leaving  sync.WaitGroup // subscriptions that are being stopped
+	streams  map[*appchannel.Subscription]context.CancelCauseFunc
+	order    []subscriptionKey // in which the app's subscriptions are told
+	watch    *actors.Worker    // follows what the app wants
+	leaving  sync.WaitGroup    // stops of subscriptions that nobody wants any more
+	ending   []*actors.Worker  // those that the stop of all has to wait for
 	stopped  bool
+
+	asked chan struct{} // closed when the app has said what it wants for the first time, or could not
+	told  func()        // closes it
 
 	working context.Context // of all deliveries
 	cut     func()          // ends it
@@ -61,6 +64,7 @@ func newPubSub(d Deps, app *App, rules *rulebook) *PubSub {
 		credits = defaultEventConcurrency
 	}
 	working, cut := context.WithCancel(context.Background())
+	asked := make(chan struct{})
 	return &PubSub{
 		maxDeliveries: cmp.Or(d.MaxDeliveries, defaultMaxDeliveries),
 		self:          d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits, bounded: d.AppMaxConcurrency > 0,
@@ -68,7 +72,8 @@ func newPubSub(d Deps, app *App, rules *rulebook) *PubSub {
 		deliveries: &deliveryLanes{rules: rules, lanes: map[string]*deliveryLane{}},
 		metrics:    d.Metrics, tracer: d.Tracer,
 		active:  map[subscriptionKey]*appConsumer{},
-		streams: map[*appchannel.Subscription]struct{}{},
+		streams: map[*appchannel.Subscription]context.CancelCauseFunc{},
+		asked:   asked, told: sync.OnceFunc(func() { close(asked) }),
 		working: working, cut: cut,
 	}
 }
@@ -135,12 +140,12 @@ func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []
 	defer record.end(&err)
 
 	results = make([]Published, len(drafts))
-	out := batch{results: results, messages: make([]pubsub.Message, 0, len(drafts)), index: make([]int, 0, len(drafts))}
+	out := batch{alone: op == "publish", results: results, messages: make([]pubsub.Message, 0, len(drafts)), index: make([]int, 0, len(drafts))}
 	for i := range drafts {
 		p.draft(ctx, &out, i, use.Name, topic, &drafts[i])
 	}
 	err = p.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op}, func(ctx context.Context, _ actors.Grant) error {
-		return out.send(ctx, use.Backend, topic)
+		return out.send(ctx, use.Backend, use.Topics.OnServer(topic))
 	})
 	if err != nil && out.stored == 0 && len(out.messages) > 0 {
 		return nil, err
@@ -157,7 +162,7 @@ func (p *PubSub) draft(ctx context.Context, out *batch, i int, component, topic 
 		out.results[i].Err = fault.New("publish "+topic, fault.DelayInvalid, "the delay is %s; it must be positive and at most %s", draft.Delay, maxDelay)
 		return
 	}
-	_, span := p.tracer.Start(ctx, trace.SpanKindProducer, &draft.Header, "publish ", topic)
+	span := p.tracer.Publish(ctx, &draft.Header, topic, out.alone || draft.Raw)
 	defer span.End(&out.results[i].Err)
 	message, err := wrap(p.self, component, topic, draft)
 	if err != nil {
@@ -171,6 +176,7 @@ func (p *PubSub) draft(ctx context.Context, out *batch, i int, component, topic 
 
 // batch is a batch on its way to a broker.
 type batch struct {
+	alone    bool // it is no batch, but one event
 	results  []Published
 	messages []pubsub.Message
 	index    []int // of each message's result

@@ -6,7 +6,9 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/resiliency"
@@ -111,8 +113,9 @@ type upload struct {
 	resent bool // they are being sent again, and needed for that
 
 	// These belong to the attempt that runs.
-	unhold func()      // ends the hold that timeouts have on it; nil where they have none
-	held   *heldAnswer // a whole answer that was a failure, and was not passed on
+	unhold func()                        // ends the hold that timeouts have on it; nil where they have none
+	heard  func(at time.Time, well bool) // is told when the answer has begun, once timeouts have no hold on it; nil when it was, or nobody wants to know
+	held   *heldAnswer                   // a whole answer that was a failure, and was not passed on
 }
 
 // uploaded is a chunk of the request, or err, its end: io.EOF when it is complete.
@@ -279,7 +282,8 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 		return err
 	}
 	a := &heldAnswer{header: header}
-	if failure := failedStatus("stream", header); failure != nil && u.bound == ToHead && !u.spent.Load() {
+	failure := failedStatus("stream", header)
+	if failure != nil && u.bound == ToHead && !u.spent.Load() {
 		whole, err := a.read(ctx, from)
 		if err != nil {
 			return err
@@ -292,10 +296,13 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 	if u.bound == ToHead {
 		u.letGo()
 	}
+	if u.bound != ToEnd {
+		u.begins(failure == nil)
+	}
 	err = a.pass(x)
 	u.passed(x)
 	if err != nil {
-		return err
+		return u.notPassed(err)
 	}
 	for {
 		chunk, err := from.Recv(ctx)
@@ -311,9 +318,25 @@ func (u *upload) answer(ctx context.Context, from call.ClientStream, x Exchange)
 		err = x.Chunk(chunk)
 		u.passed(x)
 		if err != nil {
-			return err
+			return u.notPassed(err)
 		}
 	}
+}
+
+// settle is what came of the call in a lane: a failure is answered as the lane's policy writes down, unless an answer has begun
+// or the call is none of HTTP.
+func (u *upload) settle(ctx context.Context, lane *actors.Lane, x Exchange, err error) error {
+	answer := writtenAnswer(lane, err)
+	if answer == nil || u.bound != ToHead || u.begun.Load() {
+		return err
+	}
+	fellBack(ctx, lane, "static")
+	u.begin()
+	u.held = &heldAnswer{header: answer}
+	if len(answer.Body) > 0 {
+		u.held.chunks = [][]byte{answer.Body}
+	}
+	return u.held.pass(x)
 }
 
 // passed takes note of what has become of the answer so far.
@@ -327,7 +350,26 @@ func (u *upload) passed(x Exchange) {
 	}
 	if messages > 1 {
 		u.letGo()
+		u.begins(true)
 	}
+}
+
+// begins tells the lanes that the answer has begun, and that no timeout holds any more.
+func (u *upload) begins(well bool) {
+	if u.heard != nil {
+		u.heard(time.Now(), well)
+		u.heard = nil
+	}
+}
+
+// notPassed is why an answer did not pass. What has its bodies in pieces passes on bytes as they are, so it was the caller who took
+// no more of them.
+func (u *upload) notPassed(err error) error {
+	var given *fault.Error
+	if u.bound != ToHead || errors.As(err, &given) {
+		return err
+	}
+	return fault.E("invoke stream", fault.Canceled, fault.CallCanceled, err)
 }
 
 // told is what a whole answer says of the call, for the lane. What the caller has had already, or will have from the front

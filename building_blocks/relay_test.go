@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/resiliency"
@@ -254,10 +259,251 @@ func TestTheTimeOfARelayIsUp(t *testing.T) {
 				})
 			}
 			wantReason(t, try(), fault.DeadlineExceeded)
-			if s := caller.Invocation.target("web").streams.Status(t.Context()); s.Failed != 1 || s.TimedOut != 1 || s.Breaker != "open" {
+			if s := caller.Invocation.target("web").calls.Status(t.Context()); s.Failed != 1 || s.TimedOut != 1 || s.Breaker != "open" {
 				t.Errorf("the lane has %+v", s)
 			}
 			wantReason(t, try(), fault.BreakerOpen)
 		})
+	}
+}
+
+// streamApp is an app that answers streams as it likes.
+type streamApp struct {
+	testApp
+	stream func(ctx context.Context, req *call.Request, stream call.ServerStream) error
+}
+
+func (a *streamApp) Stream(ctx context.Context, req *call.Request, stream call.ServerStream) error {
+	return a.stream(ctx, req, stream)
+}
+
+// Requests in pieces are made again by the same rule as whole ones, be they short or longer than what is always kept.
+func TestRequestsInPiecesAreRepeatedByTheirVerb(t *testing.T) {
+	dir := t.TempDir()
+	var tries atomic.Int32
+	sidecarOf(t, dir, "web", "web-1", &streamApp{stream: func(ctx context.Context, req *call.Request, stream call.ServerStream) error {
+		size := 0
+		for {
+			chunk, err := stream.Recv(ctx)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return err
+			}
+			size += len(chunk)
+		}
+		status := 503
+		if tries.Add(1) == 2 {
+			status = 200
+		}
+		if err := stream.Answer(ctx, &call.Response{Status: status}); err != nil {
+			return err
+		}
+		return stream.Send(ctx, []byte(strconv.Itoa(size)))
+	}}, 0, nil, nil)
+	shop := sidecar(t, dir, "shop", &testApp{}, 0)
+	sees(t, shop, "web")
+	for name, spec := range map[string]string{
+		"target":    "apps: {web: {retry: safe}}",
+		"operation": "apps: {web: {operations: {all: {retry: safe}}}}",
+	} {
+		shop.SetRules(rules(t, `
+  policies: {retries: {safe: {duration: 1ms, maxRetries: 1, nonIdempotent: false}}}
+  targets: {`+spec+`}
+`))
+		for _, c := range []struct {
+			verb           string
+			pieces, status int
+			tries          int32
+		}{{"PUT", 1, 200, 2}, {"PUT", 4, 200, 2}, {"POST", 1, 503, 1}, {"GET", 0, 200, 2}} {
+			tries.Store(0)
+			status, body, left := 0, "", c.pieces
+			ctx := call.WithRoom(t.Context(), &room{left: 1 << 30})
+			err := shop.Invocation.Relay(ctx, &call.Request{App: "web", Method: "all", Verb: c.verb}, Exchange{
+				Bound: ToHead,
+				Next: func() ([]byte, error) {
+					if left--; left < 0 {
+						return nil, io.EOF
+					}
+					return make([]byte, 32<<10), nil
+				},
+				Header: func(head *call.Response) error { status = head.Status; return nil },
+				Chunk:  func(chunk []byte) error { body += string(chunk); return nil },
+			})
+			if err != nil || status != c.status || tries.Load() != c.tries || body != strconv.Itoa(c.pieces*32<<10) {
+				t.Errorf("%s, %s of %d pieces: %d %q, %v after %d tries", name, c.verb, c.pieces, status, body, err, tries.Load())
+			}
+		}
+	}
+}
+
+// An app's own lane has no request in pieces made again that the app was sent: what it took of the stream is gone.
+func TestWhatTheAppTookOfAStreamIsNotSentAgain(t *testing.T) {
+	dir := t.TempDir()
+	var tries atomic.Int32
+	web := sidecarOf(t, dir, "web", "web-1", &streamApp{stream: func(ctx context.Context, _ *call.Request, stream call.ServerStream) error {
+		if tries.Add(1) == 1 {
+			return fault.New("serve", fault.AppUnreachable, "not yet")
+		}
+		if _, err := stream.Recv(ctx); err != nil {
+			return err
+		}
+		return fault.New("serve", fault.InstanceLost, "it broke off")
+	}}, 0, nil, nil)
+	shop := sidecar(t, dir, "shop", &testApp{}, 0)
+	sees(t, shop, "web")
+	web.SetRules(rules(t, `
+  policies: {retries: {any: {duration: 1ms, maxRetries: 3}}}
+  targets: {app: {retry: any}}
+`))
+	left := 1
+	err := shop.Invocation.Relay(t.Context(), &call.Request{App: "web", Method: "all", Verb: "POST"}, Exchange{
+		Bound: ToHead,
+		Next: func() ([]byte, error) {
+			if left--; left < 0 {
+				return nil, io.EOF
+			}
+			return []byte("whole"), nil
+		},
+		Header: func(*call.Response) error { return nil },
+		Chunk:  func([]byte) error { return nil },
+	})
+	if fault.ReasonOf(err) != fault.InstanceLost || tries.Load() != 2 {
+		t.Errorf("%v after %d tries", err, tries.Load())
+	}
+}
+
+// What an app is given of time for a stream is up to the beginning of its answer, in its own lane and in that of a rule.
+func TestTimeoutsOfTheAppHoldUntilItsStreamIsAnswered(t *testing.T) {
+	dir := t.TempDir()
+	const bound = time.Second
+	web := sidecarOf(t, dir, "web", "web-1", &streamApp{stream: func(ctx context.Context, req *call.Request, stream call.ServerStream) error {
+		var err error
+		switch req.Method {
+		case "all/heads":
+			err = stream.Answer(ctx, &call.Response{Status: 200})
+		case "all/sends":
+			err = stream.Send(ctx, []byte("one "))
+		default:
+			<-ctx.Done()
+			return fault.FromContext("serve", ctx, "the test")
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fault.FromContext("serve", ctx, "the test")
+		case <-time.After(bound + bound/2):
+			return stream.Send(ctx, []byte("last"))
+		}
+	}}, 0, nil, nil)
+	shop := sidecar(t, dir, "shop", &testApp{}, 0)
+	sees(t, shop, "web")
+	web.SetRules(rules(t, `
+  policies: {timeouts: {short: 1s}}
+  targets: {app: {timeout: short, operations: {all/*: {timeout: short}}}}
+`))
+	var calls sync.WaitGroup
+	defer calls.Wait()
+	for method, want := range map[string]string{"all/heads": "last", "all/sends": "one last", "all/hangs": "", "hangs": ""} {
+		calls.Go(func() {
+			body := ""
+			err := shop.Invocation.Relay(t.Context(), &call.Request{App: "web", Method: method, Verb: "POST"}, Exchange{
+				Bound: ToHead, Next: func() ([]byte, error) { return nil, io.EOF },
+				Header: func(*call.Response) error { return nil },
+				Chunk:  func(chunk []byte) error { body += string(chunk); return nil },
+			})
+			if want == "" && fault.ReasonOf(err) != fault.AttemptTimeout || want != "" && (err != nil || body != want) {
+				t.Errorf("%s: %q, %v", method, body, err)
+			}
+		})
+	}
+}
+
+// A caller who leaves an answer long after its head says nothing of the target, whatever the timeouts.
+func TestWhoLeavesARelayBlamesNobody(t *testing.T) {
+	dir := t.TempDir()
+	sidecarOf(t, dir, "web", "web-1", &streamApp{stream: func(ctx context.Context, _ *call.Request, stream call.ServerStream) error {
+		for {
+			if err := stream.Send(ctx, []byte("tick")); err != nil {
+				return err
+			}
+			select {
+			case <-time.After(5 * time.Millisecond):
+			case <-ctx.Done():
+				return fault.FromContext("serve", ctx, "the test")
+			}
+		}
+	}}, 0, nil, nil)
+	shop := sidecar(t, dir, "shop", &testApp{}, 0)
+	sees(t, shop, "web")
+	shop.SetRules(rules(t, `
+  policies:
+    timeouts: {short: {call: 200ms}}
+    circuitBreakers: {quick: {timeout: 1h, trip: consecutiveFailures >= 1, slowRatio: 50%, slowAfter: 300ms, windowCalls: 1, minCalls: 1}}
+  targets: {apps: {web: {timeout: short, circuitBreaker: quick, operations: {all: {timeout: short, circuitBreaker: quick}}}}}
+`))
+	lanes := shop.Invocation.target("web").calls
+	for name, bound := range map[string]Bound{"in pieces": ToHead, "a stream": Lasting, "in messages": ToEnd} {
+		for _, cancels := range []bool{true, false} {
+			if bound != ToHead && !cancels {
+				continue // its messages are read, and may be wrong
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			late := time.Now().Add(400 * time.Millisecond)
+			messages := 0
+			err := shop.Invocation.Relay(ctx, &call.Request{App: "web", Method: "all", Verb: "GET"}, Exchange{
+				Bound:  bound,
+				Next:   func() ([]byte, error) { return nil, io.EOF },
+				Header: func(*call.Response) error { return nil },
+				Chunk: func([]byte) error {
+					switch messages++; {
+					case time.Now().Before(late):
+					case cancels:
+						cancel()
+					default:
+						return errors.New("write: broken pipe")
+					}
+					return nil
+				},
+				Passed: func() (bool, int) { return true, messages },
+			})
+			cancel()
+			if fault.KindOf(err) != fault.Canceled || time.Now().Before(late) {
+				t.Errorf("%s, cancels %v: %v", name, cancels, err)
+			}
+			rule, set := lanes.enter("GET", "all")
+			for _, lane := range []*actors.Lane{lanes.Lane, rule.Lane} {
+				if s := lane.Status(t.Context()); s.TimedOut != 0 || s.Breaker != "closed" || s.Admitted == 0 {
+					t.Errorf("%s, cancels %v: the lane %s has %+v", name, cancels, lane.Name(), s)
+				}
+			}
+			set.leave()
+		}
+	}
+}
+
+// A request in pieces can be read once at a time: no policy has it made beside itself, also where its verb allows that.
+func TestRequestsInPiecesAreNotHedged(t *testing.T) {
+	dir := t.TempDir()
+	var tries atomic.Int32
+	sidecarOf(t, dir, "web", "web-1", &streamApp{stream: func(ctx context.Context, _ *call.Request, stream call.ServerStream) error {
+		tries.Add(1)
+		time.Sleep(50 * time.Millisecond)
+		return stream.Answer(ctx, &call.Response{Status: 200})
+	}}, 0, nil, nil)
+	shop := sidecar(t, dir, "shop", &testApp{}, 0)
+	sees(t, shop, "web")
+	shop.Invocation.target("web").calls.inPieces().SetPolicy(resiliency.Policy{Name: "p", Hedge: resiliency.Hedge{After: time.Millisecond, Max: 2}})
+	err := shop.Invocation.Relay(t.Context(), &call.Request{App: "web", Method: "all", Verb: "PUT", Idempotent: true}, Exchange{
+		Bound:  ToHead,
+		Next:   func() ([]byte, error) { return nil, io.EOF },
+		Header: func(*call.Response) error { return nil },
+		Chunk:  func([]byte) error { return nil },
+	})
+	if err != nil || tries.Load() != 1 {
+		t.Errorf("%v after %d tries", err, tries.Load())
 	}
 }

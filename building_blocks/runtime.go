@@ -43,6 +43,9 @@ func (r *Runtime) HasComponent(block components.Block, name string) (found, any 
 // ComponentType is the type of the component of that name, or "" when the app has none.
 func (r *Runtime) ComponentType(name string) string { return r.deps.Components.Type(name) }
 
+// HasPlainValues says whether the component of that name is a state store without ETags and transactions: see state.Plain.
+func (r *Runtime) HasPlainValues(name string) bool { return r.deps.Components.Plain(name) }
+
 // Describe tells who this sidecar is, what it has and whom it sees.
 func (r *Runtime) Describe() Description {
 	d := Description{

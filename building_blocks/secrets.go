@@ -29,20 +29,20 @@ func newSecrets(d Deps, rules *rulebook) *Secrets {
 func (s *Secrets) SetScopes(scopes access.SecretScopes) { s.scopes.Store(&scopes) }
 
 // Get returns the parts of the secret called name; one with a single value has it under its own name. It fails with reason
-// SECRET_DENIED when the app may not read it, and SECRET_NOT_FOUND when there is none.
-func (s *Secrets) Get(ctx context.Context, component, name string) (map[string]string, error) {
+// SECRET_DENIED when the app may not read it, and SECRET_NOT_FOUND when there is none. Metadata goes to the store as it is.
+func (s *Secrets) Get(ctx context.Context, component, name string, metadata map[string]string) (map[string]string, error) {
 	if !s.scopes.Load().Admits(component, name) {
 		return nil, fault.New("secret "+name, fault.SecretDenied, "the secret scopes of %s do not let the app read it", component)
 	}
 	return readSecrets(ctx, s, component, "get", func(ctx context.Context, store components.SecretStore) (map[string]string, error) {
-		return store.Secret(ctx, name)
+		return store.Secret(ctx, name, metadata)
 	})
 }
 
-// All returns the parts of all secrets that the app may read, by name.
-func (s *Secrets) All(ctx context.Context, component string) (map[string]map[string]string, error) {
+// All returns the parts of all secrets that the app may read, by name. Metadata goes to the store as it is.
+func (s *Secrets) All(ctx context.Context, component string, metadata map[string]string) (map[string]map[string]string, error) {
 	all, err := readSecrets(ctx, s, component, "bulk_get", func(ctx context.Context, store components.SecretStore) (map[string]map[string]string, error) {
-		return store.Secrets(ctx)
+		return store.Secrets(ctx, metadata)
 	})
 	for name := range all {
 		if !s.scopes.Load().Admits(component, name) {
@@ -66,6 +66,6 @@ func readSecrets[T any](ctx context.Context, s *Secrets, component, op string,
 }
 
 // asItIs is for calls that no fallback answers.
-func asItIs[T any](_ context.Context, _ *actors.Lane, value T, err error) (T, error) {
+func asItIs[T any](_ context.Context, _ actors.Grant, _ *actors.Lane, value T, err error) (T, error) {
 	return value, err
 }

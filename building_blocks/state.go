@@ -6,7 +6,9 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -59,6 +61,11 @@ func (s *State) do(ctx context.Context, component, op string, idempotent bool,
 // Get returns the items of those keys that exist, in the order of keys. Where the policy falls back on last good answers
 // they may be older ones; their ETags are too, so that a write based on them meets a conflict.
 func (s *State) Get(ctx context.Context, component string, keys []string) (items []state.Item, err error) {
+	return s.GetWith(ctx, component, keys, nil)
+}
+
+// GetWith is Get, with metadata for the backend: those that the items were written with, where it finds them by some.
+func (s *State) GetWith(ctx context.Context, component string, keys []string, metadata map[string]string) (items []state.Item, err error) {
 	if len(keys) > MaxStateKeys {
 		return nil, fault.New("state: get", fault.BadRequest, "%d keys asked for; at most %d are allowed", len(keys), MaxStateKeys)
 	}
@@ -78,23 +85,23 @@ func (s *State) Get(ctx context.Context, component string, keys []string) (items
 	prefix := keyPrefix(use.KeyPrefix)
 	return pass(ctx, s.lanes.of(use.Name), "", resiliency.Call{Op: "get", Idempotent: true},
 		func(ctx context.Context, _ actors.Grant) ([]state.Item, error) {
-			items, err := use.Backend.Get(ctx, withPrefix(prefix, keys))
+			items, err := state.GetWith(ctx, use.Backend, withPrefix(prefix, keys), metadata)
 			for i := range items {
 				items[i].Key = strings.TrimPrefix(items[i].Key, prefix)
 			}
 			return items, err
 		},
-		func(ctx context.Context, lane *actors.Lane, items []state.Item, err error) ([]state.Item, error) {
+		func(ctx context.Context, _ actors.Grant, lane *actors.Lane, items []state.Item, err error) ([]state.Item, error) {
 			failed = err
-			return s.lastOr(ctx, lane, component, keys, items, err)
+			return s.lastOr(ctx, lane, func() key { return readKey(component, keys, metadata) }, items, err)
 		})
 }
 
 // lastOr passes on what came of a Get in lane, or the last good items in its place if the policy says so.
-func (s *State) lastOr(ctx context.Context, lane *actors.Lane, component string, keys []string, items []state.Item, err error) ([]state.Item, error) {
+func (s *State) lastOr(ctx context.Context, lane *actors.Lane, of func() key, items []state.Item, err error) ([]state.Item, error) {
 	if err == nil {
-		if rule := lane.Policy().Fallback; rule != nil && rule.LastGood && sizeOf(items) <= maxKept {
-			s.last.keep(rule, partsKey(append([]string{component}, keys...)...), items)
+		if rule := lane.Policy().Keeps(); rule != nil && sizeOf(items) <= maxKept {
+			s.last.keep(rule, of(), items)
 		}
 		return items, nil
 	}
@@ -102,12 +109,21 @@ func (s *State) lastOr(ctx context.Context, lane *actors.Lane, component string,
 	if rule == nil || !rule.LastGood {
 		return nil, err
 	}
-	kept, _, ok := s.last.find(rule, partsKey(append([]string{component}, keys...)...))
+	kept, _, ok := s.last.find(rule, of())
 	if !ok {
 		return nil, err
 	}
 	fellBack(ctx, lane, "last-good")
 	return slices.Clone(kept), nil
+}
+
+// readKey tells reads apart.
+func readKey(component string, keys []string, metadata map[string]string) key {
+	parts := append([]string{component, strconv.Itoa(len(keys))}, keys...)
+	for _, name := range slices.Sorted(maps.Keys(metadata)) {
+		parts = append(parts, name, metadata[name])
+	}
+	return partsKey(parts...)
 }
 
 func sizeOf(items []state.Item) int {
@@ -124,6 +140,22 @@ func (s *State) Apply(ctx context.Context, component string, ops []state.Op) (et
 		return nil, err
 	}
 	return s.apply(ctx, component, ops, nil)
+}
+
+// ApplyEach does ops that do not belong together: when it fails, some may be done all the same. It publishes nothing.
+func (s *State) ApplyEach(ctx context.Context, component string, ops []state.Op) error {
+	if err := checkOps(ops); err != nil || len(ops) == 0 {
+		return err
+	}
+	own := make([]state.Op, len(ops))
+	return s.do(ctx, component, "apply", false, func(ctx context.Context, use components.Use[state.Store]) error {
+		prefix := keyPrefix(use.KeyPrefix)
+		for i, op := range ops {
+			op.Key = prefix + op.Key
+			own[i] = op
+		}
+		return ownKey(state.ApplyEach(ctx, use.Backend, own), prefix)
+	})
 }
 
 // apply does ops, and beside them records of the outbox, whose keys are whole.
@@ -150,6 +182,16 @@ func (s *State) apply(ctx context.Context, component string, ops []state.Op, rec
 		return ownKey(err, prefix)
 	})
 	return etags[:min(len(etags), len(ops))], err
+}
+
+// HasTransactions says whether the component does several ops at once, all or none. It opens the component.
+func (s *State) HasTransactions(ctx context.Context, component string) (bool, error) {
+	use, err := s.components.State(ctx, component)
+	if err != nil {
+		return false, err
+	}
+	defer use.Release()
+	return state.Transacts(use.Backend), nil
 }
 
 // HasOutbox says whether the transactions of the component publish what they write.

@@ -12,10 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/resiliency"
@@ -49,6 +48,14 @@ type Sink interface {
 	// Deliver, or is given back by Return.
 	Take(ctx context.Context, most int) (int, error)
 	Return(n int)
+}
+
+// Ordered is a Sink whose events follow each other on one stream. It is given them in the order in which they came from their
+// group, each as soon as the one before is on its way or will not be: only what is delivered again is out of order.
+type Ordered interface {
+	Sink
+	// DeliverNext is Deliver that calls sent when the event is on its way.
+	DeliverNext(ctx context.Context, event *appchannel.Event, sent func()) (appchannel.Outcome, error)
 }
 
 // Subscribe delivers the events of sub to sink until ctx ends, and then waits for the deliveries that are out, as long as
@@ -93,7 +100,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 		return fault.New("subscribe "+sub.Topic, fault.TopicDenied,
 			"subscription to topic '%s' on pubsub '%s' is not allowed", sub.Topic, sub.PubSub)
 	}
-	feed, err := use.Backend.Subscribe(ctx, sub.Topic, pubsub.Group{Name: sub.Group, AckWait: sub.AckWait, OnlyNew: sub.OnlyNew, Metadata: sub.Metadata})
+	feed, err := use.Backend.Subscribe(ctx, use.Topics.OnServer(sub.Topic), pubsub.Group{Name: sub.Group, AckWait: sub.AckWait, OnlyNew: sub.OnlyNew, Metadata: sub.Metadata})
 	if err != nil {
 		return err
 	}
@@ -105,9 +112,11 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	lane, done := p.deliveries.use(sub.PubSub, sub.Topic)
 	defer done()
 	c := &consumer{
-		block: p, sub: sub, cutOffs: cutOffs, sink: sink, broker: use.Backend, feed: feed, lane: lane,
+		block: p, sub: sub, cutOffs: cutOffs, sink: sink, broker: use.Backend, topics: use.Topics, feed: feed, lane: lane,
 		log: p.log.With("topic", sub.Topic, "group", sub.Group),
 	}
+	c.ordered, _ = sink.(Ordered)
+	_, c.wrong = appchannel.RawPayload(sub.Metadata)
 	opened(sub.Group)
 	current, cancel := whileCurrent(ctx, use)
 	defer cancel()
@@ -120,9 +129,12 @@ type consumer struct {
 	sub     appchannel.Subscription
 	cutOffs int // deliveries that may end unanswered, where that is more than sub.MaxDeliveries
 	sink    Sink
+	ordered Ordered // sink, if it is that
 	broker  pubsub.Broker
+	topics  components.Topics
 	feed    pubsub.Feed
 	lane    *guard
+	wrong   error // with the subscription: no event can be given to the sink
 	log     *slog.Logger
 	running sync.WaitGroup
 }
@@ -143,6 +155,7 @@ func (c *consumer) run(ctx context.Context) error {
 
 // pull asks for exactly as many events as the sink takes. Their deliveries end with working, not with ctx.
 func (c *consumer) pull(ctx, working context.Context) error {
+	var line line
 	for {
 		n, err := c.sink.Take(ctx, MaxBatch)
 		if err != nil {
@@ -150,7 +163,11 @@ func (c *consumer) pull(ctx, working context.Context) error {
 		}
 		deliveries, err := c.next(ctx, n)
 		for _, d := range deliveries {
-			c.running.Go(func() { c.deliver(ctx, working, d) })
+			var turn turn
+			if c.ordered != nil {
+				turn = line.join()
+			}
+			c.running.Go(func() { c.deliver(ctx, working, d, turn) })
 		}
 		if err != nil {
 			return ending(ctx, err)
@@ -174,11 +191,11 @@ func ending(ctx context.Context, err error) error {
 
 // deliver takes one event through its lane to the sink and settles it, unless it was cut off: then the feed gives it back
 // when it closes, at once and to whoever is there.
-func (c *consumer) deliver(ctx, working context.Context, d pubsub.Delivery) {
+func (c *consumer) deliver(ctx, working context.Context, d pubsub.Delivery, turn turn) {
 	defer c.contain(d)
 	stopExtending := c.extendWhileRunning(working, d)
 	began := time.Now()
-	event, outcome, failure := c.handOver(working, d)
+	event, outcome, failure := c.handOver(working, d, turn)
 	stopExtending()
 	over := ctx.Err() != nil || working.Err() != nil
 	if over && fault.KindOf(failure) == fault.Canceled && !c.overdue(d) {
@@ -229,26 +246,34 @@ func (c *consumer) contain(d pubsub.Delivery) {
 }
 
 // handOver gives the sink the event. A lane that admits it not gives back what the sink allowed.
-func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appchannel.Event, outcome appchannel.Outcome, err error) {
+func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery, turn turn) (event *appchannel.Event, outcome appchannel.Outcome, err error) {
 	offered := false
 	defer func() {
 		if !offered {
 			c.sink.Return(1)
 		}
 	}()
+	defer turn.pass()
 	event = unwrap(c.sub.PubSub, c.sub.Topic, c.sub.Route, c.sub.Raw, d)
 	event.Bulk = c.sub.Bulk
+	turn.wait(ctx) // also one that goes nowhere: those behind it must not overtake those before
 	if expired(event) {
 		return event, appchannel.Outcome{Verdict: appchannel.Drop, Reason: expiredReason}, nil
 	}
 	defer c.block.metrics.Observe(telemetry.Op{Block: "pubsub", Target: c.sub.PubSub, Name: "deliver"}, time.Now(), &err)
-	ctx, span := c.block.tracer.Start(ctx, trace.SpanKindConsumer, &event.Header, "deliver ", c.sub.Topic)
-	defer span.End(&err)
+	ctx, span := c.block.tracer.Deliver(ctx, &event.Header, c.sub.Topic)
+	defer func() { span.EndAnswered(&err, outcome.Status) }()
+	if d, ok := d.(pubsub.Unreadable); ok && d.Unreadable() != nil {
+		return event, outcome, fault.E("read "+c.sub.Topic, fault.None, fault.EventUndeliverable, d.Unreadable())
+	}
+	if c.wrong != nil {
+		return event, outcome, fault.E("subscribe "+c.sub.Topic, fault.None, fault.EventUndeliverable, c.wrong)
+	}
 	if event.Route, err = c.route(event); err != nil {
 		return event, outcome, err
 	}
 	what := resiliency.Call{Op: "deliver", Idempotent: true, Header: &event.Header}
-	err = c.lane.doAs(ctx, "", c.sub.Topic, what, func(ctx context.Context, _ actors.Grant) error {
+	err = c.lane.doAs(ctx, c.sub.Topic, what, func(ctx context.Context, _ actors.Grant) error {
 		if offered { // what the sink allowed is used up
 			if _, err := c.sink.Take(ctx, 1); err != nil {
 				return err
@@ -256,7 +281,11 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery) (event *appc
 		}
 		offered = true
 		var err error
-		outcome, err = c.sink.Deliver(ctx, event)
+		if c.ordered != nil {
+			outcome, err = c.ordered.DeliverNext(ctx, event, turn.pass)
+		} else {
+			outcome, err = c.sink.Deliver(ctx, event)
+		}
 		if err == nil && outcome.Undeliverable {
 			return fault.New("deliver "+c.sub.Topic, fault.EventUndeliverable, "%s", outcome.Reason)
 		}
@@ -380,6 +409,12 @@ func (c *consumer) bury(ctx context.Context, d pubsub.Delivery, event *appchanne
 		return d.Ack(ctx)
 	}
 	letter := *d.Message()
+	if letter.Header[pubsub.LetterPrefix+"topic"] == c.sub.Topic && letter.Header[pubsub.LetterPrefix+"group"] == c.sub.Group {
+		// A subscription with a wildcard gets its own dead letters, where the wildcard matches their topic. There they are already.
+		c.log.Warn("a dead letter came back to the subscription that has buried it, and cannot be handled: it stays where it was buried",
+			"event", event.ID, "dead_letter_topic", c.sub.DeadLetterTopic, "reason", reason)
+		return d.Ack(ctx)
+	}
 	letter.Delay = 0
 	letter.Header = maps.Clone(letter.Header)
 	if letter.Header == nil {
@@ -389,7 +424,7 @@ func (c *consumer) bury(ctx context.Context, d pubsub.Delivery, event *appchanne
 	letter.Header[pubsub.LetterPrefix+"group"] = c.sub.Group
 	letter.Header[pubsub.LetterPrefix+"reason"] = firstLine(reason)
 	letter.ID += "/" + c.sub.Group // the same event may be buried by several groups
-	if err := c.broker.Publish(ctx, c.sub.DeadLetterTopic, []pubsub.Message{letter})[0]; err != nil {
+	if err := c.broker.Publish(ctx, c.topics.OnServer(c.sub.DeadLetterTopic), []pubsub.Message{letter})[0]; err != nil {
 		return errors.Join(err, d.Retry(ctx, redelivery.Pace(d.Attempt())))
 	}
 	c.log.Warn("an event went to the dead-letter topic", "event", event.ID, "dead_letter_topic", c.sub.DeadLetterTopic,

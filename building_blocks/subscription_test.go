@@ -71,6 +71,39 @@ func TestHandlerThatHangsHoldsNoStopAndItsEventGoesToAnother(t *testing.T) {
 	}
 }
 
+// A stop without a bound of its own and one with it, at the same time, over a handler that does not even end when it is cut off:
+// neither waits for it, and the one whose time was up tells.
+func TestHandlerThatNeverReturnsHoldsNoStop(t *testing.T) {
+	began, release := make(chan struct{}), make(chan struct{})
+	b := sidecar(t, t.TempDir(), "app", &testApp{deliver: func(context.Context, *appchannel.Event) (appchannel.Outcome, error) {
+		close(began)
+		<-release
+		return appchannel.Outcome{}, nil
+	}}, 0)
+	t.Cleanup(func() { close(release) })
+	b.PubSub.Declare(t.Context(), []appchannel.Subscription{{Topic: "t", Group: "g", AckWait: time.Hour}})
+	if _, err := b.PubSub.Publish(t.Context(), "", "t", Draft{Data: []byte("x")}); err != nil {
+		t.Fatal(err)
+	}
+	<-began
+	unbounded, bounded := make(chan error, 1), make(chan error, 1)
+	go func() { unbounded <- b.StopEvents(context.Background()) }()
+	eventually(t, "the first stop has begun", func() bool { return len(b.PubSub.Subscriptions()) == 0 })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	go func() { bounded <- b.StopEvents(ctx) }()
+	for name, stopped := range map[string]chan error{"bounded": bounded, "unbounded": unbounded} {
+		select {
+		case err := <-stopped:
+			if name == "bounded" && fault.KindOf(err) != fault.Timeout {
+				t.Errorf("the stop whose time was up gives %v", err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("the handler holds the %s stop", name)
+		}
+	}
+}
+
 func TestInFlightCountsWhatTheAppWorksOn(t *testing.T) {
 	began := make(chan struct{}, 1)
 	release := make(chan struct{})
@@ -293,7 +326,7 @@ func TestCreditComesBackWhenTheLaneRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &observed{attempt: 7}
-	c.deliver(t.Context(), t.Context(), d)
+	c.deliver(t.Context(), t.Context(), d, turn{})
 	if sink.returned.Load() != 1 {
 		t.Errorf("%d credits came back", sink.returned.Load())
 	}
@@ -340,7 +373,7 @@ func TestSettling(t *testing.T) {
 		sink := &scriptedSink{deliver: func(context.Context) (appchannel.Outcome, error) { return test.outcome, test.failure }}
 		c := testConsumer(one, sink, nil, appchannel.Subscription{Topic: "t", MaxDeliveries: test.max})
 		c.cutOffs = test.cutOffs
-		c.deliver(test.ctx, t.Context(), d)
+		c.deliver(test.ctx, t.Context(), d, turn{})
 		got := ""
 		if len(d.said) > 0 {
 			got = d.said[0]
@@ -358,7 +391,7 @@ func TestBackendThatPanicsEndsNothingElse(t *testing.T) {
 	one := sidecar(t, t.TempDir(), "one", &testApp{}, 0)
 	sink := &scriptedSink{deliver: func(context.Context) (appchannel.Outcome, error) { return appchannel.Outcome{}, nil }}
 	d := &observed{attempt: 1, ack: func() error { panic("boom") }}
-	testConsumer(one, sink, nil, appchannel.Subscription{Topic: "t"}).deliver(t.Context(), t.Context(), d)
+	testConsumer(one, sink, nil, appchannel.Subscription{Topic: "t"}).deliver(t.Context(), t.Context(), d, turn{})
 }
 
 func TestBatchTellsWhatWasStored(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/resiliency"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 // Trace makes an event on the span of ctx of each decision of a lane:
@@ -29,7 +30,7 @@ func Trace(ctx context.Context, d actors.Decided) {
 		return
 	}
 	if name, attributes := describe(d); name != "" {
-		span.AddEvent(name, trace.WithAttributes(append(attributes, attribute.String("sidecast.lane", d.Lane))...))
+		span.AddEvent(name, trace.WithAttributes(telemetry.Texts(append(attributes, attribute.String("sidecast.lane", d.Lane)))...))
 	}
 }
 
@@ -37,7 +38,9 @@ func Trace(ctx context.Context, d actors.Decided) {
 func fellBack(ctx context.Context, lane *actors.Lane, how string) {
 	lane.Answered()
 	if span := trace.SpanFromContext(ctx); span.IsRecording() {
-		span.AddEvent("lane.fallback", trace.WithAttributes(attribute.String("sidecast.fallback", how), attribute.String("sidecast.lane", lane.Name())))
+		span.AddEvent("lane.fallback", trace.WithAttributes(telemetry.Texts([]attribute.KeyValue{
+			attribute.String("sidecast.fallback", how), attribute.String("sidecast.lane", lane.Name()),
+		})...))
 	}
 }
 

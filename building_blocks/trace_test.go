@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
@@ -38,6 +39,9 @@ func traced(t *testing.T, policy resiliency.Policy, do func(ctx context.Context,
 	for _, event := range recorder.Ended()[0].Events() {
 		line := event.Name
 		for _, a := range event.Attributes {
+			if !utf8.ValidString(a.Value.String()) {
+				t.Errorf("%s holds %q, for which an exporter drops the whole batch", a.Key, a.Value.String())
+			}
 			if a.Key != "sidecast.error" {
 				line += fmt.Sprintf(" %s=%s", strings.TrimPrefix(string(a.Key), "sidecast."), a.Value.String())
 			}
@@ -48,7 +52,7 @@ func traced(t *testing.T, policy resiliency.Policy, do func(ctx context.Context,
 }
 
 func TestDecisionsAreEventsOfTheSpan(t *testing.T) {
-	failing := func(context.Context, actors.Grant) error { return fault.New("call", fault.InstanceLost, "gone") }
+	failing := func(context.Context, actors.Grant) error { return fault.New("call", fault.InstanceLost, "gone \xff") }
 	for name, c := range map[string]struct {
 		policy resiliency.Policy
 		do     func(ctx context.Context, lane *actors.Lane)

@@ -3,6 +3,7 @@ package blocks
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"testing"
@@ -27,8 +28,11 @@ func (g *graveyard) Publish(_ context.Context, topic string, messages []pubsub.M
 // paced is a delivery that notes when it is to come again.
 type paced struct {
 	observed
-	after []time.Duration
+	after      []time.Duration
+	unreadable error
 }
+
+func (p *paced) Unreadable() error { return p.unreadable }
 
 func (p *paced) Retry(ctx context.Context, after time.Duration) error {
 	p.after = append(p.after, after)
@@ -52,14 +56,26 @@ func TestUndeliverableEventsAreBuriedOrWait(t *testing.T) {
 		settled string
 		buried  bool
 		log     string
+		bytes   error // why they are not what they should be
+		header  map[string]string
 	}{
-		"a rule":                     {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}}, attempt: 1, settled: "retry", log: "no such key"},
-		"a rule, later":              {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}}, attempt: 5, settled: "retry", log: "delivery=5"},
-		"a rule, much later":         {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}}, attempt: 1000, settled: "retry", log: "no dead-letter topic"},
-		"a rule, dead letters":       {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}, DeadLetterTopic: "dead", MaxDeliveries: 9}, attempt: 1, settled: "ack", buried: true, log: "no such key"},
-		"no words":                   {deliver: unsayable, attempt: 3, settled: "retry", log: "no words"},
-		"no words, dead letters":     {sub: appchannel.Subscription{DeadLetterTopic: "dead"}, deliver: unsayable, attempt: 1, settled: "ack", buried: true, log: "no words"},
-		"no words, counted by wish":  {sub: appchannel.Subscription{MaxDeliveries: 3}, deliver: unsayable, attempt: 3, settled: "ack", log: "was dropped"},
+		"a rule":                    {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}}, attempt: 1, settled: "retry", log: "no such key"},
+		"a rule, later":             {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}}, attempt: 5, settled: "retry", log: "delivery=5"},
+		"a rule, much later":        {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}}, attempt: 1000, settled: "retry", log: "no dead-letter topic"},
+		"a rule, dead letters":      {sub: appchannel.Subscription{Routes: []routing.Route{{Rule: rule, Path: "/big"}}, DeadLetterTopic: "dead", MaxDeliveries: 9}, attempt: 1, settled: "ack", buried: true, log: "no such key"},
+		"no words":                  {deliver: unsayable, attempt: 3, settled: "retry", log: "no words"},
+		"no words, dead letters":    {sub: appchannel.Subscription{DeadLetterTopic: "dead"}, deliver: unsayable, attempt: 1, settled: "ack", buried: true, log: "no words"},
+		"no words, counted by wish": {sub: appchannel.Subscription{MaxDeliveries: 3}, deliver: unsayable, attempt: 3, settled: "ack", log: "was dropped"},
+		"no format":                 {bytes: errors.New("no schema"), attempt: 2, settled: "retry", log: "no schema"},
+		"no format, dead letters":   {bytes: errors.New("no schema"), sub: appchannel.Subscription{DeadLetterTopic: "dead"}, attempt: 1, settled: "ack", buried: true, log: "no schema"},
+		"no words, its own letter": { // which its wildcard brings back
+			sub: appchannel.Subscription{DeadLetterTopic: "dead", Group: "g"}, deliver: unsayable, attempt: 1, settled: "ack", log: "came back",
+			header: map[string]string{pubsub.LetterPrefix + "topic": "orders", pubsub.LetterPrefix + "group": "g"},
+		},
+		"no words, another's letter": {
+			sub: appchannel.Subscription{DeadLetterTopic: "dead", Group: "g"}, deliver: unsayable, attempt: 1, settled: "ack", buried: true, log: "no words",
+			header: map[string]string{pubsub.LetterPrefix + "topic": "orders", pubsub.LetterPrefix + "group": "h"},
+		},
 		"no words, not yet too many": {sub: appchannel.Subscription{MaxDeliveries: 3}, deliver: unsayable, attempt: 2, settled: "retry", log: "no words"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -72,10 +88,10 @@ func TestUndeliverableEventsAreBuriedOrWait(t *testing.T) {
 				block: one.PubSub, sub: c.sub, sink: &scriptedSink{deliver: c.deliver}, broker: dead, lane: lane,
 				log: slog.New(slog.NewTextHandler(&log, nil)),
 			}
-			d := &paced{observed: observed{stored: stored{pubsub.Message{
-				ID: "1", ContentType: CloudEventJSON, Data: []byte(`{"id":"1","source":"s","type":"t","specversion":"1.0","data":{}}`),
+			d := &paced{unreadable: c.bytes, observed: observed{stored: stored{pubsub.Message{
+				ID: "1", Header: c.header, ContentType: CloudEventJSON, Data: []byte(`{"id":"1","source":"s","type":"t","specversion":"1.0","data":{}}`),
 			}}, attempt: c.attempt}}
-			consumer.deliver(t.Context(), t.Context(), d)
+			consumer.deliver(t.Context(), t.Context(), d, turn{})
 			if got := strings.Join(d.said, " "); got != c.settled {
 				t.Errorf("settled by %q, not %q", got, c.settled)
 			}
