@@ -61,6 +61,22 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// A policy for an app decides where it has an action of its own, also when that of an operation is taken.
+func TestWhoseActionDecides(t *testing.T) {
+	list := access.NewList(access.Rules{DefaultAction: "deny", Policies: []access.Policy{
+		{App: "own", Namespace: "n", TrustDomain: "public", DefaultAction: "allow"}, {App: "none", Namespace: "n", TrustDomain: "public"},
+	}}, true)
+	for app, want := range map[string][2]bool{"own": {true, true}, "none": {false, false}, "stranger": {false, false}} {
+		byApp, err := list.Decide(access.Caller{App: app, Namespace: "n", TrustDomain: "public"}, "x", "GET")
+		if byApp != want[0] || (err == nil) != want[1] {
+			t.Errorf("%s: by its own policy %v, %v", app, byApp, err)
+		}
+	}
+	if byApp, err := (*access.List)(nil).Decide(access.Caller{App: "own"}, "x", "GET"); byApp || err != nil {
+		t.Errorf("no list: %v %v", byApp, err)
+	}
+}
+
 func TestTheDefaultAction(t *testing.T) {
 	one := []access.Policy{{App: "a", Namespace: "n", TrustDomain: "public"}}
 	for _, c := range []struct {
@@ -81,6 +97,10 @@ func TestTheDefaultAction(t *testing.T) {
 		if err != nil && !strings.Contains(err.Error(), text) {
 			t.Errorf("got %v", err)
 		}
+	}
+	root := access.NewList(access.Rules{DefaultAction: "deny"}, true).Check(access.Caller{App: "b", Namespace: "n", TrustDomain: "public"}, "/", "GET")
+	if root == nil || !strings.Contains(root.Error(), "/n/b operation:  verb: GET") { // with the name that it has in daprd: none
+		t.Errorf("got %v", root)
 	}
 }
 

@@ -105,15 +105,26 @@ func (l *List) name(operation string) string {
 // Check is nil when caller may invoke the operation, and otherwise a fault of reason fault.AccessDenied. Verb is that of
 // HTTP; empty is POST for an HTTP app.
 func (l *List) Check(caller Caller, operation, verb string) error {
+	_, err := l.Decide(caller, operation, verb)
+	return err
+}
+
+// Decide is Check, and says whether a policy for the caller's app decided, and not the action that is everybody's.
+func (l *List) Decide(caller Caller, operation, verb string) (byApp bool, err error) {
 	if l == nil {
-		return nil
+		return false, nil
 	}
 	verb = l.verb(verb)
-	if strings.EqualFold(l.actionFor(caller, operation, verb), Allow) {
-		return nil
+	action, byApp := l.actionFor(caller, operation, verb)
+	if strings.EqualFold(action, Allow) {
+		return byApp, nil
 	}
-	text := fmt.Sprintf("access control policy has denied access to id: %s operation: %s verb: %s", caller.id(), operation, verb)
-	return fault.New("invoke "+operation, fault.AccessDenied, "%s", text).With(DeniedText, text)
+	shown := operation
+	if operation == "/" { // which has no name for daprd
+		shown = ""
+	}
+	text := fmt.Sprintf("access control policy has denied access to id: %s operation: %s verb: %s", caller.id(), shown, verb)
+	return byApp, fault.New("invoke "+operation, fault.AccessDenied, "%s", text).With(DeniedText, text)
 }
 
 // noVerb is the verb of calls to apps that know none, and of verbs that Dapr does not.
@@ -133,30 +144,32 @@ func (l *List) verb(verb string) string {
 	return noVerb
 }
 
-func (l *List) actionFor(caller Caller, operation, verb string) string {
+// actionFor is what is to be done. Like daprd's, a policy for an app counts as such when it has an action of its own, also where one of
+// its operations decides.
+func (l *List) actionFor(caller Caller, operation, verb string) (action string, byApp bool) {
 	p, ok := l.policies[appKey{caller.App, caller.Namespace}]
 	if !ok || p.domain != caller.TrustDomain {
-		return l.action
+		return l.action, false
 	}
-	action := p.action
+	action, byApp = p.action, p.action != ""
 	if action == "" {
 		action = l.action
 	}
 	found, ok := p.operations.find(l.name(operation))
 	switch {
 	case !ok:
-		return action
+		return action, byApp
 	case !l.http:
-		return found.action
+		return found.action, byApp
 	case verb == noVerb:
-		return p.action
+		return p.action, byApp
 	}
 	for _, v := range found.verbs {
 		if v == verb || v == "*" {
-			return found.action
+			return found.action, byApp
 		}
 	}
-	return action
+	return action, byApp
 }
 
 // rule is what is known of the operations of one name.

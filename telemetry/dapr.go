@@ -32,6 +32,7 @@ type DaprMetric struct {
 	// Labels beside app_id.
 	Labels []string
 
+	callers bool   // app_id is not the sidecar's, but that of who calls, and one of the labels that are counted
 	free    string // the labels, separated by spaces, whose values apps make up
 	buckets []float64
 }
@@ -77,12 +78,19 @@ var (
 	configurationCount   = DaprMetric{Name: "dapr_component_configuration_count", Type: "counter", Help: "The number of operations performed on the configuration component.", Labels: []string{"component", "namespace", "operation", "success"}}
 	configurationLatency = DaprMetric{Name: "dapr_component_configuration_latencies", Type: "histogram", Help: "The latency of the response from the configuration component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, buckets: millis}
 
+	cryptoCount         = DaprMetric{Name: "dapr_component_crypto_count", Type: "counter", Help: "The number of operations performed on the crypto component.", Labels: []string{"component", "namespace", "operation", "success"}}
+	cryptoLatency       = DaprMetric{Name: "dapr_component_crypto_latencies", Type: "histogram", Help: "The latency of the response from the crypto component, in milliseconds.", Labels: []string{"component", "namespace", "operation", "success"}, buckets: millis}
+	conversationCount   = DaprMetric{Name: "dapr_component_conversation_count", Type: "counter", Help: "The number of operations performed on the conversation component.", Labels: []string{"component", "namespace", "success"}}
+	conversationLatency = DaprMetric{Name: "dapr_component_conversation_latencies", Type: "histogram", Help: "The latency of the response from the conversation component, in milliseconds.", Labels: []string{"component", "namespace", "success"}, buckets: millis}
+
 	egressCount       = DaprMetric{Name: "dapr_component_pubsub_egress_count", Type: "counter", Help: "The number of outgoing messages published to the pub/sub component.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic"}
 	egressLatency     = DaprMetric{Name: "dapr_component_pubsub_egress_latencies", Type: "histogram", Help: "The latency of the response from the pub/sub component, in milliseconds.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic", buckets: millis}
 	bulkEgressCount   = DaprMetric{Name: "dapr_component_pubsub_egress_bulk_count", Type: "counter", Help: "The number of bulk publish calls to the pub/sub component.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic"}
 	bulkEgressLatency = DaprMetric{Name: "dapr_component_pubsub_egress_bulk_latencies", Type: "histogram", Help: "The latency of the response for the bulk publish call from the pub/sub component, in milliseconds.", Labels: []string{"component", "namespace", "success", "topic"}, free: "topic", buckets: millis}
 	ingressCount      = DaprMetric{Name: "dapr_component_pubsub_ingress_count", Type: "counter", Help: "The number of incoming messages arriving from the pub/sub component.", Labels: []string{"component", "namespace", "process_status", "status", "topic"}, free: "topic"}
 	ingressLatency    = DaprMetric{Name: "dapr_component_pubsub_ingress_latencies", Type: "histogram", Help: "The consuming app event processing latency, in milliseconds.", Labels: []string{"component", "namespace", "process_status", "status", "topic"}, free: "topic", buckets: millis}
+	bulkIngressCount  = DaprMetric{Name: "dapr_component_pubsub_ingress_bulk_count", Type: "counter", Help: "The number of incoming bulk subscribe calls arriving from the bulk pub/sub component.", Labels: []string{"component", "namespace", "process_status", "topic"}, free: "topic"}
+	bulkIngressTime   = DaprMetric{Name: "dapr_component_pubsub_ingress_bulk_latencies", Type: "histogram", Help: "The consuming app event processing latency for the bulk pub/sub component, in milliseconds.", Labels: []string{"component", "namespace", "process_status", "topic"}, free: "topic", buckets: millis}
 	bulkIngressEvents = DaprMetric{Name: "dapr_component_pubsub_ingress_bulk_event_count", Type: "counter", Help: "Total number of incoming messages arriving from the bulk pub/sub component via Bulk Subscribe.", Labels: []string{"component", "namespace", "process_status", "topic"}, free: "topic"}
 
 	outputCount   = DaprMetric{Name: "dapr_component_output_binding_count", Type: "counter", Help: "The number of operations invoked on the output binding component.", Labels: []string{"component", "namespace", "operation", "success"}, free: "operation"}
@@ -94,6 +102,10 @@ var (
 	invocationReceived = DaprMetric{Name: "dapr_runtime_service_invocation_req_recv_total", Type: "counter", Help: "The number of requests received via service invocation.", Labels: []string{"src_app_id"}, free: "src_app_id"}
 	invocationReplied  = DaprMetric{Name: "dapr_runtime_service_invocation_res_sent_total", Type: "counter", Help: "The number of responses sent via service invocation.", Labels: []string{"dst_app_id", "status"}, free: "dst_app_id"}
 	invocationAnswered = DaprMetric{Name: "dapr_runtime_service_invocation_res_recv_total", Type: "counter", Help: "The number of responses received via service invocation.", Labels: []string{"src_app_id", "status", "type"}, free: "src_app_id"}
+	appAllowed         = DaprMetric{Name: "dapr_runtime_acl_app_policy_action_allowed_total", Type: "counter", Help: "The number of requests allowed by the app specific action specified in the access control policy. The labels are the caller's.", Labels: []string{"namespace", "trustDomain"}, callers: true, free: "app_id namespace"}
+	appBlocked         = DaprMetric{Name: "dapr_runtime_acl_app_policy_action_blocked_total", Type: "counter", Help: "The number of requests blocked by the app specific action specified in the access control policy. The labels are the caller's.", Labels: []string{"namespace", "trustDomain"}, callers: true, free: "app_id namespace"}
+	globalAllowed      = DaprMetric{Name: "dapr_runtime_acl_global_policy_action_allowed_total", Type: "counter", Help: "The number of requests allowed by the global action specified in the access control policy. The labels are the caller's.", Labels: []string{"namespace", "trustDomain"}, callers: true, free: "app_id namespace"}
+	globalBlocked      = DaprMetric{Name: "dapr_runtime_acl_global_policy_action_blocked_total", Type: "counter", Help: "The number of requests blocked by the global action specified in the access control policy. The labels are the caller's.", Labels: []string{"namespace", "trustDomain"}, callers: true, free: "app_id namespace"}
 	invocationLatency  = DaprMetric{Name: "dapr_runtime_service_invocation_res_recv_latency_ms", Type: "histogram", Help: "The latency of service invocation response, in milliseconds.", Labels: []string{"src_app_id", "status"}, free: "src_app_id", buckets: millis}
 )
 
@@ -107,9 +119,11 @@ func DaprMetrics() []DaprMetric {
 		errorCodes,
 		stateCount, stateLatency,
 		secretCount, secretLatency, configurationCount, configurationLatency,
-		egressCount, egressLatency, bulkEgressCount, bulkEgressLatency, ingressCount, ingressLatency, bulkIngressEvents,
+		cryptoCount, cryptoLatency, conversationCount, conversationLatency,
+		egressCount, egressLatency, bulkEgressCount, bulkEgressLatency, ingressCount, ingressLatency, bulkIngressCount, bulkIngressTime, bulkIngressEvents,
 		outputCount, outputLatency, inputCount, inputLatency,
 		invocationSent, invocationReceived, invocationReplied, invocationAnswered, invocationLatency,
+		appAllowed, appBlocked, globalAllowed, globalBlocked,
 	}
 }
 
@@ -167,13 +181,16 @@ type family struct {
 }
 
 func newFamily(m DaprMetric, appID string, rules map[string][]Replacement) *family {
+	fixed := prometheus.Labels{"app_id": appID}
+	if m.callers {
+		m.Labels, fixed = append([]string{"app_id"}, m.Labels...), nil
+	}
 	f := &family{metric: m, rules: rules, free: make([]bool, len(m.Labels))}
 	for i, label := range m.Labels {
 		for _, free := range strings.Fields(m.free) {
 			f.free[i] = f.free[i] || free == label
 		}
 	}
-	fixed := prometheus.Labels{"app_id": appID}
 	if m.Type == "histogram" {
 		f.histogram = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: m.Name, Help: m.Help, Buckets: m.buckets, ConstLabels: fixed}, m.Labels)
 	} else {
@@ -314,6 +331,26 @@ func (d *Dapr) ConfigurationDone(component, operation string, began time.Time, e
 	d.add(&configurationLatency, inMillis(time.Since(began)), component, d.namespace, operation, success)
 }
 
+// CryptoDone records an operation on a crypto component: `get` for one that gives a key out, `crypto_op` for all others.
+func (d *Dapr) CryptoDone(component, operation string, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(&cryptoCount, 1, component, d.namespace, operation, success)
+	d.add(&cryptoLatency, inMillis(time.Since(began)), component, d.namespace, operation, success)
+}
+
+// ConversationDone records an answer of a conversation component.
+func (d *Dapr) ConversationDone(component string, began time.Time, err error) {
+	if d == nil {
+		return
+	}
+	success := strconv.FormatBool(err == nil)
+	d.add(&conversationCount, 1, component, d.namespace, success)
+	d.add(&conversationLatency, inMillis(time.Since(began)), component, d.namespace, success)
+}
+
 // Published records the publication of an event, or of a bulk of them.
 func (d *Dapr) Published(component, topic string, bulk bool, began time.Time, err error) {
 	if d == nil {
@@ -335,7 +372,7 @@ func (d *Dapr) Delivered(component, topic, became, said string, bulk bool, took 
 		return
 	}
 	if bulk {
-		d.add(&bulkIngressEvents, 1, component, d.namespace, became, topic)
+		d.add(&bulkIngressEvents, 1, component, d.namespace, strings.ToUpper(became), topic) // as daprd writes it there, and there alone
 		return
 	}
 	if said == "" {
@@ -391,4 +428,22 @@ func (d *Dapr) Served(app string, status int) {
 	}
 	d.add(&invocationReceived, 1, app)
 	d.add(&invocationReplied, 1, app, strconv.Itoa(status))
+}
+
+// Admitted records whether a call of another app to the local one was allowed, by what a Configuration says of the caller's app or of
+// all. Where none says anything, that is a call that all may make.
+func (d *Dapr) Admitted(app, namespace, trustDomain string, byApp, allowed bool) {
+	if d == nil {
+		return
+	}
+	m := &globalBlocked
+	switch {
+	case byApp && allowed:
+		m = &appAllowed
+	case byApp:
+		m = &appBlocked
+	case allowed:
+		m = &globalAllowed
+	}
+	d.add(m, 1, app, namespace, trustDomain)
 }

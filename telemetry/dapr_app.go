@@ -20,6 +20,15 @@ func (d *Dapr) HTTPCalled(method, path string, status int, sent, received int64,
 	}
 }
 
+// BulkDelivered records events that the app got in one delivery. Dapr has a label for what became of them, and no word for it.
+func (d *Dapr) BulkDelivered(component, topic string, took time.Duration) {
+	if d == nil {
+		return
+	}
+	d.add(&bulkIngressCount, 1, component, d.namespace, "", topic)
+	d.add(&bulkIngressTime, inMillis(took), component, d.namespace, "", topic)
+}
+
 // HTTPProbed records a health check of an app that speaks HTTP.
 func (d *Dapr) HTTPProbed(status int, took time.Duration) {
 	if d == nil {

@@ -70,6 +70,36 @@ func TestPathLabels(t *testing.T) {
 	}
 }
 
+// The app of these metrics is who calls, and a rule for it is one for a label like any other.
+func TestAdmissionsAreCountedByTheCaller(t *testing.T) {
+	rules := LabelRules{}
+	rules.Add("dapr_runtime_acl_app_policy_action_blocked_total", "app_id", Replacement{regexp.MustCompile(`cart-.*`), "carts"})
+	m := NewMetrics()
+	m.EnableDapr("own", "default", DaprOptions{Rules: rules})
+	d := m.Dapr()
+	d.Admitted("cart-1", "shop", "public", true, false)
+	d.Admitted("cart-2", "shop", "public", true, false)
+	d.Admitted("cart", "shop", "public", true, true)
+	d.Admitted("cart", "shop", "public", false, false)
+	d.Admitted("cart", "shop", "public", false, true)
+	(*Dapr)(nil).Admitted("cart", "shop", "public", false, true)
+	for name, want := range map[string]struct {
+		app   string
+		count float64
+	}{
+		"app_policy_action_blocked": {"carts", 2}, "app_policy_action_allowed": {"cart", 1},
+		"global_policy_action_blocked": {"cart", 1}, "global_policy_action_allowed": {"cart", 1},
+	} {
+		counters := d.families["dapr_runtime_acl_"+name+"_total"].counters
+		if n := testutil.ToFloat64(counters.WithLabelValues(want.app, "shop", "public")); n != want.count || testutil.CollectAndCount(counters) != 1 {
+			t.Errorf("%s is %v in %d series", name, n, testutil.CollectAndCount(counters))
+		}
+	}
+	if _, err := m.registry.Gather(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestOptionsOfDaprsMetrics(t *testing.T) {
 	rules := LabelRules{}
 	rules.Add("dapr_http_server_request_count", "path", Replacement{regexp.MustCompile(`/orders/\d+`), "/orders/{id}"}, Replacement{regexp.MustCompile(`^/v1\.0(.*)`), "$1"})

@@ -35,7 +35,7 @@ type Tracer struct {
 
 // source is what spans come from at one moment: nothing, trace ids alone, or spans that go to exporters.
 type source struct {
-	identify bool
+	identify bool                     // without spans calls belong to traces all the same, and spans are told in Dapr's words
 	provider *sdktrace.TracerProvider // nil makes no spans
 	tracer   trace.Tracer
 	// open counts the spans that have not ended, plus one for the source while it is in use; idle is closed when it comes to 0.
@@ -100,7 +100,7 @@ func (t Tracing) Ready(ctx context.Context, appID, instance, version string, ide
 		options = append(options, sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(t.Rate))))
 	}
 	provider := sdktrace.NewTracerProvider(options...)
-	s := &source{provider: provider, tracer: provider.Tracer("github.com/sidecast/sidecast"), idle: make(chan struct{})}
+	s := &source{identify: identify, provider: provider, tracer: provider.Tracer("github.com/sidecast/sidecast"), idle: make(chan struct{})}
 	s.open.Store(1)
 	return Traces{s}, nil
 }
@@ -224,23 +224,38 @@ func newExporter(ctx context.Context) (*otlptrace.Exporter, error) {
 	return otlptracegrpc.New(ctx)
 }
 
-// Start begins a span whose name is parts joined. Its parent is the one that header names, which from then on names the
-// new one; without a header it is the one of ctx. The span must be ended.
+// Start begins a span whose name is parts joined; the first of a call that has its own from its front door is that one. Its parent is the
+// one that header names, which from then on names the new one; without a header, or within such a call, it is the one of ctx. The
+// span must be ended.
 func (t *Tracer) Start(ctx context.Context, kind trace.SpanKind, header *call.Header, parts ...string) (context.Context, Span) {
+	if t.Records() { // to look the call up takes time
+		if a := AnswerOf(ctx); a.take() {
+			t.name(ctx, header)
+			return ctx, Span{span: a.span}
+		}
+	}
 	s := t.enter(header)
 	if s == nil {
 		return ctx, Span{}
 	}
-	if header == nil {
-		ctx, span := s.tracer.Start(ctx, strings.Join(parts, ""), trace.WithSpanKind(kind))
-		begun(ctx, span.SpanContext())
-		return ctx, Span{span, s}
+	return t.begin(ctx, s, kind, header, joined(parts))
+}
+
+// begin begins a span of a source that it was counted in.
+func (t *Tracer) begin(ctx context.Context, s *source, kind trace.SpanKind, header *call.Header, name string, attributes ...attribute.KeyValue) (context.Context, Span) {
+	if header != nil {
+		ctx = t.under(ctx, header)
 	}
-	carrier := headerCarrier{header}
-	ctx, span := s.tracer.Start(t.carrier.Extract(ctx, carrier), strings.Join(parts, ""), trace.WithSpanKind(kind))
-	t.carrier.Inject(ctx, carrier)
-	begun(ctx, span.SpanContext())
+	ctx, span := s.tracer.Start(ctx, name, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
+	t.name(ctx, header)
 	return ctx, Span{span, s}
+}
+
+// name has header name the span of ctx.
+func (t *Tracer) name(ctx context.Context, header *call.Header) {
+	if header != nil {
+		t.carrier.Inject(ctx, headerCarrier{header})
+	}
 }
 
 // enter is the source of a new span, which is counted in; nil when there are no spans.
@@ -299,19 +314,32 @@ func (t *Tracer) Close(ctx context.Context) error {
 // Span is a span, or nothing.
 type Span struct {
 	span trace.Span
-	from *source
+	from *source // nil where the span is that of a front door's call, which ends it
 }
 
-// End ends the span with the outcome that err holds.
-func (s Span) End(err *error) {
+// End ends the span with the outcome that err holds. The span of a front door's call goes on, and has the outcome that its caller sees.
+func (s Span) End(err *error) { s.EndAnswered(err, 0) }
+
+// EndAnswered is End after an app has answered with a status of HTTP, which says what is wrong better than err does; 0 is none.
+func (s Span) EndAnswered(err *error, status int) {
 	if s.span == nil {
 		return
 	}
-	defer s.from.leave()
 	if *err != nil {
-		s.span.SetStatus(codes.Error, (*err).Error())
 		s.span.SetAttributes(attribute.String("sidecast.kind", fault.KindOf(*err).String()),
 			attribute.String("sidecast.reason", string(fault.ReasonOf(*err))))
+	}
+	if s.from == nil {
+		if *err != nil {
+			s.span.SetAttributes(attribute.String("sidecast.error", clean((*err).Error())))
+		}
+		return
+	}
+	defer s.from.leave()
+	if failure := HTTPFailure(status); failure != "" {
+		s.span.SetStatus(codes.Error, failure)
+	} else if *err != nil {
+		s.span.SetStatus(codes.Error, clean((*err).Error()))
 	}
 	s.span.End()
 }
@@ -319,7 +347,7 @@ func (s Span) End(err *error) {
 // Event adds an event to the span.
 func (s Span) Event(name string, attributes ...attribute.KeyValue) {
 	if s.span != nil {
-		s.span.AddEvent(name, trace.WithAttributes(attributes...))
+		s.span.AddEvent(name, trace.WithAttributes(Texts(attributes)...))
 	}
 }
 

@@ -89,9 +89,9 @@ func (z *zipkin) Shutdown(context.Context) error {
 
 func (z *zipkin) span(s sdktrace.ReadOnlySpan) zipkinSpan {
 	all := zipkinSpan{
-		TraceID: s.SpanContext().TraceID().String(), ID: s.SpanContext().SpanID().String(), Name: s.Name(),
+		TraceID: s.SpanContext().TraceID().String(), ID: s.SpanContext().SpanID().String(), Name: strings.ToLower(s.Name()), // names are in lowercase there
 		Timestamp: s.StartTime().UnixMicro(), Duration: max(1, s.EndTime().Sub(s.StartTime()).Microseconds()),
-		LocalEndpoint: zipkinEndpoint{z.service}, Tags: make(map[string]string, len(s.Attributes())+1),
+		LocalEndpoint: zipkinEndpoint{strings.ToLower(z.service)}, Tags: make(map[string]string, len(s.Attributes())+1),
 	}
 	if s.Parent().HasSpanID() {
 		all.ParentID = s.Parent().SpanID().String()
@@ -103,12 +103,28 @@ func (z *zipkin) span(s sdktrace.ReadOnlySpan) zipkinSpan {
 		all.Tags[string(a.Key)] = a.Value.String()
 	}
 	if status := s.Status(); status.Code == codes.Error {
-		all.Tags["error"] = status.Description
+		all.Tags["error"], all.Tags["otel.status_code"] = status.Description, "ERROR"
 	}
 	for _, e := range s.Events() {
-		all.Annotations = append(all.Annotations, zipkinNote{e.Time.UnixMicro(), e.Name})
+		all.Annotations = append(all.Annotations, zipkinNote{e.Time.UnixMicro(), eventText(e)})
 	}
 	return all
+}
+
+// eventText is an event in a line: its name, and its attributes as JSON, as OpenTelemetry's own exporter to Zipkin has them.
+func eventText(e sdktrace.Event) string {
+	if len(e.Attributes) == 0 {
+		return e.Name
+	}
+	about := make(map[string]any, len(e.Attributes))
+	for _, a := range e.Attributes {
+		about[string(a.Key)] = a.Value.AsInterface()
+	}
+	text, err := json.Marshal(about)
+	if err != nil {
+		return e.Name
+	}
+	return e.Name + ": " + string(text)
 }
 
 // logExporter writes a line for each span.
@@ -117,8 +133,21 @@ type logExporter struct{ log *slog.Logger }
 // ExportSpans writes spans.
 func (e logExporter) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {
 	for _, s := range spans {
-		e.log.Info("span", "name", s.Name(), "trace", s.SpanContext().TraceID().String(), "parent", s.Parent().SpanID().String(),
-			"span", s.SpanContext().SpanID().String(), "began", s.StartTime(), "took", s.EndTime().Sub(s.StartTime()))
+		about := []any{
+			"name", s.Name(), "trace", s.SpanContext().TraceID().String(), "parent", s.Parent().SpanID().String(),
+			"span", s.SpanContext().SpanID().String(), "began", s.StartTime(), "took", s.EndTime().Sub(s.StartTime()),
+		}
+		if status := s.Status(); status.Code == codes.Error {
+			about = append(about, "error", status.Description)
+		}
+		if events := s.Events(); len(events) > 0 {
+			texts := make([]string, len(events))
+			for i, event := range events {
+				texts[i] = eventText(event)
+			}
+			about = append(about, "events", texts)
+		}
+		e.log.Info("span", about...)
 	}
 	return nil
 }
