@@ -52,7 +52,7 @@ var (
 	laneHedged        = laneMetric("counter", "hedged_total", "Attempts that were started beside another.")
 	laneFallbacks     = laneMetric("counter", "fallbacks_total", "Calls that a fallback answered.")
 	laneQueueSeconds  = laneMetric("histogram", "queue_seconds", "Time that calls which had to wait were in the queue.")
-	laneState         = laneMetric("gauge", "breaker_state", "1 for the state that the breaker is in: closed, open, half-open or ramping.", "state")
+	laneState         = laneMetric("gauge", "breaker_state", "1 for the state that the breaker is in: closed, open, half-open or ramping. Of lanes that have one.", "state")
 	laneTurned        = laneMetric("counter", "breaker_transitions_total", "Times that the breaker came into a state.", "state")
 	laneForced        = laneMetric("gauge", "breaker_forced", "1 while an operator holds the breaker in its state.")
 	laneShare         = laneMetric("gauge", "breaker_share", "Share of the calls that the breaker lets pass, 0 to 1.")
@@ -184,11 +184,17 @@ func (r *readings) read(n actors.Node) {
 	add(laneHedged, "", float64(l.Hedged))
 	add(laneFallbacks, "", float64(l.Fallbacks))
 	for state, times := range l.Turned.All {
-		add(laneState, state, truth(state == l.Breaker))
-		add(laneTurned, state, float64(times))
+		if l.Breaker != "" {
+			add(laneState, state, truth(state == l.Breaker))
+		}
+		if l.Breaker != "" || times > 0 {
+			add(laneTurned, state, float64(times))
+		}
 	}
-	add(laneForced, "", truth(l.BreakerForced))
-	add(laneShare, "", l.BreakerShare)
+	if l.Breaker != "" {
+		add(laneForced, "", truth(l.BreakerForced))
+		add(laneShare, "", l.BreakerShare)
+	}
 	add(laneShedding, "", l.Shedding)
 	for _, limit := range l.Limits {
 		share := 1.0

@@ -52,6 +52,10 @@ func TestLaneMetrics(t *testing.T) {
 		`queue_limit{lane="app/pricing"} 1`, `refused_total{lane="app/pricing",reason="QUEUE_FULL"} 1`, `admitted_total{lane="app/pricing"} 1`,
 		`breaker_state{lane="app/pricing",state="closed"} 1`, `breaker_state{lane="app/pricing",state="open"} 0`, `breaker_share{lane="app/pricing"} 1`,
 		`rate_limit{lane="app/pricing",limit="all"} 4`, `rate_limit_share{lane="app/pricing",limit="all"} 1`, `rate_limit_refused_total{lane="app/pricing",limit="all"} 0`)
+	if _, body := d.ask("GET", "/metrics", ""); strings.Contains(body, `breaker_state{lane="unknown-apps"`) || strings.Contains(body, `breaker_share{lane="unknown-apps"`) ||
+		!strings.Contains(body, `admitted_total{lane="unknown-apps"}`) {
+		t.Errorf("a lane without a breaker tells of one, or nothing at all:\n%s", body)
+	}
 	close(out)
 	for range 2 {
 		if err := <-ended; err != nil {

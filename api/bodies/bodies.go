@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/sidecast/sidecast/api/entrance"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
 )
@@ -52,6 +53,7 @@ type Budget struct {
 	requests, answers *semaphore.Weighted
 	kept              *semaphore.Weighted // nobody waits for it
 	size              int64
+	entrance          *entrance.Entrance
 }
 
 // NewBudget returns a budget for requests of up to maxRead bytes.
@@ -63,6 +65,7 @@ func newBudget(maxRead, size int64) *Budget {
 		readers: make(chan struct{}, n), late: make(chan struct{}, n), parked: make(chan struct{}, parking),
 		requests: semaphore.NewWeighted(size), answers: semaphore.NewWeighted(size),
 		kept: semaphore.NewWeighted(size / keptPart), size: size,
+		entrance: entrance.New(),
 	}
 }
 
@@ -70,6 +73,8 @@ func newBudget(maxRead, size int64) *Budget {
 type Share struct {
 	b        *Budget
 	requests int64
+	place    *entrance.Place // own, or that of its connection
+	own      entrance.Place
 
 	mu      sync.Mutex // attempts may race
 	answers int64
@@ -79,10 +84,27 @@ type Share struct {
 }
 
 // Open begins a call.
-func (b *Budget) Open() *Share { return &Share{b: b} }
+func (b *Budget) Open() *Share {
+	s := &Share{b: b}
+	s.own.At, s.place = b.entrance, &s.own
+	return s
+}
+
+// OpenAt begins a call that came on a connection with a place, if that is not nil.
+func (b *Budget) OpenAt(place *entrance.Place) *Share {
+	s := b.Open()
+	if place != nil {
+		s.place = place
+	}
+	return s
+}
+
+// Entrance is where the calls stand in line.
+func (b *Budget) Entrance() *entrance.Entrance { return b.entrance }
 
 // Close gives back what the call holds: its request and its answer are no longer used.
 func (s *Share) Close() {
+	s.Leave()
 	if s.requests > 0 {
 		s.b.requests.Release(s.requests)
 		s.requests = 0
@@ -97,6 +119,9 @@ func (s *Share) Close() {
 		s.answers = 0
 	}
 }
+
+// Leave implements call.Entry.
+func (s *Share) Leave() { s.place.Leave() }
 
 // Keep implements call.Keeper.
 func (s *Share) Keep(bytes int64) bool {
@@ -126,10 +151,14 @@ func (s *Share) drop() {
 // Read calls read, which reads a whole request and returns its size, when it is the caller's turn, and takes the share of
 // that request. It fails with fault.BodiesFull when the requests before it leave no room in time, and as read fails.
 func (s *Share) Read(ctx context.Context, op string, read func() (int, error)) error {
-	size, err := s.b.read(ctx, op, read)
-	if err != nil || size < large {
+	size, err := s.read(ctx, op, read)
+	if err != nil {
 		return err
 	}
+	if size < large {
+		return s.place.Enter(ctx, op)
+	}
+	s.Leave()                            // to wait for room
 	weight := min(int64(size), s.b.size) // one always fits
 	if !s.b.requests.TryAcquire(weight) {
 		if err := s.b.park(ctx, op, weight); err != nil {
@@ -172,10 +201,16 @@ func (s *Share) forget() {
 	}
 }
 
-func (b *Budget) read(ctx context.Context, op string, read func() (int, error)) (int, error) {
-	slot, err := b.enter(ctx, op)
-	if err != nil {
-		return 0, err
+func (s *Share) read(ctx context.Context, op string, read func() (int, error)) (int, error) {
+	slot := s.b.readers
+	select {
+	case slot <- struct{}{}:
+	default:
+		s.Leave()
+		var err error
+		if slot, err = s.b.enter(ctx, op); err != nil {
+			return 0, err
+		}
 	}
 	defer func() { <-slot }()
 	return read()
@@ -199,11 +234,6 @@ func (b *Budget) park(ctx context.Context, op string, weight int64) error {
 
 // enter waits for a turn to read. The turn ends when its slot is received from.
 func (b *Budget) enter(ctx context.Context, op string) (slot chan struct{}, err error) {
-	select {
-	case b.readers <- struct{}{}:
-		return b.readers, nil
-	default:
-	}
 	timer := time.NewTimer(stall)
 	defer timer.Stop()
 	select {
@@ -252,6 +282,25 @@ func (s *Share) Take(ctx context.Context, bytes int64) error {
 	case !again && s.b.answers.Acquire(ctx, weight) != nil:
 		return fault.FromContext(op, ctx, "room for a body of this size among those of other calls")
 	}
+	return s.hold(op, weight)
+}
+
+// Grow implements call.Grower. A small answer that turns out to be large waits as one that was known to be; one that grows
+// further holds room already and is refused when there is no more.
+func (s *Share) Grow(ctx context.Context, from, to int64) error {
+	const op = "take an answer"
+	if from < large {
+		return s.Take(ctx, to)
+	}
+	weight := min(to, s.b.size) - min(from, s.b.size) // one always fits
+	if !s.b.answers.TryAcquire(weight) {
+		return fault.E(op, fault.Exhausted, fault.AnswerTooLarge, errors.New("the answers of other calls leave no room for the rest of one whose size was not told"))
+	}
+	return s.hold(op, weight)
+}
+
+// hold notes what was acquired for answers, to be released when the call ends.
+func (s *Share) hold(op string, weight int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {

@@ -196,6 +196,68 @@ func TestAnswers(t *testing.T) {
 	})
 }
 
+// Answers whose size nobody told hold no more than the budget either, whatever they grow to: one that finds no room for its rest
+// is refused, so that others end, and a single one always fits.
+func TestAnswersThatGrow(t *testing.T) {
+	const calls, size = 40, 3 * mega
+	grow := func(share *Share, ctx context.Context) (held int64, err error) {
+		for from, to := int64(0), int64(32<<10); from < size && err == nil; from, to = to, 2*to {
+			if err = call.GrowRoom(share.Context(ctx), from, to); err == nil {
+				held = to
+			}
+		}
+		return held, err
+	}
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(1, 10*mega)
+		var now, most int64
+		var refused atomic.Int64
+		var mu sync.Mutex
+		var running sync.WaitGroup
+		for range calls {
+			running.Go(func() {
+				share := b.Open()
+				held, err := grow(share, t.Context())
+				mu.Lock()
+				now += held
+				most = max(most, now)
+				mu.Unlock()
+				if err != nil {
+					refused.Add(1)
+					if fault.KindOf(err) != fault.Exhausted || fault.NotSent(err) {
+						t.Errorf("refused with %v", err)
+					}
+				}
+				time.Sleep(time.Second)
+				mu.Lock()
+				now -= held
+				mu.Unlock()
+				share.Close()
+			})
+		}
+		running.Wait()
+		if most > 10*mega || refused.Load() == 0 {
+			t.Errorf("%d bytes were held of %d, and %d answers were refused", most, 10*mega, refused.Load())
+		}
+		if !b.answers.TryAcquire(10 * mega) {
+			t.Error("room was not given back")
+		}
+		alone := newBudget(1, mega).Open()
+		defer alone.Close()
+		if held, err := grow(alone, t.Context()); err != nil || held < size {
+			t.Errorf("one that is larger than the budget: %d bytes, %v", held, err)
+		}
+		waiting := b.Open()
+		defer waiting.Close()
+		bounded, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if held, err := grow(waiting, bounded); fault.KindOf(err) != fault.Timeout || held >= large {
+			t.Errorf("without room: %d bytes, %v", held, err)
+		}
+		b.answers.Release(10 * mega)
+	})
+}
+
 // What is kept of requests takes no room from those that have to be read, however much is kept.
 func TestKept(t *testing.T) {
 	b := newBudget(1, 2*keptPart*mega)

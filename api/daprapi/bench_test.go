@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 
+	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/api/bodies"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
@@ -46,6 +47,9 @@ func BenchmarkDispatch(b *testing.B) {
 // What an invocation takes over from its request, and its answer from the app's.
 func BenchmarkHeads(b *testing.B) {
 	s := benched()
+	system := actors.NewSystem(actors.Options{Log: slog.New(slog.DiscardHandler)})
+	defer func() { _ = system.Close(context.Background()) }()
+	s.o.Blocks = blocks.New(blocks.Deps{System: system})
 	r := httptest.NewRequest("POST", "/v1.0/invoke/app/method/x", nil)
 	r.Header = http.Header{"User-Agent": {"sdk"}, "Accept-Encoding": {"gzip"}, "Content-Length": {"1024"}, "Content-Type": {"text/plain"}, "Traceparent": {"00-1-2-01"}, "X-Request-Id": {"1"}}
 	answer := &call.Response{ContentType: "text/plain", Header: call.Header{{Key: "date", Value: "now"}, {Key: "content-length", Value: "1024"}, {Key: "x-request-id", Value: "1"}}}

@@ -16,7 +16,6 @@ import (
 
 	"github.com/sidecast/sidecast/binding"
 	"github.com/sidecast/sidecast/call"
-	"github.com/sidecast/sidecast/fault"
 )
 
 // errNoOperation is told before anything else.
@@ -39,15 +38,7 @@ func (s *Server) callBinding(ctx context.Context, name string, r binding.Request
 
 // bindingProblem is the problem of an operation that failed, in the words of whoever knows best: the system's client, or the lane.
 func bindingProblem(name string, err error) error {
-	told := err
-	for {
-		f, ok := told.(*fault.Error)
-		if !ok || f.Err == nil || f.Reason != fault.BackendFailed && f.Reason != fault.BackendDown && f.Reason != fault.NotSupported {
-			break
-		}
-		told = f.Err
-	}
-	return basic(http.StatusInternalServerError, codes.Internal, "ERR_INVOKE_OUTPUT_BINDING", "error invoking output binding %s: %s", name, told).of(err)
+	return basic(http.StatusInternalServerError, codes.Internal, "ERR_INVOKE_OUTPUT_BINDING", "error invoking output binding %s: %s", name, ownWords(err)).of(err)
 }
 
 func (s *Server) invokeBinding(w http.ResponseWriter, r *http.Request, p params) error {

@@ -38,14 +38,14 @@ func (s *Server) readConfiguration(ctx context.Context, r blocks.ConfigurationRe
 	s.o.Metrics.ConfigurationDone(r.Component, "get", began, err)
 	if err != nil {
 		return nil, basic(http.StatusInternalServerError, codes.Internal, "ERR_CONFIGURATION_GET",
-			"failed to get %s from Configuration store %s: %v", r.Keys, r.Component, err).of(err)
+			"failed to get %s from Configuration store %s: %v", r.Keys, r.Component, ownWords(err)).of(err)
 	}
 	return items, nil
 }
 
 func unsubscribable(r blocks.ConfigurationRequest, err error) error {
 	return basic(http.StatusInternalServerError, codes.InvalidArgument, "ERR_CONFIGURATION_SUBSCRIBE",
-		"failed to subscribe %s from Configuration store %s: %v", r.Keys, r.Component, err).of(err)
+		"failed to subscribe %s from Configuration store %s: %v", r.Keys, r.Component, ownWords(err)).of(err)
 }
 
 func configurationItems(items map[string]configstore.Item) map[string]*commonv1.ConfigurationItem {

@@ -60,22 +60,28 @@ func (a *api) Shutdown(ctx context.Context, _ *runtimev1.ShutdownRequest) (*empt
 // served; it is there as long as that is so.
 const warningsKey = "sidecastWarnings"
 
+// noPlacement is what daprd says of actors that have no placement service.
+const noPlacement = "placement: disconnected"
+
 func (s *Server) end(force bool) {
 	if force {
-		s.o.Log.Warn("a shutdown without a drain was asked for")
+		s.o.Log.Warn("Force shutdown requested, exiting immediately without graceful shutdown")
 		time.AfterFunc(forceDelay, s.o.Abort)
 		return
 	}
-	s.o.Log.Info("shutdown requested via API")
+	s.o.Log.Info("Shutdown requested via API")
 	s.o.Blocks.Runtime.Shutdown()
 }
+
+// subtleFeature is what a daprd that is built with the subtle API for crypto tells of itself.
+const subtleFeature = "_SubtleCrypto"
 
 func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runtimev1.GetMetadataResponse, error) {
 	s := a.s
 	description := s.o.Blocks.Runtime.Describe()
 	out := &runtimev1.GetMetadataResponse{
-		Id: s.o.AppID, RuntimeVersion: Version, EnabledFeatures: s.now.Load().Features, ExtendedMetadata: map[string]string{},
-		ActorRuntime: &runtimev1.ActorRuntime{RuntimeStatus: runtimev1.ActorRuntime_DISABLED},
+		Id: s.o.AppID, RuntimeVersion: Version, EnabledFeatures: append(slices.Clone(s.now.Load().Features), subtleFeature), ExtendedMetadata: map[string]string{},
+		ActorRuntime: &runtimev1.ActorRuntime{RuntimeStatus: runtimev1.ActorRuntime_DISABLED, Placement: noPlacement},
 		AppConnectionProperties: &runtimev1.AppConnectionProperties{
 			Port: int32(s.o.App.Port), Protocol: s.o.App.Protocol, ChannelAddress: s.o.App.Address, MaxConcurrency: int32(s.o.App.MaxConcurrency),
 		},
@@ -115,8 +121,7 @@ func (a *api) GetMetadata(context.Context, *runtimev1.GetMetadataRequest) (*runt
 	return out, nil
 }
 
-// capabilities are what a component can do, in Dapr's words. Locks have none with daprd; brokers would have
-// wildcards in topics or bulks of their own, which none here has; RabbitMQ knows when a message expires.
+// capabilities are what a component can do, in Dapr's words. Locks have none with daprd.
 func (s *Server) capabilities(c components.Status) []string {
 	all := []string{}
 	switch b, found := s.o.Blocks.Bindings.Find(c.Name); {
@@ -127,12 +132,49 @@ func (s *Server) capabilities(c components.Status) []string {
 		if b.Output {
 			all = append(all, "OUTPUT_BINDING")
 		}
-	case c.Type == "state.postgresql" && c.Version == "v1":
-		return []string{"ETAG", "TRANSACTIONAL", "TTL", "QUERY_API"}
-	case strings.HasPrefix(c.Type, "state."): // every store that there is
-		return []string{"ETAG", "TRANSACTIONAL", "TTL"}
-	case c.Type == "pubsub.rabbitmq":
-		all = append(all, "MESSAGE_TTL")
+	case strings.HasPrefix(c.Type, "state."):
+		return storeAbilities(c, s.o.Blocks.Runtime.HasPlainValues(c.Name))
+	case c.Capabilities != nil:
+		return c.Capabilities
+	default:
+		all = append(all, brokerAbilities[c.Type]...)
+	}
+	return all
+}
+
+// brokerAbilities are what Dapr says that a broker can do, by its type.
+var brokerAbilities = map[string][]string{
+	"pubsub.in-memory":               {"SUBSCRIBE_WILDCARDS"},
+	"pubsub.rabbitmq":                {messageTTL},
+	"pubsub.kafka":                   {"BULK_PUBSUB"},
+	"pubsub.mqtt3":                   {"SUBSCRIBE_WILDCARDS"},
+	"pubsub.mqtt":                    {"SUBSCRIBE_WILDCARDS"},
+	"pubsub.azure.eventhubs":         {"BULK_PUBSUB"},
+	"pubsub.azure.servicebus":        {messageTTL, "BULK_PUBSUB"},
+	"pubsub.azure.servicebus.queues": {messageTTL, "BULK_PUBSUB"},
+	"pubsub.azure.servicebus.topics": {messageTTL, "BULK_PUBSUB"},
+	"pubsub.azure.servicebusqueues":  {messageTTL, "BULK_PUBSUB"},
+	"pubsub.solace.amqp":             {"SUBSCRIBE_WILDCARDS", messageTTL},
+}
+
+// messageTTL is the ability of a broker that is told how long a message is to be kept, and drops it then.
+const messageTTL = "MESSAGE_TTL"
+
+// storeAbilities are those of a state store: what it tells, or what every store can do that tells nothing. As with daprd, one
+// that has ETags and transactions could keep the state of actors.
+func storeAbilities(c components.Status, plain bool) []string {
+	all := slices.Clone(c.Capabilities)
+	switch {
+	case all != nil:
+	case plain:
+		return []string{"TTL"}
+	case c.Type == "state.in-memory":
+		all = []string{"ETAG", "TRANSACTIONAL", "TTL", "DELETE_WITH_PREFIX", "KEYS_LIKE"}
+	default:
+		all = []string{"ETAG", "TRANSACTIONAL", "TTL"}
+	}
+	if slices.Contains(all, "ETAG") && slices.Contains(all, "TRANSACTIONAL") && !slices.Contains(all, "ACTOR") {
+		all = append(all, "ACTOR")
 	}
 	return all
 }

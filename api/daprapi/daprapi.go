@@ -26,6 +26,7 @@ import (
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/bodies"
+	"github.com/sidecast/sidecast/api/entrance"
 	"github.com/sidecast/sidecast/api/rpc"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
@@ -106,6 +107,7 @@ type Server struct {
 	grpc     *grpc.Server
 	http     []*http.Server // the API, and the one for health and metadata alone
 	host     host
+	typeOf   func(component string) string // "" of one that there is none of
 	draining context.CancelFunc
 	drained  context.Context
 
@@ -136,6 +138,7 @@ func (s *Server) Warm(ctx context.Context) { s.pipeline.Warm(ctx) }
 // New builds the door. It listens nowhere yet.
 func New(o Options) *Server {
 	s := &Server{o: o, extended: map[string]string{}, host: thisHost()}
+	s.typeOf = func(component string) string { return o.Blocks.Runtime.ComponentType(component) }
 	s.drained, s.draining = context.WithCancel(context.Background())
 	s.pipeline = pipeline.New("the HTTP API's pipeline", o.Middleware, http.HandlerFunc(s.passed), o.Log)
 	s.Set(o.Settings)
@@ -166,7 +169,8 @@ func New(o Options) *Server {
 func (s *Server) newHTTP(handler http.Handler) *http.Server {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: int(s.o.MaxHeader),
-		ErrorLog: slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
+		ConnContext: entrance.Context,
+		ErrorLog:    slog.NewLogLogger(s.o.Log.Handler(), slog.LevelDebug),
 	}
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)
@@ -175,7 +179,9 @@ func (s *Server) newHTTP(handler http.Handler) *http.Server {
 }
 
 // ServeHTTP answers the HTTP API on listener until Close.
-func (s *Server) ServeHTTP(listener net.Listener) error { return serveHTTP(s.http[0], listener) }
+func (s *Server) ServeHTTP(listener net.Listener) error {
+	return serveHTTP(s.http[0], s.o.Bodies.Entrance().Listener(listener))
+}
 
 // ServePublic answers health and metadata alone, and asks no token.
 func (s *Server) ServePublic(listener net.Listener) error { return serveHTTP(s.http[1], listener) }

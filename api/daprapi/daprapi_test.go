@@ -197,8 +197,8 @@ func TestCategories(t *testing.T) {
 		errorcodes.HealthNotReady, errorcodes.HealthOutboundNotReady, errorcodes.CommonAPIUnimplemented, errorcodes.CommonBodyRead, errorcodes.CommonInternal,
 		errorcodes.CommonMalformedRequest, errorcodes.CommonGeneric, errorcodes.SecretGet, errorcodes.SecretStoreNotFound, errorcodes.SecretStoreNotConfigured,
 		errorcodes.SecretPermissionDenied, errorcodes.ConfigurationGet, errorcodes.ConfigurationStoreNotConfigured, errorcodes.ConfigurationUnsubscribe,
-		errorcodes.BindingInvokeOutputBinding, errorcodes.Crypto, errorcodes.CryptoProviderNotFound, errorcodes.CryptoProvidersNotConfigured,
-		errorcodes.CommonBadRequest,
+		errorcodes.BindingInvokeOutputBinding, errorcodes.Crypto, errorcodes.CryptoKey, errorcodes.CryptoProviderNotFound, errorcodes.CryptoProvidersNotConfigured,
+		errorcodes.CommonBadRequest, errorcodes.ConversationInvalidParms, errorcodes.ConversationInvoke, errorcodes.ConversationMissingInputs, errorcodes.ConversationNotFound,
 	} {
 		counted := cmp.Or(code.GrpcCode, code.Code)
 		if got := category(counted); got != string(code.Category) {
@@ -347,7 +347,7 @@ func FuzzEnvelope(f *testing.F) {
 	f.Add("application/cloudevents+json", `{"id":"1","data":[1]}`, "ttlInSeconds", "9")
 	f.Add("application/octet-stream", "\x00", "ttlInSeconds", "99999999999999999999")
 	f.Fuzz(func(t *testing.T, contentType, data, key, value string) {
-		s := &Server{o: Options{AppID: "app"}}
+		s := &Server{o: Options{AppID: "app"}, typeOf: func(string) string { return "" }}
 		id, envelope, err := s.envelope("bus", "topic", contentType, []byte(data), map[string]string{key: value}, call.Header{})
 		if err != nil {
 			return

@@ -5,9 +5,12 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"runtime/debug"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -83,16 +86,23 @@ func (s *Server) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 	if err != nil {
 		return err
 	}
-	defer s.containRPC(info.FullMethod, &err)
 	if traced != nil {
 		stream = traced
+		defer func() { traced.end(err) }() // after a panic has become err
 	}
+	defer s.containRPC(info.FullMethod, &err)
 	if err := handle(srv, stream); err != nil {
 		s.count(err)
+		if p, ok := errors.AsType[*problem](err); ok && p.lane != nil {
+			stream.SetTrailer(p.lane.trailer())
+		}
 		if traced != nil {
 			traced.tell()
 		}
 		return grpcError(err)
+	}
+	if traced != nil {
+		traced.tell()
 	}
 	return nil
 }
@@ -123,10 +133,10 @@ func grpcError(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := status.FromError(err); ok {
-		return err
+	if s, ok := status.FromError(err); ok {
+		return s.Err() // made once, however many ask for it
 	}
-	if f := (*fault.Error)(nil); errors.As(err, &f) {
+	if _, ok := errors.AsType[*fault.Error](err); ok {
 		return faultgrpc.Err(err)
 	}
 	return status.FromContextError(err).Err()
@@ -162,12 +172,12 @@ func (s *Server) containRPC(method string, err *error) {
 func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	ctx := stream.Context()
 	method, _ := grpc.MethodFromServerStream(stream)
-	target := metadata.ValueFromIncomingContext(ctx, "dapr-callee-app-id")
-	if len(target) == 0 {
-		target = metadata.ValueFromIncomingContext(ctx, appIDHeader)
+	target := proxyTarget(ctx)
+	if target == nil {
+		return status.Errorf(codes.Unknown, "cannot proxy request: missing %s or %s metadata", "dapr-callee-app-id", appIDHeader)
 	}
-	if len(target) == 0 {
-		return status.Errorf(codes.Unknown, "failed to proxy request: required metadata %s or %s not found", "dapr-callee-app-id", appIDHeader)
+	if target[0] == "" {
+		return status.Error(codes.Unknown, "app id is empty")
 	}
 	app, namespace, err := s.target(target[0])
 	if err != nil {
@@ -177,6 +187,9 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 		return status.Errorf(codes.InvalidArgument, "failed to proxy request: %s is an HTTP endpoint, which takes no gRPC", app)
 	}
 	req := &call.Request{App: app, Namespace: namespace, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
+	req.Header = slices.DeleteFunc(req.Header, func(f call.Field) bool {
+		return f.Key == appIDHeader || f.Key == "dapr-authority" || f.Key == "dapr-grpc-accept-encoding" // are of the caller's connection
+	})
 	bound := blocks.ToEnd
 	if values := metadata.ValueFromIncomingContext(ctx, streamKey); len(values) > 0 && truthy(values[0]) {
 		bound = blocks.Lasting
@@ -205,7 +218,8 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 			if end.trailers == nil || end.trailers.Code == uint32(codes.OK) {
 				return nil
 			}
-			return fault.E("proxy "+method, fault.KindFromGRPC(end.trailers.Code), fault.AppFailed, errors.New(end.trailers.Message))
+			return fault.E("proxy "+method, fault.KindFromGRPC(end.trailers.Code), fault.AppFailed, errors.New(end.trailers.Message)).
+				With(fault.AppStatus, strconv.Itoa(int(end.trailers.Code)))
 		},
 	})
 	switch {
@@ -213,10 +227,22 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 		return end.finish()
 	case deniedStatus(err) != nil:
 		return deniedStatus(err)
+	case fault.ReasonOf(err) == fault.AppNotFound:
+		return plain(http.StatusInternalServerError, codes.Unknown, "", "%v", s.unreached(target[0], err)).of(err)
 	case err != nil:
 		return err
 	}
 	return status.Error(codes.Internal, "the app's sidecar ended the call without its status")
+}
+
+// proxyTarget is the app that the metadata of a proxied call name, in the first place, or nil.
+func proxyTarget(ctx context.Context) []string {
+	for _, key := range []string{"dapr-callee-app-id", appIDHeader} {
+		if target := metadata.ValueFromIncomingContext(ctx, key); len(target) > 0 {
+			return target
+		}
+	}
+	return nil
 }
 
 // streamKey is the metadata by which a caller says that a proxied call is a stream.
@@ -247,6 +273,9 @@ type proxied struct {
 }
 
 func (p *proxied) header(head *call.Response) error {
+	if head.Status != 0 && !grpcweb.Is(head.ContentType) {
+		return fault.E("proxy", fault.Unsupported, fault.AppAnswer, fmt.Errorf("the app serves no gRPC: it answered in HTTP, with status %d", head.Status))
+	}
 	p.head = outgoing(head.Header)
 	if p.asked.Load() && !p.eager {
 		return nil

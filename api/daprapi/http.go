@@ -19,6 +19,7 @@ import (
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/api/bodies"
+	"github.com/sidecast/sidecast/api/entrance"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/pipeline"
 	"github.com/sidecast/sidecast/telemetry"
@@ -55,6 +56,8 @@ func routes(s *Server) []route {
 		{"GET", "v1.0/secrets/{secretStoreName}/{key}", "GetSecret", s.getSecret},
 		{"PUT", "v1.0-alpha1/crypto/{name}/encrypt", "Encrypt", s.encrypt},
 		{"PUT", "v1.0-alpha1/crypto/{name}/decrypt", "Decrypt", s.decrypt},
+		{"POST", "v1.0-alpha1/conversation/{name}/converse", "Converse", s.converseAlpha1},
+		{"POST", "v1.0-alpha2/conversation/{name}/converse", "Converse", s.converseAlpha2},
 		{"POST PUT", "v1.0/bindings/{name}", "InvokeBinding", s.invokeBinding},
 		{"POST", "v1.0/shutdown", "Shutdown", s.shutdown},
 	}
@@ -64,8 +67,9 @@ func routes(s *Server) []route {
 			route{"GET", version + "/configuration/{storeName}/subscribe", "SubscribeConfiguration", s.subscribeConfiguration},
 			route{"GET", version + "/configuration/{storeName}/{configurationSubscribeID}/unsubscribe", "UnsubscribeConfiguration", s.unsubscribeConfiguration})
 	}
+	all = append(all, subtleRoutes(s)...)
 	all = append(all, publicRoutes(s)...)
-	for _, name := range []string{"actors", "workflows", "subtlecrypto", "jobs", "conversation"} {
+	for _, name := range []string{"actors", "workflows", "jobs"} {
 		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
 			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
 		}
@@ -106,6 +110,11 @@ func unimplemented(http.ResponseWriter, *http.Request, params) error {
 // handler is what every request passes: of the API, or of the port for health and metadata alone.
 func (s *Server) handler(api bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		place, done := entrance.Begin(r)
+		defer done()
+		if !s.baggage(w, r) {
+			return
+		}
 		ctx, trace := s.traceOfRequest(r)
 		now := s.now.Load()
 		t := &now.public
@@ -122,16 +131,13 @@ func (s *Server) handler(api bool) http.Handler {
 			w = heard
 		}
 		defer s.contain(w, r)
-		if !s.baggage(w, r) {
-			return
-		}
 		if s.cors(w, r) {
 			return
 		}
 		if api && !s.admitted(w, r) {
 			return
 		}
-		share := s.o.Bodies.Open()
+		share := s.o.Bodies.OpenAt(place)
 		defer share.Close()
 		// A copy: by the body of its own request the server knows whether what is left of it is still on the connection.
 		r = r.WithContext(share.Context(ctx))
@@ -142,6 +148,7 @@ func (s *Server) handler(api bool) http.Handler {
 		if !api || s.pipeline.Idle() {
 			err = t.dispatch(w, r, heard)
 		} else {
+			share.Leave() // middleware may ask others
 			err = s.pipeline.Serve(w, passThrough(r, t, heard))
 		}
 		if err != nil {
@@ -203,6 +210,7 @@ func (t *table) dispatch(w http.ResponseWriter, r *http.Request, heard *heardCal
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	case e != nil:
 		heard.route(r, e.name)
+		heard.tellPlace(r, e, p)
 		return e.handle(w, r, p)
 	case t.otherwise != nil:
 		heard.route(r, "InvokeService")
@@ -292,44 +300,6 @@ func (s *Server) admitted(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// cors answers browsers that ask whether they may; it is true when that was the whole request.
-func (s *Server) cors(w http.ResponseWriter, r *http.Request) bool {
-	origin := r.Header.Get("Origin")
-	if s.o.AllowedOrigins == "" || origin == "" {
-		return false
-	}
-	header := w.Header()
-	header.Add("Vary", "Origin")
-	preflight := r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != ""
-	allowed := strings.Split(s.o.AllowedOrigins, ",")
-	switch any := slices.Contains(allowed, "*"); {
-	case any:
-		header.Set("Access-Control-Allow-Origin", "*")
-	case slices.ContainsFunc(allowed, func(a string) bool { return strings.EqualFold(strings.TrimSpace(a), origin) }):
-		header.Set("Access-Control-Allow-Origin", origin)
-	case preflight:
-		w.WriteHeader(http.StatusNoContent)
-		return true
-	default:
-		return false
-	}
-	if !preflight {
-		return false
-	}
-	header.Add("Vary", "Access-Control-Request-Method")
-	header.Add("Vary", "Access-Control-Request-Headers")
-	if method := r.Header.Get("Access-Control-Request-Method"); slices.Contains(corsMethods, strings.ToUpper(method)) {
-		header.Set("Access-Control-Allow-Methods", strings.ToUpper(method))
-	}
-	if asked := r.Header.Get("Access-Control-Request-Headers"); asked != "" {
-		header.Set("Access-Control-Allow-Headers", asked)
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return true
-}
-
-var corsMethods = []string{"HEAD", "GET", "POST", "PUT", "PATCH", "DELETE"}
-
 // contain keeps a panic to the request it concerns.
 func (s *Server) contain(w http.ResponseWriter, r *http.Request) {
 	p := recover()
@@ -387,6 +357,7 @@ func (c *heardCall) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 // tell has a call that has ended measured and, if it is to be and has come to a route, heard.
 func (s *Server) tell(r *http.Request, path string, began time.Time, c *heardCall) {
 	took := time.Since(began)
+	endTrace(r, path, c)
 	s.o.Metrics.HTTPServed(r.Method, path, c.status, r.ContentLength, int64(c.size), took)
 	if !c.logging.Calls || c.name == "" || c.logging.OmitHealthChecks && strings.HasPrefix(c.name, "Healthz") {
 		return
@@ -424,7 +395,7 @@ func (s *Server) decode(r *http.Request, into any) error {
 	if err != nil {
 		return err
 	}
-	return json.NewDecoder(bytes.NewReader(body)).Decode(into)
+	return inDaprsWords(json.NewDecoder(bytes.NewReader(body)).Decode(into))
 }
 
 // errTooLarge is the error of a body beyond the limit, in daprd's words.

@@ -1,7 +1,6 @@
 package daprapi
 
 import (
-	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -13,17 +12,12 @@ import (
 	"strconv"
 	"strings"
 
-	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	internalv1 "github.com/dapr/dapr/pkg/proto/internals/v1"
-	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	spb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/appchannel"
@@ -83,8 +77,11 @@ func afterInvoke(p string) (string, bool) {
 
 // normal resolves dots in a method and refuses what no path may hold.
 func normal(method string) (string, error) {
-	if i := strings.IndexFunc(method, func(r rune) bool { return r == '#' || r == '?' || r < ' ' || r == 0x7f }); i >= 0 {
+	if strings.ContainsAny(method, "#?\x00") {
 		return "", status.Errorf(codes.InvalidArgument, "invalid method: method contains forbidden character: %q", method)
+	}
+	if i := strings.IndexFunc(method, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
+		return "", status.Errorf(codes.InvalidArgument, "invalid method: method contains control character at position %d: %q", i, method)
 	}
 	clean := path.Clean(method)
 	for strings.HasPrefix(clean, "../") {
@@ -97,15 +94,46 @@ func normal(method string) (string, error) {
 }
 
 // direct is the problem of an invocation that got no answer.
-func direct(app string, err error) error {
+func (s *Server) direct(app string, err error) error {
+	why := err
 	if denied := deniedStatus(err); denied != nil {
-		err = denied
+		why = denied
+	} else if errors.Is(err, errTooLarge) {
+		why = errTooLarge
+	} else if unreached := s.unreached(app, err); unreached != nil {
+		why = unreached
 	}
-	p := plain(http.StatusInternalServerError, codes.Internal, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %v", app, err)
-	if status.Code(err) == codes.PermissionDenied || fault.KindOf(err) == fault.Denied {
+	p := plain(http.StatusInternalServerError, codes.Internal, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %v", app, why)
+	if status.Code(why) == codes.PermissionDenied || fault.KindOf(why) == fault.Denied {
 		p.http, p.grpc = http.StatusForbidden, codes.PermissionDenied
 	}
 	return p.of(err)
+}
+
+// unreached is the error of a call that no app was given, in Dapr's words; nil for others. What the lane knows beyond it goes
+// beside it.
+func (s *Server) unreached(app string, err error) error {
+	e, ok := errors.AsType[*fault.Error](err)
+	for ok && e.Reason == fault.StreamBroken { // as the lane of a request that cannot be sent again says it
+		e, ok = errors.AsType[*fault.Error](e.Err)
+	}
+	if !ok || e.Reason != fault.AppNotFound && e.Reason != fault.AppNotConnected && e.Reason != fault.AppUnhealthy {
+		return nil
+	}
+	id, namespace, _ := s.target(app)
+	own := id == s.o.AppID && namespace == ""
+	unwell := status.Error(codes.Internal, "app is not in a healthy state")
+	switch {
+	case e.Reason == fault.AppNotFound:
+		return fmt.Errorf("couldn't find service: %s", id)
+	case e.Reason == fault.AppUnhealthy && own:
+		return unwell
+	case e.Reason == fault.AppUnhealthy:
+		return status.Errorf(codes.Internal, "error invoking app channel: %v", unwell)
+	case own:
+		return errors.New("cannot invoke local endpoint: app channel not initialized")
+	}
+	return status.Error(codes.Internal, "app channel is not initialized")
 }
 
 // deniedStatus is the error of a call that the app's access control refused, in Dapr's words; nil for others.
@@ -138,6 +166,9 @@ func (s *Server) request(app, method string) (*call.Request, error) {
 	if err != nil {
 		return nil, err
 	}
+	if app == "" {
+		return nil, errors.New("app id is empty")
+	}
 	if method, err = normal(method); err != nil {
 		return nil, err
 	}
@@ -158,9 +189,10 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 		return plain(http.StatusNotFound, codes.NotFound, "ERR_DIRECT_INVOKE",
 			"failed getting app id either from the URL path or the header dapr-app-id")
 	}
+	s.tellTarget(r.Context(), app, method)
 	req, err := s.request(app, method)
 	if err != nil {
-		return direct(app, err)
+		return s.direct(app, err)
 	}
 	req.Verb, req.Query, req.ContentType = strings.ToUpper(r.Method), r.URL.RawQuery, r.Header.Get("Content-Type")
 	req.Header = s.forwarded(r.Header, req.App, req.Namespace)
@@ -170,15 +202,22 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	if r.ContentLength > 0 && s.o.Blocks.Invocation.Outside(app) {
 		req.Header.Add("content-length", strconv.FormatInt(r.ContentLength, 10)) // a server outside may want to know
 	}
-	if r.ContentLength < 0 || r.ContentLength > wholeBody || strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+	if r.ContentLength < 0 || r.ContentLength > wholeBody || wantsPieces(r.Header) {
 		return s.invokeStream(w, r, app, req)
 	}
 	if req.Body, err = s.whole(r); err != nil {
-		return direct(app, err)
+		return s.direct(app, err)
 	}
 	req.Trailer = trailerOf(r)
+	to := &onward{w: w}
+	req.Pieces = call.PiecesTo(r.Context(), to)
 	resp, err := s.o.Blocks.Invocation.Invoke(r.Context(), req)
-	if err != nil {
+	switch {
+	case err == nil && resp.Passed:
+		return nil
+	case to.begun: // the answer cannot be taken back: cutting it off tells the caller that it is not whole
+		panic(http.ErrAbortHandler)
+	case err != nil:
 		return s.failed(w, app, err)
 	}
 	announce(w, resp)
@@ -187,6 +226,24 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	writeTrailer(w, resp.Trailer)
 	return nil
 }
+
+// wantsPieces says whether a caller wants the answer as it comes, whatever the app speaks: it accepts a media type whose documents
+// have no end, or says so. An app that is no HTTP server, and a sidecar that is older than answers in pieces, streams only then.
+func wantsPieces(header http.Header) bool {
+	if values := header["Dapr-Stream"]; len(values) > 0 && truthy(values[0]) {
+		return true
+	}
+	for _, accept := range header["Accept"] {
+		for _, kind := range endless {
+			if strings.Contains(accept, kind) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var endless = []string{"text/event-stream", "application/x-ndjson", "application/jsonl", "application/stream+json", "application/json-seq"}
 
 // trailerOf is what followed the body of a request, once it is read.
 func trailerOf(r *http.Request) (trailer call.Header) {
@@ -225,9 +282,14 @@ func (s *Server) forwarded(header http.Header, app, namespace string) call.Heade
 			continue
 		}
 		for _, value := range values {
-			all.Add(lower(key), value)
+			all.Add(reservedOfGRPC(lower(key)), value)
 		}
 	}
+	return s.forwarder(all, app, namespace)
+}
+
+// forwarder adds to the header of a call to another app who forwards it.
+func (s *Server) forwarder(all call.Header, app, namespace string) call.Header {
 	if (app != s.o.AppID || namespace != "") && !s.o.Blocks.Invocation.Outside(app) {
 		all.Add("x-forwarded-for", s.host.address)
 		if s.host.name != "" {
@@ -236,6 +298,14 @@ func (s *Server) forwarded(header http.Header, app, namespace string) call.Heade
 		all.Add("forwarded", s.host.forwarded)
 	}
 	return all
+}
+
+// reservedOfGRPC is the name under which a field passes whose own means something to gRPC.
+func reservedOfGRPC(key string) string {
+	if strings.HasPrefix(key, "grpc-") {
+		return "dapr-" + key
+	}
+	return key
 }
 
 // lowered are names of header fields as requests have them most, in lower case.
@@ -263,10 +333,10 @@ func lower(name string) string {
 func writeHead(w http.ResponseWriter, resp *call.Response) {
 	header, values := w.Header(), make([]string, len(resp.Header))
 	for i, f := range resp.Header {
-		if f.Key == appchannel.TypeURL || strings.HasPrefix(f.Key, "sidecast-") || strings.HasSuffix(f.Key, "-bin") {
+		if f.Key == appchannel.TypeURL || strings.HasPrefix(f.Key, "sidecast-") && f.Key != blocks.FallbackHeader || strings.HasSuffix(f.Key, "-bin") {
 			continue
 		}
-		name := http.CanonicalHeaderKey(f.Key)
+		name := http.CanonicalHeaderKey(reservedOfGRPC(f.Key))
 		if header[name] != nil {
 			header[name] = append(header[name], f.Value)
 			continue
@@ -279,8 +349,8 @@ func writeHead(w http.ResponseWriter, resp *call.Response) {
 			header["Traceparent"] = []string{parent}
 		}
 	}
-	if resp.ContentType != "" {
-		w.Header().Set("Content-Type", resp.ContentType)
+	if kind := appchannel.MediaType(resp.Header, resp.ContentType); kind != "" {
+		w.Header().Set("Content-Type", kind)
 	}
 	code := resp.Status
 	if code == 0 {
@@ -293,10 +363,15 @@ func writeHead(w http.ResponseWriter, resp *call.Response) {
 func (s *Server) failed(w http.ResponseWriter, app string, err error) error {
 	given := appStatus(err)
 	if given == nil {
-		return direct(app, err)
+		return s.direct(app, err)
 	}
 	body, _ := protojson.Marshal(&internalv1.Status{Code: given.GetCode(), Message: given.GetMessage(), Details: given.GetDetails()})
-	answerData(w, httpOfCode(codes.Code(given.GetCode())), body)
+	fields, trailer := appFields(err)
+	resp := &call.Response{Status: httpOfCode(codes.Code(given.GetCode())), ContentType: "application/json", Header: fields, Trailer: trailer, Body: body}
+	announce(w, resp)
+	writeHead(w, resp)
+	_, _ = w.Write(body) // a client that went away needs no answer
+	writeTrailer(w, trailer)
 	return nil
 }
 
@@ -335,13 +410,13 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 			begun = true
 			abandon()
 			writeHead(w, head)
-			return control.Flush()
+			return flush(control)
 		},
 		Chunk: func(chunk []byte) error {
 			if _, err := w.Write(chunk); err != nil {
 				return err
 			}
-			return control.Flush()
+			return flush(control)
 		},
 		Bound:   blocks.ToHead,
 		Trailer: func() call.Header { return trailerOf(r) },
@@ -355,134 +430,4 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 	}
 	abandon()
 	return s.failed(w, app, err)
-}
-
-// InvokeService calls an app in either protocol.
-func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequest) (*commonv1.InvokeResponse, error) {
-	s, message := a.s, in.GetMessage()
-	req, err := s.request(in.GetId(), message.GetMethod())
-	if err != nil {
-		return nil, direct(in.GetId(), err)
-	}
-	req.Query, req.ContentType, req.Body = message.GetHttpExtension().GetQuerystring(), message.GetContentType(), message.GetData().GetValue()
-	if verb := message.GetHttpExtension().GetVerb(); verb != commonv1.HTTPExtension_NONE {
-		req.Verb = verb.String()
-	}
-	req.Header = incomingHeader(ctx)
-	if kind := message.GetData().GetTypeUrl(); kind != "" {
-		req.Header.Set(appchannel.TypeURL, kind)
-		req.ContentType = "application/x-protobuf"
-	}
-	resp, err := s.o.Blocks.Invocation.Invoke(ctx, req)
-	if err != nil {
-		if given := appStatus(err); given != nil {
-			fields, trailer := appFields(err)
-			head := metadataOf(fields, grpcKey)
-			invokedTrace(ctx, head)
-			_ = grpc.SetHeader(ctx, head)
-			_ = grpc.SetTrailer(ctx, metadataOf(trailer, plainKey))
-			return nil, status.ErrorProto(given)
-		}
-		return nil, direct(in.GetId(), err)
-	}
-	head := metadataOf(resp.Header, grpcKey)
-	invokedTrace(ctx, head)
-	if resp.Status != 0 {
-		head.Set("dapr-http-status", strconv.Itoa(resp.Status))
-		if resp.ContentType != "" {
-			head.Set("dapr-content-type", resp.ContentType)
-		}
-	}
-	_ = grpc.SetHeader(ctx, head)
-	_ = grpc.SetTrailer(ctx, metadataOf(resp.Trailer, plainKey))
-	if resp.Status != 0 {
-		if err := fromHTTPStatus(resp.Status, string(resp.Body)); err != nil {
-			return nil, err
-		}
-	}
-	return &commonv1.InvokeResponse{
-		ContentType: resp.ContentType, Data: &anypb.Any{TypeUrl: resp.Header.Get(appchannel.TypeURL), Value: resp.Body},
-	}, nil
-}
-
-// appFields is what came with the status that a gRPC app answered with.
-func appFields(err error) (head, trailer call.Header) {
-	var e *fault.Error
-	if !errors.As(err, &e) {
-		return nil, nil
-	}
-	fields := func(text string) (all call.Header) {
-		values, _ := url.ParseQuery(text) // what can be read of it
-		for key, list := range values {
-			for _, value := range list {
-				all.Add(key, value)
-			}
-		}
-		return all
-	}
-	return fields(e.Meta[appchannel.GRPCHeader]), fields(e.Meta[appchannel.GRPCTrailer])
-}
-
-// metadataOf is what an answer brought beside its body, as metadata under names that key gives.
-func metadataOf(fields call.Header, key func(string) string) metadata.MD {
-	md := metadata.MD{}
-	for _, f := range fields {
-		switch {
-		case f.Key == appchannel.TypeURL, f.Key == "trailer":
-		case strings.HasSuffix(f.Key, "-bin"):
-			if plain, err := base64.StdEncoding.DecodeString(f.Value); err == nil {
-				md.Append(f.Key, string(plain))
-			}
-		default:
-			md.Append(key(f.Key), f.Value)
-		}
-	}
-	return md
-}
-
-func plainKey(key string) string { return key }
-
-// grpcKey is a header field's name in metadata: HTTP's own get a prefix, because gRPC has its own.
-func grpcKey(key string) string {
-	switch key {
-	case "accept", "accept-charset", "accept-language", "accept-ranges", "connection", "keep-alive", "proxy-connection",
-		"transfer-encoding", "upgrade", "cache-control", "content-type", "content-length", "cookie", "date", "expect", "from", "host",
-		"if-match", "if-modified-since", "if-none-match", "if-schedule-tag-match", "if-unmodified-since", "max-forwards", "origin",
-		"pragma", "referer", "via", "warning":
-		return "dapr-" + key
-	}
-	return key
-}
-
-// incomingHeader is the metadata of a call as the header of another. Binary values go in base64, but that of a trace, which
-// becomes a traceparent.
-func incomingHeader(ctx context.Context) call.Header {
-	md, _ := metadata.FromIncomingContext(ctx)
-	header := make(call.Header, 0, len(md))
-	parent := ""
-	if values := md[call.TraceBin]; len(values) > 0 {
-		parent, _ = call.TraceParent(values[0])
-	}
-	for key, values := range md {
-		switch {
-		case key == "content-type", key == "te", key == tokenHeader, key == call.TraceBin, strings.HasPrefix(key, "sidecast-"):
-			continue
-		case key == "traceparent" && parent != "":
-			continue
-		case strings.HasPrefix(key, ":"):
-			key = "dapr-" + key[1:]
-		case strings.HasPrefix(key, "grpc-"):
-			key = "dapr-" + key
-		}
-		for _, value := range values {
-			if strings.HasSuffix(key, "-bin") {
-				value = base64.StdEncoding.EncodeToString([]byte(value))
-			}
-			header.Add(key, value)
-		}
-	}
-	if parent != "" {
-		header.Add("traceparent", parent)
-	}
-	return header
 }

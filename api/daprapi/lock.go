@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -47,6 +48,9 @@ func (a *api) TryLockAlpha1(ctx context.Context, in *runtimev1.TryLockRequest) (
 	if err := a.s.checkLock(in); err != nil {
 		return nil, err
 	}
+	if strings.Contains(in.GetResourceId(), prefixEnd) {
+		return nil, plain(http.StatusInternalServerError, codes.Internal, "ERR_TRY_LOCK", "failed to try acquiring lock: %s", illegalKey(in.GetResourceId()))
+	}
 	_, err := a.s.o.Blocks.Lock.Acquire(ctx, blocks.LockRequest{
 		Component: in.GetStoreName(), Name: in.GetResourceId(), Owner: in.GetLockOwner(),
 		TTL: time.Duration(in.GetExpiryInSeconds()) * time.Second, PerApp: true,
@@ -63,6 +67,9 @@ func (a *api) TryLockAlpha1(ctx context.Context, in *runtimev1.TryLockRequest) (
 func (a *api) UnlockAlpha1(ctx context.Context, in *runtimev1.UnlockRequest) (*runtimev1.UnlockResponse, error) {
 	if err := a.s.checkLock(in); err != nil {
 		return nil, err
+	}
+	if strings.Contains(in.GetResourceId(), prefixEnd) {
+		return nil, plain(http.StatusInternalServerError, codes.Internal, "ERR_UNLOCK", "failed to release lock: %s", illegalKey(in.GetResourceId()))
 	}
 	holder, err := a.s.o.Blocks.Lock.ReleaseOf(ctx, blocks.LockRequest{
 		Component: in.GetStoreName(), Name: in.GetResourceId(), Owner: in.GetLockOwner(), PerApp: true,

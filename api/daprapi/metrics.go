@@ -43,7 +43,8 @@ type scrapedMetric struct {
 	kind prometheus.ValueType
 }
 
-// NewCollector collects ScrapedMetrics of one sidecar, whose labels rules rewrite.
+// NewCollector collects ScrapedMetrics of one sidecar, whose labels rules rewrite. The namespace is that of the resources: "" where
+// the sidecar is told none.
 func NewCollector(b *blocks.Blocks, rules telemetry.LabelRules, appID, namespace string) prometheus.Collector {
 	c := &scraped{blocks: b, rules: rules, namespace: namespace, metrics: map[string]*scrapedMetric{}}
 	for _, m := range ScrapedMetrics() {
@@ -184,6 +185,10 @@ func placeOf(lane string, rules *governance.Rules) (at policyAt, p resiliency.Po
 		at.target, p = governance.Configuration+"_"+name, rules.Component(governance.Configuration, name, p).Policy
 	case "settings":
 		at.target, at.direction, p = governance.Configuration+"_"+name, "inbound", rules.Inbound(governance.Configuration, name, p).Policy
+	case "crypto":
+		at.target, p = governance.Crypto+"_"+name, rules.Component(governance.Crypto, name, p).Policy
+	case "conversation":
+		at.target, p = governance.Conversation+"_"+name, rules.Component(governance.Conversation, name, p).Policy
 	case "bindings":
 		at.target, p = governance.Binding+"_"+name, rules.Component(governance.Binding, name, p).Policy
 	case "input":

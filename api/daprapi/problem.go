@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -33,13 +32,16 @@ type problem struct {
 	plainHTTP, plainGRPC bool
 	details              []protoadapt.MessageV1
 	retryAfter           time.Duration // 0 says nothing
+	grpcWords            *problem      // what a gRPC client gets instead; nil for the same
+	lane                 *laneFacts    // what the lane knows that gave up; nil where none did
 }
 
-// of has p tell that err is a refusal, of which daprd knows none: a limit that a policy sets, or a lane or broker that is
-// full. The client is asked to come again.
+// of has p tell what daprd does not know of: that err is a refusal, a limit that a policy sets or a lane or broker that is
+// full, that the client may come again, and which lane gave up.
 func (p *problem) of(err error) *problem {
+	p.retryAfter, p.lane = fault.RetryAfter(err), factsOf(err)
 	if fault.KindOf(err) == fault.Exhausted {
-		p.http, p.grpc, p.retryAfter = http.StatusTooManyRequests, codes.ResourceExhausted, fault.RetryAfter(err)
+		p.http, p.grpc = http.StatusTooManyRequests, codes.ResourceExhausted
 	}
 	return p
 }
@@ -48,8 +50,8 @@ func (p *problem) Error() string {
 	return fmt.Sprintf("api error: code = %s desc = %s", p.grpc, p.message)
 }
 
-// code is that by which errors are counted: the reason where there is one.
-func (p *problem) code() string {
+// reason is the more exact of its two codes: that of gRPC where there is one.
+func (p *problem) reason() string {
 	for _, d := range p.details {
 		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Reason != "" {
 			return info.Reason
@@ -58,10 +60,10 @@ func (p *problem) code() string {
 	return p.tag
 }
 
-// category is the part of the API that an error code is of.
+// category is the part of the API that a reason is of.
 func category(code string) string {
 	for _, part := range []struct{ word, category string }{
-		{"SECRET", "secret"}, {"PERMISSION_DENIED", "secret"}, {"CONFIGURATION_", "configuration"}, {"PUBSUB", "pubsub"}, {"TOPIC", "pubsub"}, {"PUBLISH", "pubsub"}, {"STATE", "state"}, {"LOCK", "lock"}, {"DIRECT_INVOKE", "service-invocation"}, {"HEALTH", "health"}, {"OUTPUT_BINDING", "binding"}, {"CRYPTO", "crypto"},
+		{"SECRET", "secret"}, {"PERMISSION_DENIED", "secret"}, {"CONFIGURATION_", "configuration"}, {"PUBSUB", "pubsub"}, {"TOPIC", "pubsub"}, {"PUBLISH", "pubsub"}, {"STATE", "state"}, {"LOCK", "lock"}, {"DIRECT_INVOKE", "service-invocation"}, {"HEALTH", "health"}, {"OUTPUT_BINDING", "binding"}, {"CRYPTO", "crypto"}, {"CONVERSATION", "conversation"},
 	} {
 		if strings.Contains(code, part.word) {
 			return part.category
@@ -72,21 +74,37 @@ func category(code string) string {
 
 // count counts an error that the API answers with.
 func (s *Server) count(err error) {
-	if p := (*problem)(nil); s.o.Metrics != nil && errors.As(err, &p) {
-		code := p.code()
-		s.o.Metrics.Failed(code, category(code))
+	if s.o.Metrics == nil {
+		return
+	}
+	if p, ok := errors.AsType[*problem](err); ok {
+		code, reason := p.tag, p.reason()
+		if code == "" {
+			code = reason
+		}
+		s.o.Metrics.Failed(code, category(reason))
 	}
 }
 
 // GRPCStatus is what a gRPC client gets.
 func (p *problem) GRPCStatus() *status.Status {
-	s := status.New(p.grpc, p.message)
 	var details []protoadapt.MessageV1
-	if !p.plainGRPC {
-		details = slices.Clone(p.details)
+	retryAfter := time.Duration(0)
+	if p.lane != nil && p.lane.refusal() || p.grpc == codes.ResourceExhausted {
+		retryAfter = p.retryAfter
 	}
-	if p.retryAfter > 0 {
-		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(p.retryAfter)})
+	if p.lane != nil && p.lane.refusal() { // first: Dapr's clients take the last of a kind
+		details = append(details, p.lane.detail())
+	}
+	if p.grpcWords != nil {
+		p = p.grpcWords
+	}
+	s := status.New(p.grpc, p.message)
+	if !p.plainGRPC {
+		details = append(details, p.details...)
+	}
+	if retryAfter > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(retryAfter)})
 	}
 	if len(details) == 0 {
 		return s
@@ -111,6 +129,9 @@ func (p *problem) write(w http.ResponseWriter) {
 	}
 	if p.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(int64((p.retryAfter+time.Second-1)/time.Second), 10))
+	}
+	if p.lane != nil {
+		p.lane.write(w.Header().Set)
 	}
 	data, _ := json.Marshal(body) // strings only
 	answerData(w, p.http, data)
@@ -162,8 +183,7 @@ func unreadable(err error) *problem {
 
 // problemOf is err as a problem; what is none is a generic error.
 func problemOf(err error) *problem {
-	var p *problem
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}
 	return plain(http.StatusInternalServerError, codes.Internal, "ERROR", "%v", err).of(err)

@@ -1,12 +1,14 @@
 package daprapi
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
@@ -21,11 +23,13 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sidecast/sidecast/api/rpc"
+	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/call/rawjson"
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/telemetry"
 )
 
 // pubsubProblem is a problem of the newer family that concerns a broker.
@@ -35,34 +39,31 @@ func pubsubProblem(http int, grpc codes.Code, tag, reason, pubsub, message strin
 	}}
 }
 
+// noPubSub is the problem of a broker that there is not.
+func noPubSub(pubsub string, md map[string]string) *problem {
+	p := pubsubProblem(http.StatusNotFound, codes.InvalidArgument, "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND", pubsub,
+		fmt.Sprintf("pubsub %s is not found", pubsub), md)
+	p.details = p.details[1:]
+	unnamed := *p
+	unnamed.details = []protoadapt.MessageV1{errorInfo("DAPR_PUBSUB_NOT_FOUND", nil)}
+	p.grpcWords = &unnamed // the metadata of the request are told over HTTP alone
+	return p
+}
+
 // checkTopic says whether there is a broker of that name, and a topic to publish to. It returns whether the payload is raw.
 func (s *Server) checkTopic(pubsub, topic string, md map[string]string) (raw bool, err error) {
-	found, any := s.component(components.PubSubBlock, pubsub)
-	bare := func(http int, grpc codes.Code, tag, reason, message string) *problem {
-		p := pubsubProblem(http, grpc, tag, reason, pubsub, message, md)
-		p.details = p.details[1:]
-		return p
-	}
+	found, _ := s.component(components.PubSubBlock, pubsub)
 	switch {
-	case !any:
-		return false, bare(http.StatusBadRequest, codes.FailedPrecondition, "ERR_PUBSUB_NOT_CONFIGURED", "DAPR_PUBSUB_NOT_CONFIGURED",
-			fmt.Sprintf("pubsub %s is not configured", pubsub))
 	case pubsub == "":
 		return false, pubsubProblem(http.StatusNotFound, codes.InvalidArgument, "ERR_PUBSUB_EMPTY", "DAPR_PUBSUB_NAME_EMPTY", pubsub, "pubsub name is empty", md)
 	case !found:
-		return false, bare(http.StatusNotFound, codes.InvalidArgument, "ERR_PUBSUB_NOT_FOUND", "DAPR_PUBSUB_NOT_FOUND",
-			fmt.Sprintf("pubsub %s is not found", pubsub))
+		return false, noPubSub(pubsub, md)
 	case topic == "":
 		return false, pubsubProblem(http.StatusNotFound, codes.InvalidArgument, "ERR_TOPIC_NAME_EMPTY", "DAPR_PUBSUB_TOPIC_NAME_EMPTY", pubsub, "topic is empty in pubsub "+pubsub, md)
 	}
-	text := md["rawPayload"]
-	if text == "" {
-		return false, nil
-	}
-	if raw, err = strconv.ParseBool(text); err != nil {
-		reason := fmt.Errorf("rawPayload value must be a valid boolean: actual is '%s'", text)
+	if raw, err = appchannel.RawPayload(md); err != nil {
 		return false, pubsubProblem(http.StatusBadRequest, codes.InvalidArgument, "ERR_PUBSUB_REQUEST_METADATA",
-			"DAPR_PUBSUB_METADATA_DESERIALIZATION", pubsub, fmt.Sprintf("failed deserializing metadata. Error: %s", reason), md)
+			"DAPR_PUBSUB_METADATA_DESERIALIZATION", pubsub, fmt.Sprintf("failed deserializing metadata. Error: %s", err), md)
 	}
 	return raw, nil
 }
@@ -74,8 +75,9 @@ func (s *Server) publishProblem(pubsub, topic string, err error) error {
 	}
 	about := map[string]string{"topic": topic, "error": toValidUTF8(err.Error())}
 	if fault.ReasonOf(err) == fault.TopicDenied {
-		return pubsubProblem(http.StatusForbidden, codes.PermissionDenied, "ERR_PUBSUB_FORBIDDEN", "DAPR_PUBSUB_FORBIDDEN", pubsub,
-			fmt.Sprintf("topic %s is not allowed for app id %s", topic, s.o.AppID), about)
+		message := fmt.Sprintf("topic %s is not allowed for app id %s", topic, s.o.AppID)
+		about["error"] = toValidUTF8(message)
+		return pubsubProblem(http.StatusForbidden, codes.PermissionDenied, "ERR_PUBSUB_FORBIDDEN", "DAPR_PUBSUB_FORBIDDEN", pubsub, message, about)
 	}
 	return pubsubProblem(http.StatusInternalServerError, codes.Internal, "ERR_PUBSUB_PUBLISH_MESSAGE", "DAPR_PUBSUB_PUBLISH_MESSAGE", pubsub,
 		fmt.Sprintf("error when publishing to topic %s in pubsub %s: %s", topic, pubsub, err), about).of(err)
@@ -119,11 +121,11 @@ func (s *Server) envelope(pubsub, topic, contentType string, data []byte, md map
 	var e map[string]any
 	if isCloudEvent(contentType) {
 		var given map[string]json.RawMessage // numbers stay as they are written
-		if err := json.Unmarshal(data, &given); err != nil || given == nil {
+		if err := json.NewDecoder(bytes.NewReader(data)).Decode(&given); err != nil || given == nil {
 			if err == nil {
 				err = errors.New("the payload is null")
 			}
-			return "", nil, s.cloudEventProblem(pubsub, err)
+			return "", nil, s.cloudEventProblem(pubsub, inDaprsWords(err))
 		}
 		e = make(map[string]any, len(given)+8)
 		for key, value := range given {
@@ -150,14 +152,33 @@ func (s *Server) envelope(pubsub, topic, contentType string, data []byte, md map
 	} else {
 		e, id = s.newEnvelope(pubsub, topic, contentType, data, md, parent, state)
 	}
-	if seconds, err := strconv.ParseInt(md["ttlInSeconds"], 10, 64); err == nil && seconds > 0 && seconds < 1<<33 {
-		e["expiration"] = time.Now().UTC().Add(time.Duration(seconds) * time.Second).Format(time.RFC3339)
+	if ttl, ok := timeToLive(md); ok && !slices.Contains(brokerAbilities[s.typeOf(pubsub)], messageTTL) {
+		e["expiration"] = time.Now().UTC().Add(ttl).Format(time.RFC3339)
 	}
 	if text, ok := e["id"].(string); ok {
 		id = text
 	}
 	envelope, err = writeEnvelope(e, len(data))
 	return id, envelope, err
+}
+
+// timeToLive is how long an event is to be of use: ttl or ttlInSeconds, in any case, as a duration or in seconds. What is none is
+// passed over, as with daprd.
+func timeToLive(md map[string]string) (ttl time.Duration, ok bool) {
+	text, found := "", false
+	for key, value := range md {
+		if strings.EqualFold(key, "ttl") || !found && strings.EqualFold(key, "ttlInSeconds") {
+			text, found = value, found || strings.EqualFold(key, "ttl")
+		}
+	}
+	if ttl, err := time.ParseDuration(text); err == nil {
+		return max(ttl, 0), true
+	}
+	seconds, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || seconds <= 0 {
+		return 0, false
+	}
+	return time.Duration(min(seconds, math.MaxInt64/int64(time.Second))) * time.Second, true
 }
 
 // written is a value as it stands in an envelope.
@@ -253,13 +274,18 @@ func isJSON(contentType string) bool {
 	return strings.HasPrefix(strings.ToLower(contentType), "application/json")
 }
 
-// traceOf is the trace context of a request.
+// traceOf is the trace context of a request, for what is not passed on with its header. What is no trace context goes nowhere, as W3C
+// has it.
 func traceOf(get func(string) string) call.Header {
 	var header call.Header
-	for _, key := range []string{"traceparent", "tracestate", "baggage"} {
-		if value := get(key); value != "" {
-			header.Add(key, value)
+	if parent, state := telemetry.TraceContext(get); parent != "" {
+		header.Add("traceparent", parent)
+		if state != "" {
+			header.Add("tracestate", state)
 		}
+	}
+	if value := get("baggage"); value != "" {
+		header.Add("baggage", value)
 	}
 	return header
 }
@@ -323,6 +349,8 @@ type failedEntry struct {
 func (s *Server) publishAll(ctx context.Context, pubsub, topic string, entries []bulkEntry, md map[string]string, trace call.Header, raw bool) ([]failedEntry, error) {
 	seen := make(map[string]bool, len(entries))
 	drafts := make([]blocks.Draft, len(entries))
+	kind := s.typeOf(pubsub)
+	takesBatches := kind == "pubsub.kafka" || strings.HasPrefix(kind, "pubsub.azure.") // these daprd also tells what the batch says
 	for i, e := range entries {
 		if e.id == "" || seen[e.id] {
 			err := errors.New("entryId is duplicated or not present for entry")
@@ -335,12 +363,27 @@ func (s *Server) publishAll(ctx context.Context, pubsub, topic string, entries [
 			merged = map[string]string{}
 		}
 		maps.Copy(merged, e.metadata)
+		own := merged
+		if e.metadata == nil { // what the batch says is then not said of the event
+			own = nil
+		}
 		if isCloudEvent(e.contentType) && !raw { // the whole batch is refused before any of it is stored
-			if _, _, err := s.envelope(pubsub, topic, e.contentType, e.data, merged, nil); err != nil {
+			if _, _, err := s.envelope(pubsub, topic, e.contentType, e.data, own, nil); err != nil {
 				return nil, err
 			}
 		}
-		drafts[i] = s.draft(pubsub, topic, e.contentType, e.data, merged, append(call.Header(nil), trace...), raw)
+		drafts[i] = s.draft(pubsub, topic, e.contentType, e.data, own, append(call.Header(nil), trace...), raw)
+		drafts[i].Key = merged["partitionKey"]
+		if takesBatches {
+			drafts[i].Metadata = merged
+		}
+	}
+	if len(drafts) == 0 { // also of nothing it is told that it must not be
+		_, err := s.o.Blocks.PubSub.PublishBatch(ctx, pubsub, topic, nil)
+		if fault.ReasonOf(err) == fault.TopicDenied {
+			return nil, s.publishProblem(pubsub, topic, err)
+		}
+		return nil, nil
 	}
 	var failed []failedEntry
 	var first error
@@ -370,12 +413,7 @@ func (s *Server) bulkPublish(w http.ResponseWriter, r *http.Request, p params) e
 	if err != nil {
 		return err
 	}
-	var given []struct {
-		EntryID     string            `json:"entryId"`
-		Event       json.RawMessage   `json:"event"`
-		ContentType string            `json:"contentType"`
-		Metadata    map[string]string `json:"metadata"`
-	}
+	var given []bulkPublishMessageEntry
 	if err := s.decode(r, &given); err != nil {
 		return s.entriesProblem(pubsub, "ERR_PUBSUB_EVENTS_SER", "DAPR_PUBSUB_UNMARSHAL_EVENTS",
 			fmt.Sprintf("error when unmarshaling the request for topic %s pubsub %s: %s", topic, pubsub, err), nil).of(err)

@@ -32,9 +32,9 @@ func (a *api) GetSecret(ctx context.Context, in *runtimev1.GetSecretRequest) (*r
 		return nil, err
 	}
 	began := time.Now()
-	parts, err := a.s.o.Blocks.Secrets.Get(ctx, store, key)
+	parts, err := a.s.o.Blocks.Secrets.Get(ctx, store, key, in.GetMetadata())
 	reason := fault.ReasonOf(err)
-	if reason == fault.SecretNotFound && a.s.o.Blocks.Runtime.ComponentType(store) == environment {
+	if reason == fault.SecretNotFound && a.s.typeOf(store) == environment {
 		parts, err = map[string]string{key: ""}, nil
 	}
 	if reason == fault.SecretDenied {
@@ -60,7 +60,7 @@ func (a *api) GetBulkSecret(ctx context.Context, in *runtimev1.GetBulkSecretRequ
 		return nil, err
 	}
 	began := time.Now()
-	all, err := a.s.o.Blocks.Secrets.All(ctx, store)
+	all, err := a.s.o.Blocks.Secrets.All(ctx, store, in.GetMetadata())
 	a.s.o.Metrics.SecretDone(store, "bulk_get", began, err)
 	if err != nil {
 		return nil, secretProblem("failed getting secrets from secret store %s: %v", store, err).of(err)

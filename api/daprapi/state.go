@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,17 +38,20 @@ type stateItem struct {
 func (s *Server) checkStore(name string) error {
 	switch found, any := s.component(components.StateBlock, name); {
 	case !any:
-		return &problem{
-			http: http.StatusInternalServerError, grpc: codes.FailedPrecondition, tag: "ERR_STATE_STORE_NOT_CONFIGURED",
-			message: fmt.Sprintf("state store %s is not configured", name), details: s.stateInfo("DAPR_STATE_NOT_CONFIGURED"),
-		}
+		return s.noStore(http.StatusInternalServerError, codes.FailedPrecondition, "NOT_CONFIGURED", "state store "+name+" is not configured")
 	case !found:
-		return &problem{
-			http: http.StatusBadRequest, grpc: codes.InvalidArgument, tag: "ERR_STATE_STORE_NOT_FOUND",
-			message: fmt.Sprintf("state store %s is not found", name), details: s.stateInfo("DAPR_STATE_NOT_FOUND"),
-		}
+		return s.noStore(http.StatusBadRequest, codes.InvalidArgument, "NOT_FOUND", "state store "+name+" is not found")
 	}
 	return nil
+}
+
+// noStore is the problem of a store that there is not. The app is named over HTTP alone.
+func (s *Server) noStore(http int, grpc codes.Code, what, message string) *problem {
+	p := problem{http: http, grpc: grpc, tag: "ERR_STATE_STORE_" + what, message: message, details: s.stateInfo("DAPR_STATE_" + what)}
+	unnamed := p
+	unnamed.details = []protoadapt.MessageV1{errorInfo("DAPR_STATE_"+what, nil)}
+	p.grpcWords = &unnamed
+	return &p
 }
 
 func (s *Server) stateInfo(reason string) []protoadapt.MessageV1 {
@@ -60,21 +65,44 @@ func storeProblem(http int, grpc codes.Code, tag, reason, store, message string,
 	}}
 }
 
+// prefixEnd stands between a key and the prefix that its store gives it.
+const prefixEnd = "||"
+
+// illegalKey says what is wrong with a key that a prefix could be mistaken in.
+func illegalKey(key string) string {
+	return fmt.Sprintf("input key/keyPrefix '%s' can't contain '%s'", key, prefixEnd)
+}
+
 // checkStateKey refuses the keys that a prefix could be mistaken in.
 func checkStateKey(store, key string) error {
-	if !strings.Contains(key, "||") {
+	if !strings.Contains(key, prefixEnd) {
 		return nil
 	}
-	message := fmt.Sprintf("input key/keyPrefix '%s' can't contain '||'", key)
+	message := illegalKey(key)
 	p := storeProblem(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "DAPR_STATE_ILLEGAL_KEY", store, message, nil)
 	violation := &errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: key, Description: message}}}
 	p.details = append([]protoadapt.MessageV1{violation}, p.details...)
 	return p
 }
 
-// op is an item as the block takes it. An ETag always counts; without one, first-write wants the item not to exist.
-func (i *stateItem) op() (state.Op, error) {
-	op := state.Op{Kind: state.Set, Key: i.key, Value: i.value, JSON: i.fromJSON}
+// overHTTP is the problem of a key over HTTP, where daprd tells it as the error of an error. Named says that the violation names
+// the key.
+func overHTTP(err error, named bool) error {
+	inner := problemOf(err)
+	p := *inner
+	p.message = inner.Error()
+	violation := &errdetails.BadRequest_FieldViolation{Description: p.message}
+	if given, ok := inner.details[0].(*errdetails.BadRequest); ok && named {
+		violation.Field = given.FieldViolations[0].Field
+	}
+	p.details = append([]protoadapt.MessageV1{&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{violation}}}, inner.details[1:]...)
+	return &p
+}
+
+// op is an item as the block takes it, for a store of that type. An ETag always counts; without one, first-write wants the item
+// not to exist.
+func (i *stateItem) op(kind string) (state.Op, error) {
+	op := state.Op{Kind: state.Set, Key: i.key, Value: i.value, JSON: i.fromJSON, Metadata: i.metadata}
 	if i.remove {
 		op.Kind, op.Value, op.JSON = state.Delete, nil, false
 	}
@@ -97,9 +125,24 @@ func (i *stateItem) op() (state.Op, error) {
 	if i.remove {
 		return op, nil
 	}
-	var err error
-	op.TTL, err = blocks.ItemTTL(i.metadata)
-	return op, err
+	ttl, err := blocks.ItemTTL(i.metadata)
+	op.TTL = ttl
+	return op, inStoresWords(kind, i.metadata, err)
+}
+
+// inStoresWords gives an error of a time to live the text of Dapr's store of that type. That in memory takes any negative one for none.
+func inStoresWords(kind string, metadata map[string]string, err error) error {
+	if err == nil {
+		return nil
+	}
+	switch kind {
+	case "state.in-memory":
+		_, err = strconv.Atoi(metadata["ttlInSeconds"])
+		return err
+	case "state.redis":
+		return fmt.Errorf("failed to parse ttl from metadata: %w", err)
+	}
+	return fmt.Errorf("error parsing TTL: %w", err)
 }
 
 // applyEach does one batch of independent writes: each is done or fails for itself. What has no condition goes in few batches,
@@ -113,14 +156,15 @@ func (s *Server) applyEach(ctx context.Context, what, store string, items []stat
 		if len(batch) == 0 {
 			return nil
 		}
-		_, err := s.o.Blocks.State.Apply(ctx, store, batch)
+		err := s.o.Blocks.State.ApplyEach(ctx, store, batch)
 		batch = batch[:0]
 		clear(at)
 		return err
 	}
 	var errs []error
+	kind := s.typeOf(store)
 	for i := range items {
-		op, err := items[i].op()
+		op, err := items[i].op(kind)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -145,8 +189,13 @@ func (s *Server) applyEach(ctx context.Context, what, store string, items []stat
 }
 
 // transact does all items or none. A key that occurs more than once ends as its last operation says.
-func (s *Server) transact(ctx context.Context, store string, items []stateItem, trace call.Header) (err error) {
+// Metadata are of the request: operations have them, too, but for a time to live, which is each item's own.
+func (s *Server) transact(ctx context.Context, store string, items []stateItem, metadata map[string]string, trace call.Header) (err error) {
 	defer s.foldMalformed(store, &err)
+	// A store that cannot be opened fails below, as with any other call.
+	if able, failed := s.o.Blocks.State.HasTransactions(ctx, store); failed == nil && !able {
+		return noTransactions(store)
+	}
 	var tell func(components.Outbox) ([]blocks.Draft, error)
 	if s.o.Blocks.State.HasOutbox(store) {
 		stored, published, err := projections(items)
@@ -157,11 +206,13 @@ func (s *Server) transact(ctx context.Context, store string, items []stateItem, 
 	}
 	ops := make([]state.Op, 0, len(items))
 	at := map[string]int{}
+	kind := s.typeOf(store)
 	for i := range items {
-		op, err := items[i].op()
+		op, err := items[i].op(kind)
 		if err != nil {
 			return err
 		}
+		op.Metadata = inherited(op.Metadata, metadata)
 		before, twice := at[op.Key]
 		if !twice {
 			at[op.Key] = len(ops)
@@ -186,13 +237,39 @@ func (s *Server) transact(ctx context.Context, store string, items []stateItem, 
 	return err
 }
 
+// noTransactions is the problem of a store that has none.
+func noTransactions(store string) *problem {
+	p := storeProblem(http.StatusInternalServerError, codes.Unimplemented, "ERR_STATE_STORE_NOT_SUPPORTED", "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED",
+		store, fmt.Sprintf("state store %s doesn't support transactions", store), nil)
+	p.details = append([]protoadapt.MessageV1{&errdetails.Help{Links: []*errdetails.Help_Link{{
+		Description: "Check the list of state stores and the features they support",
+		Url:         "https://docs.dapr.io/reference/components-reference/supported-state-stores/",
+	}}}}, p.details...)
+	return p
+}
+
+// inherited is own with those of the request that it lacks.
+func inherited(own, request map[string]string) map[string]string {
+	if len(request) == 0 {
+		return own
+	}
+	all := maps.Clone(request)
+	delete(all, "ttlInSeconds")
+	maps.Copy(all, own)
+	return all
+}
+
 // etagMismatch is the fault of a write that comes too late.
 func etagMismatch(err error) error { return fault.E("state", fault.Conflict, fault.ETagMismatch, err) }
 
 // foldMalformed makes an ETag that the store cannot have given out one that does not match, where Dapr's own store of that
-// type takes any text for an ETag.
+// type takes any text for an ETag: all but those whose ETags are numbers to them.
 func (s *Server) foldMalformed(store string, err *error) {
-	if fault.ReasonOf(*err) == fault.ETagMalformed && s.o.Blocks.Runtime.ComponentType(store) == "state.in-memory" {
+	if fault.ReasonOf(*err) != fault.ETagMalformed {
+		return
+	}
+	switch s.typeOf(store) {
+	case "state.in-memory", "state.sqlite", "state.sqlite3", "state.mysql", "state.etcd", "state.mongodb":
 		*err = etagMismatch(*err)
 	}
 }
@@ -220,15 +297,15 @@ func stateProblem(err error, tag, format string, args ...any) error {
 	case fault.ETagMalformed:
 		status, code = http.StatusBadRequest, codes.InvalidArgument
 	}
-	return basic(status, code, tag, format, append(args, stateText(err))...).of(err)
+	return basic(status, code, tag, format, append(slices.Clone(args), stateText(err))...).of(err).as(err, format, args...)
 }
 
-// read returns the items of keys, which may be any number, by key.
-func (s *Server) read(ctx context.Context, store string, keys []string) (map[string]state.Item, error) {
+// read returns the items of keys, which may be any number, by key. Metadata are for the store.
+func (s *Server) read(ctx context.Context, store string, keys []string, metadata map[string]string) (map[string]state.Item, error) {
 	found := make(map[string]state.Item, len(keys))
 	for len(keys) > 0 {
 		n := min(len(keys), blocks.MaxStateKeys)
-		items, err := s.o.Blocks.State.Get(ctx, store, keys[:n])
+		items, err := s.o.Blocks.State.GetWith(ctx, store, keys[:n], metadata)
 		if err != nil {
 			return nil, err
 		}
@@ -240,15 +317,16 @@ func (s *Server) read(ctx context.Context, store string, keys []string) (map[str
 	return found, nil
 }
 
-// readBulk is read, and tells of each item by itself that no key of the store opens.
-func (s *Server) readBulk(ctx context.Context, store string, keys []string) (found map[string]state.Item, sealed map[string]error, err error) {
-	found, err = s.read(ctx, store, keys)
+// readBulk is read, and tells of each item by itself that no key of the store opens. No item has the empty key.
+func (s *Server) readBulk(ctx context.Context, store string, keys []string, metadata map[string]string) (found map[string]state.Item, sealed map[string]error, err error) {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
+	found, err = s.read(ctx, store, keys, metadata)
 	if fault.ReasonOf(err) != fault.ValueUndecryptable {
 		return found, nil, err
 	}
 	found, sealed = make(map[string]state.Item, len(keys)), make(map[string]error)
 	for _, key := range keys {
-		one, err := s.read(ctx, store, []string{key})
+		one, err := s.read(ctx, store, []string{key}, metadata)
 		switch {
 		case fault.ReasonOf(err) == fault.ValueUndecryptable:
 			sealed[key] = err
@@ -272,6 +350,10 @@ func (s *Server) query(ctx context.Context, store string, q state.Query) (state.
 	case fault.ReasonOf(err) == fault.NotSupported:
 		return found, storeProblem(http.StatusInternalServerError, codes.Internal, "ERR_STATE_STORE_NOT_SUPPORTED",
 			"DAPR_STATE_QUERYING_NOT_SUPPORTED", store, "state store does not support querying", nil)
+	}
+	if w := (*components.Worded)(nil); errors.As(err, &w) {
+		s.o.Metrics.StateDone(store, "query", began, err)
+		return found, inWords(w)
 	}
 	text := err.Error()
 	if known := (*fault.Error)(nil); fault.ReasonOf(err) == fault.QueryInvalid && errors.As(err, &known) {

@@ -9,6 +9,7 @@ import (
 	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	blocks "github.com/sidecast/sidecast/building_blocks"
@@ -48,7 +49,7 @@ func (a *api) GetState(ctx context.Context, in *runtimev1.GetStateRequest) (*run
 		return nil, err
 	}
 	began := time.Now()
-	found, err := a.s.read(ctx, in.GetStoreName(), []string{in.GetKey()})
+	found, err := a.s.read(ctx, in.GetStoreName(), []string{in.GetKey()}, in.GetMetadata())
 	a.s.o.Metrics.StateDone(in.GetStoreName(), "get", began, err)
 	if err != nil {
 		return nil, stateProblem(err, "ERR_STATE_GET", "fail to get %s from state store %s: %s", in.GetKey(), in.GetStoreName())
@@ -67,7 +68,7 @@ func (a *api) GetBulkState(ctx context.Context, in *runtimev1.GetBulkStateReques
 		}
 	}
 	began := time.Now()
-	found, sealed, err := a.s.readBulk(ctx, in.GetStoreName(), in.GetKeys())
+	found, sealed, err := a.s.readBulk(ctx, in.GetStoreName(), in.GetKeys(), in.GetMetadata())
 	a.s.o.Metrics.StateDone(in.GetStoreName(), "bulk_get", began, err)
 	if err != nil {
 		return nil, stateProblem(err, "ERR_STATE_BULK_GET", "%s")
@@ -99,9 +100,8 @@ func (a *api) SaveState(ctx context.Context, in *runtimev1.SaveStateRequest) (*e
 		}
 		items[i] = stateItemOf(given)
 		if given.GetMetadata()["contentType"] == "application/json" {
-			if !json.Valid(given.GetValue()) {
-				return nil, basic(http.StatusBadRequest, codes.InvalidArgument, "ERR_STATE_SAVE",
-					"the value of key %s is not the JSON that its contentType says", given.GetKey())
+			if err := json.Unmarshal(given.GetValue(), new(json.RawMessage)); err != nil {
+				return nil, status.Error(codes.Unknown, err.Error())
 			}
 			items[i].value, items[i].fromJSON = compact(given.GetValue()), true
 		}
@@ -163,7 +163,7 @@ func (a *api) ExecuteStateTransaction(ctx context.Context, in *runtimev1.Execute
 		items[i] = stateItemOf(o.GetRequest())
 		items[i].remove = o.GetOperationType() == "delete"
 	}
-	if err := a.s.transact(ctx, store, items, grpcTrace(ctx)); err != nil {
+	if err := a.s.transact(ctx, store, items, in.GetMetadata(), grpcTrace(ctx)); err != nil {
 		return nil, transactionProblem(store, len(items), err)
 	}
 	return &emptypb.Empty{}, nil

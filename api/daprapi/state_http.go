@@ -10,25 +10,29 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/state"
 )
 
-// stateBody is a stateItem in JSON.
-type stateBody struct {
+// SetRequest is a stateItem in JSON.
+type SetRequest struct {
 	Key      string            `json:"key"`
 	Value    json.RawMessage   `json:"value"`
 	ETag     *string           `json:"etag"`
 	Metadata map[string]string `json:"metadata"`
 	// ContentType is that of the event that an outbox makes of the item.
-	ContentType string `json:"contentType"`
-	Options     struct {
-		Concurrency string `json:"concurrency"`
-		Consistency string `json:"consistency"`
-	} `json:"options"`
+	ContentType string         `json:"contentType"`
+	Options     SetStateOption `json:"options"`
+}
+
+// SetStateOption is how an item is to be written.
+type SetStateOption struct {
+	Concurrency string `json:"concurrency"`
+	Consistency string `json:"consistency"`
 }
 
 // item merges the query's metadata, which wins, and gives the value as compact JSON.
-func (b *stateBody) item(query map[string]string) stateItem {
+func (b *SetRequest) item(query map[string]string) stateItem {
 	i := stateItem{
 		key: b.Key, etag: b.ETag, metadata: b.Metadata, concurrency: b.Options.Concurrency, consistency: b.Options.Consistency,
 		contentType: b.ContentType, fromJSON: true,
@@ -48,10 +52,10 @@ func (s *Server) getState(w http.ResponseWriter, r *http.Request, p params) erro
 		return err
 	}
 	if err := checkStateKey(store, key); err != nil {
-		return err
+		return overHTTP(err, true)
 	}
 	began := time.Now()
-	found, err := s.read(r.Context(), store, []string{key})
+	found, err := s.read(r.Context(), store, []string{key}, queryMetadata(r))
 	s.o.Metrics.StateDone(store, "get", began, err)
 	if err != nil {
 		return stateProblem(err, "ERR_STATE_GET", "fail to get %s from state store %s: %s", key, store)
@@ -74,7 +78,7 @@ func (s *Server) saveState(w http.ResponseWriter, r *http.Request, p params) err
 	if err := s.checkStore(store); err != nil {
 		return err
 	}
-	var bodies []stateBody
+	var bodies []SetRequest
 	if err := s.decode(r, &bodies); err != nil {
 		return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", "%v", err).of(err)
 	}
@@ -85,7 +89,7 @@ func (s *Server) saveState(w http.ResponseWriter, r *http.Request, p params) err
 			return plain(http.StatusBadRequest, codes.InvalidArgument, "ERR_MALFORMED_REQUEST", `"key" is a required field`)
 		}
 		if err := checkStateKey(store, bodies[i].Key); err != nil {
-			return err
+			return overHTTP(err, true)
 		}
 		items[i] = bodies[i].item(query)
 	}
@@ -102,7 +106,7 @@ func (s *Server) deleteState(w http.ResponseWriter, r *http.Request, p params) e
 		return err
 	}
 	if err := checkStateKey(store, key); err != nil {
-		return err
+		return overHTTP(err, true)
 	}
 	query := r.URL.Query()
 	item := stateItem{
@@ -133,19 +137,17 @@ func (s *Server) bulkGetState(w http.ResponseWriter, r *http.Request, p params) 
 	if err := s.checkStore(store); err != nil {
 		return err
 	}
-	var body struct {
-		Keys []string `json:"keys"`
-	}
+	var body BulkGetRequest
 	if err := s.decode(r, &body); err != nil {
 		return malformed(err)
 	}
 	for _, key := range body.Keys {
 		if err := checkStateKey(store, key); err != nil {
-			return err
+			return overHTTP(err, true)
 		}
 	}
 	began := time.Now()
-	found, sealed, err := s.readBulk(r.Context(), store, body.Keys)
+	found, sealed, err := s.readBulk(r.Context(), store, body.Keys, inherited(queryMetadata(r), body.Metadata))
 	s.o.Metrics.StateDone(store, "bulk_get", began, err)
 	if err != nil {
 		return stateProblem(err, "ERR_STATE_BULK_GET", "%s")
@@ -168,13 +170,7 @@ func (s *Server) transactState(w http.ResponseWriter, r *http.Request, p params)
 	if err := s.checkStore(store); err != nil {
 		return err
 	}
-	var body struct {
-		Operations []struct {
-			Operation string          `json:"operation"`
-			Request   json.RawMessage `json:"request"`
-		} `json:"operations"`
-		Metadata map[string]string `json:"metadata"`
-	}
+	var body stateTransactionRequestBody
 	if err := s.decode(r, &body); err != nil {
 		return malformed(err)
 	}
@@ -188,23 +184,41 @@ func (s *Server) transactState(w http.ResponseWriter, r *http.Request, p params)
 		if o.Operation != "upsert" && o.Operation != "delete" {
 			return notTransactable(http.StatusBadRequest, o.Operation)
 		}
-		var request stateBody
+		var request SetRequest
 		if len(o.Request) > 0 {
+			if kind := notObject(o.Request); kind != "" {
+				return malformed(fmt.Errorf("'' expected a map, got '%s'", kind))
+			}
 			if err := json.Unmarshal(o.Request, &request); err != nil {
-				return malformed(err)
+				return malformed(inDaprsWords(err))
 			}
 		}
 		if err := checkStateKey(store, request.Key); err != nil {
-			return err
+			return overHTTP(err, false)
 		}
 		items[i] = request.item(query)
 		items[i].remove = o.Operation == "delete"
 	}
-	if err := s.transact(r.Context(), store, items, traceOf(r.Header.Get)); err != nil {
+	if err := s.transact(r.Context(), store, items, body.Metadata, traceOf(r.Header.Get)); err != nil {
 		return transactionProblem(store, len(items), err)
 	}
 	answerEmpty(w)
 	return nil
+}
+
+// notObject is Go's kind of a JSON value that is neither an object nor null; "" for those.
+func notObject(value json.RawMessage) string {
+	switch value[0] {
+	case '{', 'n':
+		return ""
+	case '[':
+		return "slice"
+	case '"':
+		return "string"
+	case 't', 'f':
+		return "bool"
+	}
+	return "float64"
 }
 
 func notTransactable(status int, operation string) error {
@@ -217,12 +231,16 @@ func transactionProblem(store string, count int, err error) error {
 		return p
 	}
 	if tooMany(err) {
+		most := fmt.Sprint(maxTransaction)
+		if known := (*fault.Error)(nil); errors.As(err, &known) && known.Meta["most"] != "" {
+			most = known.Meta["most"] // what this store takes
+		}
 		return storeProblem(http.StatusBadRequest, codes.InvalidArgument, "ERR_STATE_STORE_TOO_MANY_TRANSACTIONS", "DAPR_STATE_TOO_MANY_TRANSACTIONS",
-			store, fmt.Sprintf("the transaction contains %d operations, which is more than what the state store supports: %d", count, maxTransaction),
-			map[string]string{"currentOpsTransaction": fmt.Sprint(count), "maxOpsPerTransaction": fmt.Sprint(maxTransaction)})
+			store, fmt.Sprintf("the transaction contains %d operations, which is more than what the state store supports: %s", count, most),
+			map[string]string{"currentOpsTransaction": fmt.Sprint(count), "maxOpsPerTransaction": most})
 	}
-	return basic(http.StatusInternalServerError, codes.Internal, "ERR_STATE_TRANSACTION",
-		"error while executing state transaction: %s", stateText(err)).of(err)
+	const format = "error while executing state transaction: %s"
+	return basic(http.StatusInternalServerError, codes.Internal, "ERR_STATE_TRANSACTION", format, stateText(err)).of(err).as(err, format)
 }
 
 // queryItem is one item of an answer to a query.
@@ -235,7 +253,7 @@ type queryItem struct {
 func (s *Server) queryState(w http.ResponseWriter, r *http.Request, p params) error {
 	store := p["storeName"]
 	if err := s.checkStore(store); err != nil {
-		return err
+		return problemOf(err).grpcWords // as over gRPC
 	}
 	text, err := s.whole(r)
 	if err != nil {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
-	"strconv"
 	"sync"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
+	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 )
 
@@ -61,7 +62,7 @@ func (s *Server) getMetadata(w http.ResponseWriter, r *http.Request, _ params) e
 	rename("registeredComponents", "components")
 	rename("extendedMetadata", "extended")
 	rename("activeActorsCount", "actors")
-	all["actorRuntime"] = map[string]any{"runtimeStatus": out.GetActorRuntime().GetRuntimeStatus().String(), "hostReady": false}
+	all["actorRuntime"] = map[string]any{"runtimeStatus": out.GetActorRuntime().GetRuntimeStatus().String(), "hostReady": false, "placement": noPlacement}
 	type rule struct {
 		Match string `json:"match,omitempty"`
 		Path  string `json:"path,omitempty"`
@@ -92,7 +93,7 @@ func (s *Server) getMetadata(w http.ResponseWriter, r *http.Request, _ params) e
 
 // SubscribeTopicEventsAlpha1 delivers the events of a topic on the stream that asks for them.
 func (a *api) SubscribeTopicEventsAlpha1(stream runtimev1.Dapr_SubscribeTopicEventsAlpha1Server) error {
-	first, err := stream.Recv()
+	first, err := a.s.firstRequest(stream)
 	if err != nil {
 		return err
 	}
@@ -105,14 +106,19 @@ func (a *api) SubscribeTopicEventsAlpha1(stream runtimev1.Dapr_SubscribeTopicEve
 	case asked.GetTopic() == "":
 		return errors.New("topic is required")
 	}
+	if found, _ := a.s.component(components.PubSubBlock, asked.GetPubsubName()); !found {
+		return noPubSub(asked.GetPubsubName(), nil)
+	}
 	sub := appchannel.Subscription{
 		PubSub: asked.GetPubsubName(), Topic: asked.GetTopic(), DeadLetterTopic: asked.GetDeadLetterTopic(), Route: "/", Metadata: asked.GetMetadata(),
 	}
-	sub.Raw, _ = strconv.ParseBool(asked.GetMetadata()["rawPayload"])
+	sub.Raw, _ = appchannel.RawPayload(asked.GetMetadata())
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	defer context.AfterFunc(a.s.drained, func() { cancel(fault.New("subscribe", fault.Shutdown, "the sidecar is shutting down")) })()
-	sink := &topicStream{stream: stream, waiting: map[string][]chan appchannel.Outcome{}, slots: make(chan struct{}, streamCredits)}
+	sink := &topicStream{
+		stream: stream, waiting: map[string][]chan appchannel.Outcome{}, slots: make(chan struct{}, streamCredits), said: make(chan struct{}),
+	}
 	for range streamCredits {
 		sink.slots <- struct{}{}
 	}
@@ -128,10 +134,32 @@ func (a *api) SubscribeTopicEventsAlpha1(stream runtimev1.Dapr_SubscribeTopicEve
 			cancel(sent)
 		}
 	})
+	if fault.ReasonOf(err) == fault.TopicDenied {
+		return fmt.Errorf("failed to create subscription for %s: subscription to topic '%s' on pubsub '%s' is not allowed", sub.PubSub, sub.Topic, sub.PubSub)
+	}
 	if cause := context.Cause(ctx); err == nil && cause != nil && !errors.Is(cause, context.Canceled) {
 		err = cause
 	}
 	return err
+}
+
+// firstRequest waits for what a stream is about, but not while the sidecar stops.
+func (s *Server) firstRequest(stream runtimev1.Dapr_SubscribeTopicEventsAlpha1Server) (*runtimev1.SubscribeTopicEventsRequestAlpha1, error) {
+	type received struct {
+		request *runtimev1.SubscribeTopicEventsRequestAlpha1
+		err     error
+	}
+	came := make(chan received, 1)
+	go func() { // ends with the RPC at the latest
+		request, err := stream.Recv()
+		came <- received{request, err}
+	}()
+	select {
+	case first := <-came:
+		return first.request, first.err
+	case <-s.drained.Done():
+		return nil, fault.New("subscribe", fault.Shutdown, "the sidecar is shutting down")
+	}
 }
 
 // streamCredits is how many events a stream is sent that it has not answered; Dapr's protocol has no flow control of its own.
@@ -141,13 +169,14 @@ const streamCredits = 64
 type topicStream struct {
 	stream runtimev1.Dapr_SubscribeTopicEventsAlpha1Server
 	slots  chan struct{}
+	said   chan struct{} // closed when the app says no more, though the stream may still be open the other way
 
 	sending sync.Mutex
 	mu      sync.Mutex
 	waiting map[string][]chan appchannel.Outcome // by event id, in the order of delivery
 }
 
-var _ blocks.Sink = (*topicStream)(nil)
+var _ blocks.Ordered = (*topicStream)(nil)
 
 func (t *topicStream) send(m *runtimev1.SubscribeTopicEventsResponseAlpha1) error {
 	t.sending.Lock()
@@ -157,6 +186,7 @@ func (t *topicStream) send(m *runtimev1.SubscribeTopicEventsResponseAlpha1) erro
 
 // read takes the app's answers until the stream ends.
 func (t *topicStream) read(end context.CancelCauseFunc) {
+	defer close(t.said)
 	for {
 		in, err := t.stream.Recv()
 		if err != nil {
@@ -215,6 +245,11 @@ func (t *topicStream) Return(n int) {
 
 // Deliver sends an event and waits for its answer.
 func (t *topicStream) Deliver(ctx context.Context, event *appchannel.Event) (appchannel.Outcome, error) {
+	return t.DeliverNext(ctx, event, func() {})
+}
+
+// DeliverNext is Deliver that tells when the event is on the stream.
+func (t *topicStream) DeliverNext(ctx context.Context, event *appchannel.Event, sent func()) (appchannel.Outcome, error) {
 	defer t.Return(1)
 	message, err := appchannel.DaprTopicEvent(event)
 	if err != nil {
@@ -230,13 +265,20 @@ func (t *topicStream) Deliver(ctx context.Context, event *appchannel.Event) (app
 		t.forget(message.GetId(), answer)
 		return appchannel.Outcome{}, fault.New("deliver "+event.Topic, fault.CallCanceled, "the app's stream broke: %w", err)
 	}
+	sent()
 	select {
 	case outcome := <-answer:
 		return outcome, nil
 	case <-ctx.Done():
 	case <-t.stream.Context().Done():
+	case <-t.said:
 	}
 	t.forget(message.GetId(), answer)
+	select {
+	case outcome := <-answer: // the last that it said
+		return outcome, nil
+	default:
+	}
 	return appchannel.Outcome{}, fault.New("deliver "+event.Topic, fault.CallCanceled, "the app's stream ended before its answer came")
 }
 

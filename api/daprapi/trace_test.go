@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -41,5 +42,25 @@ func TestUntracedCallsCostNothing(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestWhatIsNoTraceContextGoesNowhere(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for _, c := range []struct{ parent, state, want string }{
+		{parent, "a=b", "traceparent=" + parent + " tracestate=a=b baggage=x=1"},
+		{parent, "==", "traceparent=" + parent + " baggage=x=1"},
+		{"00-zz-b7ad6b7169203331-01", "a=b", "baggage=x=1"},
+		{"", "a=b", "baggage=x=1"},
+	} {
+		var got []string
+		for _, f := range traceOf(func(key string) string {
+			return map[string]string{"traceparent": c.parent, "tracestate": c.state, "baggage": "x=1"}[key]
+		}) {
+			got = append(got, f.Key+"="+f.Value)
+		}
+		if text := strings.Join(got, " "); text != c.want {
+			t.Errorf("%q and %q: %s", c.parent, c.state, text)
+		}
 	}
 }

@@ -131,7 +131,7 @@ type subscriber struct {
 	last    uint64
 }
 
-var _ blocks.Sink = (*subscriber)(nil)
+var _ blocks.Ordered = (*subscriber)(nil)
 
 func newSubscriber(stream sidecastv1.PubSub_SubscribeServer, gone <-chan struct{}) *subscriber {
 	return &subscriber{
@@ -267,12 +267,18 @@ func (s *subscriber) Return(n int) {
 
 // Deliver sends one event and waits for its answer.
 func (s *subscriber) Deliver(ctx context.Context, event *appchannel.Event) (appchannel.Outcome, error) {
+	return s.DeliverNext(ctx, event, func() {})
+}
+
+// DeliverNext is Deliver that tells when the event has its place on the stream.
+func (s *subscriber) DeliverNext(ctx context.Context, event *appchannel.Event, sent func()) (appchannel.Outcome, error) {
 	op := "deliver " + event.Topic
 	reply := make(chan appchannel.Outcome, 1)
 	id := s.expect(reply)
 	frame := &sidecastv1.SubscribeResponse{Frame: &sidecastv1.SubscribeResponse_Event{Event: eventOf(id, event)}}
 	select {
 	case s.frames <- frame:
+		sent()
 	case <-s.gone:
 		return appchannel.Outcome{}, gone(op)
 	case <-ctx.Done():

@@ -775,7 +775,7 @@ type LaneStatus struct {
 	Failed uint64 `protobuf:"varint,8,opt,name=failed,proto3" json:"failed,omitempty"`
 	// Attempts beyond the first since the start.
 	Retried uint64 `protobuf:"varint,9,opt,name=retried,proto3" json:"retried,omitempty"`
-	// `closed`, `open`, `half-open` or `ramping`.
+	// `closed`, `open`, `half-open` or `ramping`; empty where the policy has no breaker and no operator forces one.
 	Breaker string `protobuf:"bytes,10,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	// Why the breaker is not closed: the last failure.
 	BreakerReason string `protobuf:"bytes,11,opt,name=breaker_reason,json=breakerReason,proto3" json:"breaker_reason,omitempty"`
@@ -791,7 +791,7 @@ type LaneStatus struct {
 	Admission string `protobuf:"bytes,16,opt,name=admission,proto3" json:"admission,omitempty"`
 	// An operator holds the breaker in its state.
 	BreakerForced bool `protobuf:"varint,17,opt,name=breaker_forced,json=breakerForced,proto3" json:"breaker_forced,omitempty"`
-	// Share of the calls that the breaker lets pass, 0 to 1; 0 while half-open, when probes are counted.
+	// Share of the calls that the breaker lets pass, 0 to 1; 0 while half-open, when probes are counted, and where there is none.
 	BreakerShare float64 `protobuf:"fixed64,18,opt,name=breaker_share,json=breakerShare,proto3" json:"breaker_share,omitempty"`
 	// Attempts that were started beside another.
 	Hedged uint64 `protobuf:"varint,19,opt,name=hedged,proto3" json:"hedged,omitempty"`
