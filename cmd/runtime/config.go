@@ -44,6 +44,7 @@ type config struct {
 	AppMaxConcurrency          int
 	AppAddress                 string // "" is loopback
 	NoSubscribe                bool   // the app is not asked what it subscribes to
+	NoConfig                   bool   // nor for its configuration
 	BindingTimeout             time.Duration
 
 	ListenAddress         string
@@ -69,14 +70,17 @@ type config struct {
 	configFiles []string // the files whose Configuration counts; nil for all
 	token       string
 	maxBody     int64
-	dapr        *daprConfig // nil unless started as daprd
+	// anyNamespace: nobody said of which namespace the sidecar is, so files are read whatever namespace they name, as daprd
+	// does without NAMESPACE.
+	anyNamespace bool
+	dapr         *daprConfig // nil unless started as daprd
 }
 
 // flags declares every flag of the sidecar.
 func (c *config) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.AppID, "app-id", "", "name of the app: others call it by this, its consumer groups and state keys bear it")
 	f.StringVar(&c.Instance, "instance", "", "name of this instance; made up when empty")
-	f.StringVar(&c.Namespace, "namespace", "default", "apps see only apps of their own namespace")
+	f.StringVar(&c.Namespace, "namespace", "", "apps see only apps of their own namespace, and files of it; empty: default, with the files of all")
 	f.IntVar(&c.AppPort, "app-port", 0, "port the app listens on; without it the app dials its sidecar (App.Serve)")
 	f.StringVar(&c.AppProtocol, "app-protocol", "http", "how to speak to the app's port: http or grpc (service AppCallback)")
 	f.BoolVar(&c.AppHealth, "enable-app-health-check", false, "ask the app whether it is well, and send it nothing while it is not")
@@ -114,10 +118,24 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.Profiling, "pprof", false, "serve /debug/pprof/ on the metrics port")
 }
 
+// defaultNamespace is that of sidecars of which nobody says any.
+const defaultNamespace = "default"
+
+// readsOf is the namespace whose files count, "" for all.
+func (c *config) readsOf() string {
+	if c.anyNamespace {
+		return ""
+	}
+	return c.Namespace
+}
+
 var appIDPattern = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
 
 // complete validates what the flags say and fills what they left out.
 func (c *config) complete() error {
+	if c.Namespace == "" {
+		c.Namespace, c.anyNamespace = defaultNamespace, true
+	}
 	wrong := func(flag, format string, args ...any) error {
 		return fault.New("--"+flag, fault.FlagInvalid, format, args...)
 	}

@@ -5,11 +5,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
 
+	"github.com/sidecast/sidecast/cmd/runtime/supervisor"
 	"github.com/sidecast/sidecast/fault"
 )
 
@@ -24,6 +26,23 @@ func parsed(t *testing.T, args ...string) (*config, *pflag.FlagSet) {
 		t.Fatal(err)
 	}
 	return c, flags
+}
+
+func TestWithoutANamespaceFilesOfAllCount(t *testing.T) {
+	t.Setenv("SIDECAST_DATA_DIR", t.TempDir())
+	for want, args := range map[string][]string{"": {"--app-id", "a"}, "default": {"--app-id", "a", "--namespace", "default"}} {
+		c, given := parsed(t, args...)
+		if err := c.complete(); err != nil {
+			t.Fatal(err)
+		}
+		if c.Namespace != "default" || c.readsOf() != want {
+			t.Errorf("%v: in %q, reads files of %q", args, c.Namespace, c.readsOf())
+		}
+		passed := slices.Contains(sidecarArgs(given, c, supervisor.App{ID: "a"}), "--namespace")
+		if passed != (want != "") {
+			t.Errorf("%v: the sidecar of an app is told its namespace: %v", args, passed)
+		}
+	}
 }
 
 func TestFlagsThatCannotBe(t *testing.T) {

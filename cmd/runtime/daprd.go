@@ -15,6 +15,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/sidecast/sidecast/api/daprapi"
 	"github.com/sidecast/sidecast/appchannel"
+	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/fabric"
 	"github.com/sidecast/sidecast/fault"
@@ -287,10 +289,17 @@ type progress struct {
 	fabric  *fabric.Fabric
 	arrived atomic.Bool
 	open    atomic.Bool // the app's port has taken a connection
+
+	stopEvents func(context.Context) error
+	events     sync.WaitGroup  // those at work when a stop began to be blocked
+	working    context.Context // of the wait for them
+	cut        func()          // ends it
 }
 
-func newProgress(app appchannel.Channel, f *fabric.Fabric) *progress {
-	return &progress{app: app, fabric: f}
+func newProgress(app appchannel.Channel, f *fabric.Fabric, b *blocks.Blocks) *progress {
+	p := &progress{app: app, fabric: f, stopEvents: b.StopEvents}
+	p.working, p.cut = context.WithCancel(context.Background())
+	return p
 }
 
 // usable is nil when the app may use its sidecar.
@@ -318,13 +327,15 @@ func (p *progress) ready() error {
 	return nil
 }
 
-// blockShutdown keeps serving for that long, or until the app is unwell or gone. A second signal ends the wait.
+// blockShutdown keeps serving for that long, or until the app is unwell or gone: all but events, of which no new ones come. A
+// second signal ends the wait.
 func (p *progress) blockShutdown(most time.Duration, log *slog.Logger) {
 	const poll = 50 * time.Millisecond
-	if most <= 0 || p.app.Ready() != nil {
+	if most <= 0 {
 		return
 	}
-	log.Info("blocking shutdown, unless the app becomes unhealthy", "for", most)
+	log.Info("Blocking graceful shutdown for " + most.String() + " or until app reports unhealthy...")
+	p.events.Go(func() { _ = p.stopEvents(p.working) }) // the stop that follows cuts off what hangs, and tells
 	again, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	over := time.NewTimer(most)
@@ -334,10 +345,20 @@ func (p *progress) blockShutdown(most time.Duration, log *slog.Logger) {
 	for p.app.Ready() == nil {
 		select {
 		case <-over.C:
+			log.Info("Block shutdown period expired, entering shutdown...")
 			return
 		case <-again.Done():
 			return
 		case <-ticker.C:
 		}
 	}
+	log.Info("App reported unhealthy, entering shutdown...")
+}
+
+// endEvents returns when the events have ended that were at work when a stop began to be blocked. When ctx ends first, they are
+// cut off: the stop may have ended without having come to them.
+func (p *progress) endEvents(ctx context.Context) {
+	defer p.cut()
+	defer context.AfterFunc(ctx, p.cut)()
+	p.events.Wait()
 }

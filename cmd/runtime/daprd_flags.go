@@ -170,15 +170,13 @@ func (d *daprFlags) sidecar(given *pflag.FlagSet) (*config, error) {
 		return nil, fmt.Errorf("invalid value for 'mode': %s: only standalone is supported", d.mode)
 	}
 	c := &config{
-		AppID: d.appID, Namespace: or(os.Getenv("NAMESPACE"), "default"),
+		AppID: d.appID, Namespace: os.Getenv("NAMESPACE"),
 		AppHealth: d.healthCheck, AppHealthPath: "/" + strings.TrimPrefix(d.healthPath, "/"),
 		ListenAddress: "127.0.0.1", MaxBody: "64MiB", FabricSync: "interval", Replicas: 1,
 		LogFormat: "text", Resources: d.resources,
 		AppAddress: d.appAddress, MetricsAddress: d.metricsAddress,
-		Fabric: os.Getenv("SIDECAST_FABRIC"), Credentials: os.Getenv("SIDECAST_FABRIC_CREDS"), FabricPort: defaultFabricPort,
-	}
-	if os.Getenv("SIDECAST_DATA_DIR") != "" {
-		c.FabricPort = 0 // a data folder of one's own is a group of its own: its members find the port in it
+		Fabric: os.Getenv("SIDECAST_FABRIC"), Credentials: os.Getenv("SIDECAST_FABRIC_CREDS"),
+		FabricPort: 0, // a data folder is a group: its members find the port in it, and those of two users have nothing to share
 	}
 	if d.logJSON {
 		c.LogFormat = "json"
@@ -232,7 +230,9 @@ func (d *daprFlags) app(c *config, _ *pflag.FlagSet) (err error) {
 	}
 	for _, endpoint := range d.disabledEndpoints {
 		switch strings.ToLower(strings.TrimSpace(endpoint)) {
-		case "", "config":
+		case "":
+		case "config":
+			c.NoConfig = true
 		case "subscribe":
 			c.NoSubscribe = true
 		default:

@@ -17,6 +17,7 @@ import (
 	"github.com/sidecast/sidecast/api/daprapi"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/pluggable"
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/pipeline"
@@ -43,6 +44,7 @@ type follower struct {
 	Seen     components.Seen
 	Tracer   *telemetry.Tracer
 	App      *pipeline.Client
+	Plugins  *pluggable.Folder
 	Dapr     *daprapi.Server // nil unless started as daprd
 	Drainer  *drainer
 	System   *actors.System
@@ -123,7 +125,7 @@ func watch(ctx context.Context, seen components.Seen, changed chan<- struct{}) (
 
 // reload reads all files and, if they are right as a whole, takes them into use.
 func (f *follower) reload(ctx context.Context) {
-	docs, settings, err := readDocuments(ctx, f.C, f.Log)
+	docs, settings, err := readDocuments(ctx, f.C, f.Plugins, f.Log)
 	var rules *governance.Rules
 	if err == nil {
 		rules, err = readRules(f.C, docs, f.Log)

@@ -31,3 +31,38 @@ func TestWhatTheStartTouchedIsReleased(t *testing.T) {
 	}
 	newRoot(func(int) {}) // the code is still there
 }
+
+func TestThePagesOfTheProgramComeBackOneByOne(t *testing.T) {
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil || os.Getpagesize() > off {
+		t.Skip("the system has no huge pages, or none that are smaller than these pieces")
+	}
+	if err := releaseImage(); err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mappings := 0
+	for line := range strings.Lines(string(maps)) {
+		var start, end uintptr
+		var mode string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &start, &end, &mode); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(line, " "+program+"\n") || strings.Contains(mode, "w") {
+			continue
+		}
+		mappings++
+		if end-start > 3*piece { // the last one has what is left over
+			t.Errorf("%d KiB of the program are one mapping: %s", (end-start)>>10, line)
+		}
+	}
+	if mappings < 100 {
+		t.Errorf("the program has %d mappings", mappings)
+	}
+}

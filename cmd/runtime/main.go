@@ -2,10 +2,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/cmd/runtime/commands"
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/datasheet"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/governance"
@@ -63,21 +66,16 @@ and look at it from another terminal with
 type catalogue struct{}
 
 func (catalogue) List() []commands.ComponentType {
-	all := make([]commands.ComponentType, 0, len(standard.All()))
-	for _, c := range standard.All() {
+	var all []commands.ComponentType
+	for _, c := range append(discovered().Components(), standard.All()...) {
 		all = append(all, componentType(c))
 	}
-	slices.SortFunc(all, func(a, b commands.ComponentType) int {
-		if a.Type < b.Type {
-			return -1
-		}
-		return 1
-	})
-	return all
+	slices.SortStableFunc(all, func(a, b commands.ComponentType) int { return strings.Compare(a.Type, b.Type) })
+	return slices.CompactFunc(all, func(a, b commands.ComponentType) bool { return a.Type == b.Type }) // a program's goes first
 }
 
 func (catalogue) Describe(name string) (commands.ComponentType, bool) {
-	all := standard.All()
+	all := append(discovered().Components(), standard.All()...)
 	named := func(c components.Component) bool { return c.Describe().Title() == name }
 	i := slices.IndexFunc(all, named)
 	if i < 0 {
@@ -91,27 +89,65 @@ func (catalogue) Describe(name string) (commands.ComponentType, bool) {
 
 func componentType(c components.Component) commands.ComponentType {
 	d := c.Describe()
-	t := commands.ComponentType{Type: d.Title(), Doc: d.Doc, Example: d.Example()}
+	t := commands.ComponentType{Type: d.Title(), Doc: d.Doc, Example: d.Example(), NotLinked: d.NotLinked}
 	for _, f := range d.Fields {
 		t.Keys = append(t.Keys, commands.ComponentKey{
-			Key: f.Key, Accepts: f.Valid(), Default: f.Default, Required: f.Required, Secret: f.Secret, Doc: f.Doc,
+			Key: f.Key, Accepts: f.Valid(), Default: cmp.Or(f.Default, f.Usual), Required: f.Required, Secret: f.Secret, Doc: f.Doc, Example: f.Sample,
 		})
+	}
+	sheet, ok := datasheet.Of(d.Type, d.Version)
+	if !ok || d.When != "" {
+		return t
+	}
+	for _, o := range sheet.Operations {
+		t.Operations = append(t.Operations, commands.ComponentNote{Name: o.Name, Doc: o.Doc})
+	}
+	for _, p := range sheet.Profiles {
+		t.SignIns = append(t.SignIns, commands.ComponentNote{Name: p.Title, Doc: p.Doc, Needs: p.Needed})
+	}
+	for _, l := range sheet.Links {
+		t.Links = append(t.Links, commands.ComponentNote{Name: l.Title, Doc: l.URL})
 	}
 	return t
 }
 
-func lint(paths []string) ([]commands.Finding, []commands.Explanation) {
-	all, others := components.Lint(paths, standard.All())
-	var policies, settings []manifest.Raw
-	for _, raw := range others {
-		if raw.Kind == configuration.Kind {
-			settings = append(settings, raw)
-		} else {
-			policies = append(policies, raw)
+// knownComponents are those of documents, and the built-in ones in whose place there is none.
+func knownComponents(builtIn []components.Manifest, docs *components.Documents) []governance.Component {
+	var known []governance.Component
+	named := make(map[string]bool, len(docs.Components))
+	for _, c := range docs.Components {
+		named[c.Name] = true
+		known = append(known, governance.Component{Name: c.Name, Type: c.Type})
+	}
+	for _, c := range builtIn {
+		if !named[c.Name] {
+			known = append(known, governance.Component{Name: c.Name, Type: c.Type})
 		}
 	}
-	rules, more := governance.Read(policies, governance.Who{})
-	_, most := configuration.Read(settings)
+	return known
+}
+
+// operationsOf are those of a binding that its sheet tells.
+func operationsOf(typ string) (names []string) {
+	if !strings.HasPrefix(typ, "bindings.") {
+		return nil
+	}
+	if sheet, ok := datasheet.Of(typ, ""); ok {
+		for _, o := range sheet.Operations {
+			names = append(names, o.Name)
+		}
+	}
+	return names
+}
+
+func lint(paths []string) ([]commands.Finding, []commands.Explanation) {
+	all, docs := components.Lint(paths, discovered().Known(standard.All()))
+	known := knownComponents(standard.Defaults(), docs)
+	for i := range known {
+		known[i].Operations = operationsOf(known[i].Type)
+	}
+	rules, more := governance.Read(docs.Policies, governance.Who{}, known...)
+	_, most := configuration.Read(docs.Configurations)
 	all = slices.Concat(all, more, most)
 	manifest.SortFindings(all)
 	var findings []commands.Finding
@@ -121,7 +157,12 @@ func lint(paths []string) ([]commands.Finding, []commands.Explanation) {
 		})
 	}
 	var said []commands.Explanation
-	for _, e := range rules.Explain(blocks.Defaults()) {
+	defaults := blocks.Defaults()
+	defaults.Types = make(map[string]string, len(docs.Components))
+	for _, c := range docs.Components {
+		defaults.Types[c.Name] = c.Type
+	}
+	for _, e := range rules.Explain(defaults) {
 		said = append(said, commands.Explanation{Target: e.Target, Policy: e.Text})
 	}
 	return findings, said

@@ -16,7 +16,7 @@ import (
 const (
 	// memoryEvery is how often the heap is looked at.
 	memoryEvery = 5 * time.Second
-	// startOver is when what only the start has touched of the program's file can be let go.
+	// startOver is when what only the start has touched of the program's file can be let go, and what it has left on the heap.
 	startOver = time.Second
 	// spareMemory is what the heap may keep for itself in bytes.
 	spareMemory = 24 << 20
@@ -121,6 +121,7 @@ func watchHeap(ctx context.Context) error {
 			pacer.pace()
 			continue
 		case <-started.C:
+			debug.FreeOSMemory()
 			_ = releaseImage() // a system that does not let it be done has the memory to spare
 			continue
 		case <-ticker.C:

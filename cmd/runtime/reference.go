@@ -109,7 +109,7 @@ known last. The first 200 lanes have a `+"`lane`"+` label of their own; those be
 
 A sidecar that was started as `+"`sidecast daprd`"+` has these beside its own, with the names, labels and units of daprd v1.18. Latencies are
 in milliseconds. What is measured through the native API is in the metrics above alone, but for deliveries, invocations, components
-and policies, which are the same for every door. Each metric has `+"`app_id`"+`, and at most 500 series of its own: what comes later
+and policies, which are the same for every door. Each metric has `+"`app_id`"+`, the sidecar's own where nothing else is said, and at most 500 series of its own: what comes later
 shares the value `+"`_other`"+` in labels whose words apps make up (path, topic, method, app ids), where daprd's grow without bound. Policies are counted where
 a Resiliency document names the target: `+"`dapr_resiliency_activations_total`"+` counts each retry, not each call that was retried, and of
 a breaker the calls it let pass under status closed and those it kept away under open.

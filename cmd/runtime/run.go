@@ -220,7 +220,7 @@ func sidecarArgs(given *pflag.FlagSet, c *config, app supervisor.App) []string {
 	add("app-port", strconv.Itoa(app.Port))
 	add("app-protocol", app.Protocol)
 	add("app-max-concurrency", strconv.Itoa(app.MaxConcurrency))
-	add("namespace", or(app.Namespace, c.Namespace))
+	add("namespace", or(app.Namespace, c.readsOf()))
 	args = append(args, "--grpc-port", strconv.Itoa(app.GRPCPort), "--metrics-port", strconv.Itoa(app.MetricsPort))
 	level := or(app.LogLevel, "info")
 	if given.Changed("log-level") {

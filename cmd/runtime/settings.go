@@ -12,6 +12,7 @@ import (
 	"github.com/sidecast/sidecast/api/daprapi"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/pluggable"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fabric"
@@ -21,14 +22,15 @@ import (
 
 // newDocuments reads the files that the sidecar was told of. Of Configurations those count that stand in a file of --config,
 // in the order of the files; a sidecar that has no such flag reads them wherever they stand.
-func newDocuments(c *config, log *slog.Logger) (*components.Documents, *configuration.Settings, components.Seen, error) {
+func newDocuments(c *config, plugins *pluggable.Folder, log *slog.Logger) (*components.Documents, *configuration.Settings, components.Seen, error) {
+	plugins.Discover(context.Background())
 	seen := components.See(c.Resources)
-	docs, settings, err := readDocuments(context.Background(), c, log)
+	docs, settings, err := readDocuments(context.Background(), c, plugins, log)
 	return docs, settings, seen, err
 }
 
-func readDocuments(ctx context.Context, c *config, log *slog.Logger) (*components.Documents, *configuration.Settings, error) {
-	docs, err := components.Load(ctx, c.Resources, standard.All())
+func readDocuments(ctx context.Context, c *config, plugins *pluggable.Folder, log *slog.Logger) (*components.Documents, *configuration.Settings, error) {
+	docs, err := components.Load(ctx, c.Resources, plugins.Known(standard.All()))
 	if err != nil {
 		return nil, nil, err
 	}

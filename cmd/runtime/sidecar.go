@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/pipeline"
@@ -68,13 +70,40 @@ func runSidecar(ctx context.Context, c *config) error {
 	log.Info("stopping, within "+c.GracePeriod.String(), "app", c.AppID)
 	stopping, cancel := context.WithTimeout(context.Background(), c.GracePeriod)
 	defer cancel()
-	if err := app.Stop(stopping); err != nil {
+	err := app.Stop(stopping)
+	came.endEvents(stopping)
+	switch {
+	case err != nil && c.dapr != nil && cutOff(err):
+		log.Error("Graceful shutdown timeout exceeded, forcing shutdown", "error", err)
+		return errNotGraceful
+	case err != nil:
 		log.Warn("stopped, but not everything ended in time", "error", err)
-		return nil
+	case c.dapr != nil:
+		log.Info("Daprd shutdown gracefully", "app", c.AppID)
+	default:
+		log.Info("stopped", "app", c.AppID)
 	}
-	log.Info("stopped", "app", c.AppID)
 	return nil
 }
+
+// cutOff tells whether a stop says that something had no time to end.
+func cutOff(err error) bool {
+	switch e := err.(type) { // by type, because it goes through all that err is made of
+	case *fault.Error:
+		if e.Kind == fault.Timeout {
+			return true
+		}
+		return cutOff(e.Err)
+	case interface{ Unwrap() []error }:
+		return slices.ContainsFunc(e.Unwrap(), cutOff)
+	case interface{ Unwrap() error }:
+		return cutOff(e.Unwrap())
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// errNotGraceful makes daprd's exit code 1 where work was cut off.
+var errNotGraceful = errors.New("the time for a graceful shutdown is over, and not everything had ended")
 
 // rootCause takes an error out of what fx wraps around it: users know no constructors.
 func rootCause(err error) error {
@@ -126,7 +155,7 @@ func (w *waiter) wait(ctx context.Context) error {
 func newCallback(c *config, through *pipeline.Client, m *telemetry.Metrics, log *slog.Logger) (appchannel.Channel, error) {
 	callback := appchannel.Callback{
 		Address: net.JoinHostPort(or(c.AppAddress, "127.0.0.1"), strconv.Itoa(c.AppPort)),
-		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe, BindingTimeout: c.BindingTimeout,
+		AppID:   c.AppID, Namespace: c.Namespace, Dapr: c.dapr != nil, NoSubscribe: c.NoSubscribe, NoConfig: c.NoConfig, BindingTimeout: c.BindingTimeout,
 		TLS: c.AppProtocol == "https" || c.AppProtocol == "grpcs", H2C: c.AppProtocol == "h2c", MaxBody: c.maxBody, Concurrency: c.AppMaxConcurrency,
 		Token: os.Getenv(appTokenVariable), Pipeline: through, Log: log,
 		Health: appchannel.Health{
@@ -146,9 +175,18 @@ func newCallback(c *config, through *pipeline.Client, m *telemetry.Metrics, log 
 	return appchannel.OpenHTTP(callback), nil
 }
 
+// builtIn are the components that exist without a file: daprd has none.
+func (c *config) builtIn() []components.Manifest {
+	if c.dapr != nil {
+		return nil
+	}
+	return standard.Defaults()
+}
+
 // readRules reads what documents say about resiliency, for this sidecar.
 func readRules(c *config, docs *components.Documents, log *slog.Logger) (*governance.Rules, error) {
-	rules, findings := governance.Read(docs.Policies, governance.Who{AppID: c.AppID, Namespace: c.Namespace})
+	known := knownComponents(c.builtIn(), docs)
+	rules, findings := governance.Read(docs.Policies, governance.Who{AppID: c.AppID, Namespace: c.readsOf()}, known...)
 	if rules == nil {
 		return nil, governance.Error(findings)
 	}
@@ -162,7 +200,7 @@ func readRules(c *config, docs *components.Documents, log *slog.Logger) (*govern
 func endpointsOf(docs *components.Documents, c *config) []components.EndpointManifest {
 	var all []components.EndpointManifest
 	for _, m := range docs.Endpoints {
-		if m.For(c.Namespace, c.AppID) {
+		if m.For(c.readsOf(), c.AppID) {
 			all = append(all, m)
 		}
 	}
@@ -173,7 +211,7 @@ func endpointsOf(docs *components.Documents, c *config) []components.EndpointMan
 func declared(docs *components.Documents, c *config) []appchannel.Subscription {
 	var subs []appchannel.Subscription
 	for _, m := range docs.Subscriptions {
-		if !m.For(c.Namespace, c.AppID) {
+		if !m.For(c.readsOf(), c.AppID) {
 			continue
 		}
 		subs = append(subs, appchannel.Subscription{

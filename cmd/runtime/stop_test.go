@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/cmd/runtime/rundir"
 	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
 )
@@ -107,5 +110,29 @@ func TestHandlerThatHangsLeavesTimeForTheRestOfTheStop(t *testing.T) {
 	}
 	if again := working(t, staying, func() {}); again.GetId() != event.GetId() || again.GetDelivery() != 2 {
 		t.Errorf("got %v", again)
+	}
+}
+
+// unwell is an app that takes no work.
+type unwell struct{ appchannel.Channel }
+
+func (unwell) Ready() error { return errors.New("unwell") }
+
+// A stop that ran out of time before it came to the events does not wait for them.
+func TestEventsOfABlockedShutdownEndWithTheStop(t *testing.T) {
+	p := newProgress(unwell{}, nil, nil)
+	p.stopEvents = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	p.blockShutdown(time.Hour, slog.New(slog.DiscardHandler))
+	stopping, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.endEvents(stopping)
+	}()
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("events that hang hold the stop")
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/sidecast/sidecast/cmd/runtime/rundir"
 	"github.com/sidecast/sidecast/cmd/runtime/supervisor"
 	"github.com/sidecast/sidecast/components"
+	"github.com/sidecast/sidecast/components/pluggable"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/configuration"
 	"github.com/sidecast/sidecast/fabric"
@@ -48,9 +49,9 @@ func wiring(c *config, log *slog.Logger, shutdown func()) fx.Option {
 		fx.WithLogger(func() fxevent.Logger { return fxevent.NopLogger }),
 		fx.StopTimeout(c.GracePeriod+5*time.Second),
 		fx.Supply(c, log, shutdownFunc(shutdown)),
-		fx.Provide(newSelf, newDocuments, newListeners, newTracer, newMetrics, newFabric, newSystem, newComponents,
+		fx.Provide(newSelf, pluggable.New, newDocuments, newListeners, newTracer, newMetrics, newFabric, newSystem, newComponents,
 			newPipeline, newChannel, newBlocks, newBodies, newGRPC, newDapr, newAdmin, newDrainer, newProgress),
-		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followFiles, followParent, register, arrive),
+		fx.Invoke(serveAPI, serveDapr, serveAdmin, giveBackMemory, startBlocks, announce, followFiles, followPlugins, followParent, register, arrive),
 	)
 }
 
@@ -196,7 +197,7 @@ const fabricTimeout = 15 * time.Second
 func newMetrics(c *config, self blocks.Self, settings *configuration.Settings) *telemetry.Metrics {
 	m := telemetry.NewMetrics()
 	if c.dapr != nil && !c.dapr.NoMetrics {
-		m.EnableDapr(self.AppID, self.Namespace, measuring(settings.Measuring))
+		m.EnableDapr(self.AppID, os.Getenv("NAMESPACE"), measuring(settings.Measuring))
 	}
 	return m
 }
@@ -212,14 +213,10 @@ func newSystem(f *fabric.Fabric, log *slog.Logger, tracer *telemetry.Tracer) *ac
 	return system
 }
 
-func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, docs *components.Documents, settings *configuration.Settings, log *slog.Logger) (*components.Set, *governance.Rules, error) {
+func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabric, system *actors.System, docs *components.Documents, plugins *pluggable.Folder, settings *configuration.Settings, log *slog.Logger) (*components.Set, *governance.Rules, error) {
 	rules, err := readRules(c, docs, log)
 	if err != nil {
 		return nil, nil, err
-	}
-	builtIn := standard.Defaults()
-	if c.dapr != nil { // daprd has none that no file names
-		builtIn = nil
 	}
 	set := components.NewSet(components.Options{
 		Host: components.Host{
@@ -227,7 +224,7 @@ func newComponents(lc fx.Lifecycle, c *config, self blocks.Self, f *fabric.Fabri
 			NATS:     func(context.Context) (*nats.Conn, error) { return f.Conn(), nil },
 			Replicas: c.Replicas, Local: c.Fabric == "",
 		},
-		Known: standard.All(), BuiltIn: builtIn, Documents: docs, Log: log,
+		Known: plugins.Known(standard.All()), BuiltIn: c.builtIn(), Documents: docs, Log: log, AnyNamespace: c.anyNamespace,
 		FollowSecrets: slices.Contains(settings.Features, configuration.HotReload),
 		Supervise: func(name string, run func(context.Context) error) func(context.Context) error {
 			return system.Worker("component/"+name, run).Stop
@@ -278,6 +275,7 @@ func newBlocks(lc fx.Lifecycle, self blocks.Self, c *config, log *slog.Logger, s
 		Secrets:       settings.Secrets,
 		JoinNamespace: c.joinNamespace(log),
 		Pipeline:      through,
+		AsDaprd:       c.dapr != nil,
 	})
 	lc.Append(fx.Hook{OnStop: b.Close})
 	return b
@@ -315,7 +313,7 @@ func newDapr(c *config, self blocks.Self, b *blocks.Blocks, set *components.Set,
 		app.HealthInterval, app.HealthTimeout, app.HealthThreshold = c.AppHealthInterval, c.AppHealthTimeout, c.AppHealthThreshold
 	}
 	if m.Dapr() != nil {
-		m.Registry().MustRegister(daprapi.NewCollector(b, m.Dapr().Rules(), self.AppID, self.Namespace))
+		m.Registry().MustRegister(daprapi.NewCollector(b, m.Dapr().Rules(), self.AppID, os.Getenv("NAMESPACE")))
 	}
 	return daprapi.New(daprapi.Options{
 		Blocks: b, AppID: self.AppID, Namespace: self.Namespace, App: app, Token: c.dapr.Token,

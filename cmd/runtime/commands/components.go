@@ -33,6 +33,20 @@ type ComponentType struct {
 	Keys []ComponentKey `json:"keys"`
 	// Example is a manifest in YAML.
 	Example string `json:"example,omitempty"`
+	// NotLinked is why this program does not have the type; empty for one that it has.
+	NotLinked string `json:"notLinked,omitempty"`
+	// Operations are those of a binding, SignIns ways to sign in, Links pages about it.
+	Operations []ComponentNote `json:"operations,omitempty"`
+	SignIns    []ComponentNote `json:"signIns,omitempty"`
+	Links      []ComponentNote `json:"links,omitempty"`
+}
+
+// ComponentNote is something about a type that has a name.
+type ComponentNote struct {
+	Name string `json:"name"`
+	Doc  string `json:"doc,omitempty"`
+	// Needs are the keys that it cannot do without.
+	Needs []string `json:"needs,omitempty"`
 }
 
 // ComponentKey documents one key of a manifest.
@@ -46,6 +60,8 @@ type ComponentKey struct {
 	Secret   bool `json:"secret,omitempty"`
 	// Doc says what it means.
 	Doc string `json:"doc"`
+	// Example is a value of it.
+	Example string `json:"example,omitempty"`
 }
 
 // componentView is a component of a sidecar in JSON.
@@ -66,8 +82,9 @@ func componentsCommand(o *options) *cobra.Command {
 not used yet, "ready" works, "degraded" could not start and is tried again; the reason stands below
 the table.
 
-With --available it shows the types of components that this program has, and "components describe
-TYPE" what one of them is and takes; for both no sidecar needs to run.`,
+With --available it shows the types of components that there are, and "components describe TYPE"
+what one of them is and takes; for both no sidecar needs to run. A type with a star is not in this
+program: it is in one that is built with -tags all_components.`,
 		Example: examples(
 			`sidecast components --app-id orders`,
 			`sidecast components --available`,
@@ -87,7 +104,7 @@ TYPE" what one of them is and takes; for both no sidecar needs to run.`,
 			return o.printComponents(cmd)
 		},
 	}
-	cmd.Flags().BoolVar(&available, "available", false, "show the types that this program has instead")
+	cmd.Flags().BoolVar(&available, "available", false, "show the types that there are instead")
 	cmd.AddCommand(o.describeType())
 	return cmd
 }
@@ -142,10 +159,19 @@ func (o *options) printTypes(cmd *cobra.Command) error {
 		return nil
 	}
 	t := newTable(cmd.OutOrStdout(), "TYPE", "WHAT IT IS")
+	why := ""
 	for _, c := range o.types() {
-		t.row(c.Type, firstSentence(c.Doc))
+		name := c.Type
+		if c.NotLinked != "" {
+			name, why = name+" *", c.NotLinked
+		}
+		t.row(name, firstSentence(c.Doc))
 	}
-	return t.flush()
+	if err := t.flush(); err != nil || why == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(cmd.OutOrStdout(), "\n* this program %s\n", why)
+	return err
 }
 
 func firstSentence(doc string) string {
@@ -209,6 +235,9 @@ func unknownType(name string, known []string) error {
 
 func writeType(w io.Writer, c ComponentType) error {
 	fmt.Fprintf(w, "%s\n\n%s\n", c.Type, strings.TrimSpace(c.Doc))
+	if c.NotLinked != "" {
+		fmt.Fprintf(w, "\nThis program %s.\n", c.NotLinked)
+	}
 	if len(c.Keys) > 0 {
 		fmt.Fprintln(w)
 		t := newTable(w, "KEY", "ACCEPTS", "DEFAULT", "MEANING")
@@ -218,6 +247,9 @@ func writeType(w io.Writer, c ComponentType) error {
 				standard = "(required)"
 			}
 			doc := key.Doc
+			if key.Example != "" {
+				doc += " Example: " + key.Example
+			}
 			if key.Secret {
 				doc += " Never shown."
 			}
@@ -227,10 +259,34 @@ func writeType(w io.Writer, c ComponentType) error {
 			return err
 		}
 	}
+	for _, part := range []struct {
+		head  string
+		notes []ComponentNote
+	}{{"OPERATION", c.Operations}, {"TO SIGN IN", c.SignIns}, {"PAGE", c.Links}} {
+		if err := writeNotes(w, part.head, part.notes); err != nil {
+			return err
+		}
+	}
 	if c.Example != "" {
 		fmt.Fprintf(w, "\n%s\n", strings.TrimSpace(c.Example))
 	}
 	return nil
+}
+
+func writeNotes(w io.Writer, head string, notes []ComponentNote) error {
+	if len(notes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	t := newTable(w, head, "ABOUT")
+	for _, n := range notes {
+		doc := n.Doc
+		if len(n.Needs) > 0 {
+			doc = strings.TrimSpace(doc + " Needs " + strings.Join(n.Needs, ", ") + ".")
+		}
+		t.row(n.Name, doc)
+	}
+	return t.flush()
 }
 
 // describeSidecar asks the sidecar meant, quickly: it is for completions, which nobody waits for.

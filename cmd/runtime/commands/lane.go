@@ -42,7 +42,7 @@ func laneList(o *options) *cobra.Command {
 		Short: "List the lanes with their policies and numbers",
 		Long: `Lists the lanes of a sidecar, one a line: policy, calls in flight and waiting of as many as may be,
 breaker, calls refused, and what an operator has told it. "sidecast tree" shows more of each.`,
-		Example: examples(`sidecast lane list --app-id intake`, `sidecast lane list -o json | jq 'select(.breaker != "closed").name'`),
+		Example: examples(`sidecast lane list --app-id intake`, `sidecast lane list -o json | jq 'select(.breaker and .breaker != "closed").name'`),
 		Args:    exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.askRuntime(cmd, func(ctx context.Context, client sidecastv1.RuntimeClient) error {

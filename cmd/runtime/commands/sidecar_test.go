@@ -203,6 +203,7 @@ func (s *sidecar) Tree(context.Context, *sidecastv1.TreeRequest) (*sidecastv1.Tr
 				}),
 				restarted,
 				lane("state/statestore", ramping),
+				lane("state/plain", &sidecastv1.LaneStatus{Admitted: 7}),
 			}},
 			{Name: "workers", Kind: "supervisor", State: "running", Children: []*sidecastv1.TreeNode{
 				{Name: "presence", Kind: "worker", State: "running"},

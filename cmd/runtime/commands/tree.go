@@ -31,7 +31,7 @@ until interrupted.`,
 		Example: examples(
 			`sidecast tree`,
 			`sidecast tree --app-id intake --watch`,
-			`sidecast tree --app-id intake -o json | jq '.. | .lane? // empty | select(.breaker != "closed")'`,
+			`sidecast tree --app-id intake -o json | jq '.. | .lane? // empty | select(.breaker and .breaker != "closed")'`,
 		),
 		Args: exactArgs(),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -29,7 +29,9 @@ func (d drawing) lane(l *sidecastv1.LaneStatus) string {
 	case l.Endpoints > 1:
 		parts = append(parts, fmt.Sprintf("%d endpoints", l.Endpoints))
 	}
-	parts = append(parts, d.breaker(l))
+	if l.Breaker != "" {
+		parts = append(parts, d.breaker(l))
+	}
 	var sums []string
 	for _, sum := range []struct {
 		n    uint64
@@ -53,10 +55,10 @@ func count(n uint64) string { return humanize.Comma(int64(min(n, 1<<62))) }
 
 func (d drawing) breaker(l *sidecastv1.LaneStatus) string {
 	color := red
-	if l.Breaker == "" || l.Breaker == "closed" {
+	if l.Breaker == "closed" {
 		color = green
 	}
-	text := d.paint(color, "breaker "+cmp.Or(l.Breaker, "off"))
+	text := d.paint(color, "breaker "+l.Breaker)
 	switch opens := l.BreakerOpensIn.AsDuration(); {
 	case l.BreakerForced:
 		return text + d.paint(yellow, ", forced")
@@ -193,11 +195,11 @@ type laneView struct {
 	Shedding       float64           `json:"shedding,omitempty"`
 	CPU            float64           `json:"cpu,omitempty"`
 	Memory         float64           `json:"memory,omitempty"`
-	Breaker        string            `json:"breaker"`
+	Breaker        string            `json:"breaker,omitempty"`
 	BreakerReason  string            `json:"breakerReason,omitempty"`
 	BreakerOpensIn string            `json:"breakerOpensIn,omitempty"`
 	BreakerForced  bool              `json:"breakerForced,omitempty"`
-	BreakerShare   float64           `json:"breakerShare"`
+	BreakerShare   float64           `json:"breakerShare,omitempty"`
 	Limits         []limitView       `json:"limits,omitempty"`
 	Admission      string            `json:"admission,omitempty"`
 	Overridden     []changeView      `json:"overridden,omitempty"`

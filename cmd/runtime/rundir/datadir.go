@@ -34,6 +34,9 @@ func stateHome() string {
 		return dir
 	}
 	home := existing(os.Getenv("HOME"))
+	if home == "" { // a program with an empty environment belongs to the same machine as one without
+		home = ownHome()
+	}
 	switch {
 	case home == "":
 		return ""

@@ -163,34 +163,3 @@ func TestDirectoryThatCannotBe(t *testing.T) {
 		t.Errorf("List = %v", err)
 	}
 }
-
-func TestDefaultDataDir(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("paths of Linux")
-	}
-	home := t.TempDir()
-	for _, c := range []struct {
-		name string
-		env  map[string]string
-		want string
-	}{
-		{"named", map[string]string{"SIDECAST_DATA_DIR": "/data", "HOME": home}, "/data"},
-		{"xdg", map[string]string{"XDG_STATE_HOME": "/xdg", "HOME": home}, "/xdg/sidecast"},
-		{"relative xdg is not one", map[string]string{"XDG_STATE_HOME": "xdg", "HOME": home}, home + "/.local/state/sidecast"},
-		{"home", map[string]string{"HOME": home}, home + "/.local/state/sidecast"},
-		{"home that does not exist", map[string]string{"HOME": "/nonexistent", "TMPDIR": "/t"}, "/t/sidecast-"},
-		{"nothing", map[string]string{}, os.TempDir() + "/sidecast-"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			for _, name := range []string{"SIDECAST_DATA_DIR", "XDG_STATE_HOME", "HOME", "TMPDIR"} {
-				t.Setenv(name, c.env[name])
-			}
-			if c.name == "nothing" {
-				os.Unsetenv("TMPDIR")
-			}
-			if got := rundir.DefaultDataDir(); !strings.HasPrefix(got, c.want) {
-				t.Errorf("DefaultDataDir = %s, want %s…", got, c.want)
-			}
-		})
-	}
-}
