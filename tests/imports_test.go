@@ -16,36 +16,38 @@ const module = "github.com/sidecast/sidecast/"
 // arrows names, for each room, the rooms it may import. A room is the longest matching prefix; rooms below another inherit
 // nothing. Arrows that are not here do not exist.
 var arrows = map[string][]string{
+	"agenda":              {},
 	"fault":               {},
 	"fault/faultgrpc":     {"fault", "sdk/proto"},
 	"call":                {},
 	"routing":             {"fault"},
 	"telemetry":           {"fault", "call"},
 	"resiliency":          {"fault"},
-	"actors":              {"fault", "resiliency"},
+	"actors":              {"fault", "call", "resiliency"},
 	"pressure":            {"resiliency"},
 	"fabric":              {"fault", "call", "fabric"},
 	"fabric/subject":      {},
 	"quota":               {"actors", "fabric"},
-	"state":               {"fault", "state"},
-	"pubsub":              {"fault", "pubsub"},
-	"lock":                {"fault", "lock"},
+	"state":               {"agenda", "fault", "state"},
+	"pubsub":              {"agenda", "fault", "pubsub"},
+	"lock":                {"agenda", "fault", "lock"},
 	"configstore":         {},
 	"pipeline":            {"fault"},
 	"keyring":             {},
+	"conversation":        {},
 	"binding":             {},
 	"appchannel":          {"fault", "fault/faultgrpc", "call", "pipeline", "routing", "sdk/proto", "appchannel"},
 	"manifest":            {"fault"},
 	"governance":          {"fault", "manifest", "resiliency"},
 	"access":              {"fault"},
 	"configuration":       {"access", "manifest", "pipeline"},
-	"components":          {"fault", "manifest", "routing", "state", "pubsub", "lock", "configstore", "binding", "pipeline", "keyring", "components"},
+	"components":          {"fault", "call", "manifest", "routing", "state", "pubsub", "lock", "configstore", "binding", "pipeline", "keyring", "conversation", "components"},
 	"components/standard": {"components", "state", "pubsub", "lock", "configstore", "pipeline"},
 	"components/badgerdb": {"fault", "fabric/subject", "components"},
-	"building_blocks":     {"fault", "call", "access", "keyring", "pipeline", "routing", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "configstore", "binding", "components"},
+	"building_blocks":     {"fault", "call", "access", "keyring", "conversation", "pipeline", "routing", "telemetry", "resiliency", "manifest", "governance", "actors", "fabric", "appchannel", "state", "pubsub", "lock", "configstore", "binding", "components"},
 	"api":                 {"fault", "fault/faultgrpc", "call", "access", "actors", "appchannel", "state", "lock", "building_blocks", "components", "sdk/proto"},
 	// Dapr's metrics name the policies of documents, so its door knows of them.
-	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "pipeline", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "configstore", "binding", "building_blocks", "components", "api/bodies", "api/rpc"},
+	"api/daprapi": {"fault", "fault/faultgrpc", "call", "access", "pipeline", "telemetry", "resiliency", "governance", "actors", "appchannel", "state", "lock", "configstore", "binding", "conversation", "keyring", "building_blocks", "components", "api/bodies", "api/entrance", "api/rpc"},
 	"sdk/proto":   {},
 	"sdk/go":      {"fault", "fault/faultgrpc", "sdk/proto"},
 	"examples":    {"fault", "sdk/go"},
@@ -111,7 +113,7 @@ func exempt(from string) bool {
 func allowed(from, to string) bool {
 	for _, contract := range backends {
 		if strings.HasPrefix(from, contract) {
-			return within(to, "fault", "fabric/subject", "components", strings.TrimSuffix(contract, "/"))
+			return within(to, "agenda", "fault", "fabric/subject", "components", strings.TrimSuffix(contract, "/"))
 		}
 	}
 	if from == "components/standard" {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -29,7 +28,8 @@ const (
 type storm struct {
 	// Callers says how they take a refusal: `heed` waits as long as it says, `pause` 50 to 150 ms, `insist` not at all. The last
 	// never leave less than 2000 calls under way: what a refusal takes then is 2000 times its cost over the number of cores.
-	// `bare` are such callers on a gRPC server which does nothing but refuse, to compare with.
+	// `own` are such callers on the sidecar of the app itself, which has the work of both then; `bare` are such callers on a gRPC
+	// server which does nothing but refuse, to compare with.
 	Callers       string  `json:"callers"`
 	GoodPerSecond float64 `json:"good_per_second"`
 	Capacity      float64 `json:"capacity_per_second"`
@@ -52,7 +52,7 @@ var manners = []struct {
 }{
 	{"heed", func(advice time.Duration) time.Duration { return advice }},
 	{"pause", func(time.Duration) time.Duration { return 50*time.Millisecond + rand.N(100*time.Millisecond) }},
-	{"insist", func(time.Duration) time.Duration { return 0 }},
+	{"insist", insist},
 }
 
 func measureOverload(binary string) (storms []storm, err error) {
@@ -62,23 +62,29 @@ func measureOverload(binary string) (storms []storm, err error) {
 	}
 	defer s.close()
 	time.Sleep(3 * time.Second) // until what only the start needed has been given back
-	idle := s.near.rssMiB()
+	idle := map[*sidecar]float64{s.near: s.near.rssMiB(), s.far: s.far.rssMiB()}
 	fmt.Printf("\n%d callers on an app that can do %.0f/s\n", callers, workers/workTime.Seconds())
-	for _, m := range manners {
-		o, err := s.overload(m.name, s.near.conn, "work", idle, m.wait)
+	add := func(name string, at *sidecar, wait func(time.Duration) time.Duration) error {
+		o, err := s.overload(name, at, idle[at], wait)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		o.print()
 		storms = append(storms, o)
+		return nil
 	}
-	bare, err := s.overload("bare", s.direct, "refuse", idle, func(time.Duration) time.Duration { return 0 })
-	if err != nil {
+	for _, m := range manners {
+		if err := add(m.name, s.near, m.wait); err != nil {
+			return nil, err
+		}
+	}
+	if err := add("own", s.far, insist); err != nil {
 		return nil, err
 	}
-	bare.print()
-	return append(storms, bare), nil
+	return storms, add("bare", nil, insist)
 }
+
+func insist(time.Duration) time.Duration { return 0 }
 
 // tally is what the callers of a storm count.
 type tally struct {
@@ -122,7 +128,12 @@ func adviceOf(err error) (time.Duration, bool) {
 	return 0, false
 }
 
-func (s *stage) overload(name string, conn *grpc.ClientConn, method string, idleMiB float64, wait func(time.Duration) time.Duration) (o storm, err error) {
+// overload is a storm on a sidecar, which had so much resident memory when it was idle, or on the app itself without any.
+func (s *stage) overload(name string, at *sidecar, idleMiB float64, wait func(time.Duration) time.Duration) (o storm, err error) {
+	conn, method := s.direct, "refuse"
+	if at != nil {
+		conn, method = at.conn, "work"
+	}
 	client := sidecastv1.NewInvocationClient(conn)
 	request := &sidecastv1.InvokeRequest{AppId: "echo", Method: method, Data: make([]byte, 1<<10)}
 	ctx, cancel := context.WithTimeout(context.Background(), stormFor+30*time.Second)
@@ -145,13 +156,16 @@ func (s *stage) overload(name string, conn *grpc.ClientConn, method string, idle
 		})
 	}
 	for now := range time.Tick(100 * time.Millisecond) {
-		if o.GrowthMiB = max(o.GrowthMiB, s.near.rssMiB()-idleMiB); now.After(end) {
+		if at != nil {
+			o.GrowthMiB = max(o.GrowthMiB, at.rssMiB()-idleMiB)
+		}
+		if now.After(end) {
 			break
 		}
 	}
 	all.Wait()
 	began := time.Now()
-	if _, err = client.Invoke(ctx, request); err != nil && conn == s.near.conn {
+	if _, err = client.Invoke(ctx, request); err != nil && at != nil {
 		return o, fmt.Errorf("a lone caller after the storm: %w", err)
 	}
 	o.CallAfter = millis(time.Since(began))

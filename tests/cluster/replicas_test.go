@@ -19,6 +19,7 @@ import (
 
 	sidecast "github.com/sidecast/sidecast/sdk/go"
 	"github.com/sidecast/sidecast/tests/machine"
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 // three runs a cluster of three servers and returns them with their URLs.
@@ -26,14 +27,14 @@ func three(t *testing.T) (servers []*server.Server, urls string) {
 	t.Helper()
 	machine.SkipShort(t)
 	var routes []*url.URL
-	var ports []int
+	var peers []int
 	for range 3 {
-		port := machine.FreePort(t)
-		ports = append(ports, port)
+		port := ports.Get(t)
+		peers = append(peers, port)
 		routes = append(routes, &url.URL{Scheme: "nats", Host: "127.0.0.1:" + strconv.Itoa(port)})
 	}
 	var clients []string
-	for i, port := range ports {
+	for i, port := range peers {
 		s := serve(t, &server.Options{
 			ServerName: fmt.Sprint("n", i+1), Routes: routes,
 			Cluster: server.ClusterOpts{Name: "three", Host: "127.0.0.1", Port: port},

@@ -24,10 +24,11 @@ import (
 	"github.com/sidecast/sidecast/tests/machine"
 )
 
-// component is the manifest of a component without secrets; settings are `key: value`.
+// component is the manifest of a component without secrets, whose server may be slow beside other tests; settings are
+// `key: value`.
 func component(name, kind string, settings ...string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "---\napiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: %s}\nspec:\n  type: %s\n  version: v1\n  metadata:\n", name, kind)
+	fmt.Fprintf(&b, "---\napiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata: {name: %s}\nspec:\n  type: %s\n  version: v1\n  initTimeout: 1m\n  metadata:\n", name, kind)
 	for _, s := range settings {
 		key, value, _ := strings.Cut(s, ": ")
 		fmt.Fprintf(&b, "  - {name: %s, value: %q}\n", key, value)
@@ -58,6 +59,7 @@ func outside(w http.ResponseWriter, r *http.Request) {
 const brokenTrace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 func TestOutputBindings(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	yaml := resources + component("files", "bindings.localstorage", "rootPath: "+folder) +
 		component("web", "bindings.http", "url: http://127.0.0.1:"+serve(t, http.HandlerFunc(outside))) +
@@ -125,6 +127,7 @@ func TestOutputBindings(t *testing.T) {
 }
 
 func TestOutputBindingsOverGRPC(t *testing.T) {
+	t.Parallel()
 	yaml := component("files", "bindings.localstorage", "rootPath: "+t.TempDir()) +
 		component("web", "bindings.http", "url: http://127.0.0.1:"+serve(t, http.HandlerFunc(outside)))
 	d := startWith(t, machine.New(t), yaml, "app")
@@ -213,6 +216,7 @@ func (a *boundApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestInputBindingsOfHTTPApps(t *testing.T) {
+	t.Parallel()
 	app := newBoundApp("/tick", "/own/path", "/tock-405", "/unasked")
 	kinds := make(chan string, 1000)
 	app.says = func(r *http.Request, _ string) (int, string) {
@@ -250,6 +254,7 @@ func TestInputBindingsOfHTTPApps(t *testing.T) {
 }
 
 func TestAppsMayTakeTheirTimeToSayWhatTheyWant(t *testing.T) {
+	t.Parallel()
 	var asked atomic.Int32
 	app := newBoundApp("/tick")
 	at := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -284,6 +289,7 @@ func TestAppsMayTakeTheirTimeToSayWhatTheyWant(t *testing.T) {
 }
 
 func TestAnswersToBindingsAreObeyed(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	app := newBoundApp("/tick")
 	app.says = func(*http.Request, string) (int, string) {
@@ -317,6 +323,7 @@ func TestAnswersToBindingsAreObeyed(t *testing.T) {
 
 // An inbound policy has the app asked again for one event, an outbound one the system for one operation.
 func TestPoliciesGuardBindings(t *testing.T) {
+	t.Parallel()
 	events, asked := &tries{}, &tries{}
 	app := newBoundApp("/tick")
 	app.says = func(r *http.Request, _ string) (int, string) {
@@ -373,6 +380,7 @@ spec:
 // An app that is unwell gets no events, one that hangs keeps nothing from ending, and what is at work when the sidecar is told to
 // stop is handled first.
 func TestBindingsAndTheLifeOfApps(t *testing.T) {
+	t.Parallel()
 	app := newBoundApp("/tick", "/slow")
 	var well atomic.Bool
 	well.Store(true)
@@ -416,7 +424,7 @@ func TestBindingsAndTheLifeOfApps(t *testing.T) {
 	well.Store(true)
 	receive(t, app.got)
 	d.Interrupt()
-	if code := d.Wait(machine.Patience); code != 0 {
+	if code := d.Wait(machine.Patience); code != 1 { // a handler hangs, and is cut off
 		t.Errorf("the sidecar ended with code %d", code)
 	}
 }
@@ -443,6 +451,7 @@ func (a *boundServer) OnBindingEvent(_ context.Context, in *runtimev1.BindingEve
 }
 
 func TestInputBindingsOfGRPCApps(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	app := &boundServer{got: make(chan *runtimev1.BindingEventRequest, 1000)}
 	at := serveGRPC(t, func(s *grpc.Server) { runtimev1.RegisterAppCallbackServer(s, app) })

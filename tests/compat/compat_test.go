@@ -17,10 +17,16 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/sidecast/sidecast/tests/machine"
+	"github.com/sidecast/sidecast/tests/plugintest"
 	"github.com/sidecast/sidecast/tests/servers"
 )
 
+// Tests run at once, each on a machine of its own: most of their time they wait. What they have in common are the servers, where
+// apps of a name share what they read.
 func TestMain(m *testing.M) {
+	if plugintest.Wanted() {
+		plugintest.Main()
+	}
 	code := machine.Main(m)
 	if err := servers.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "stop servers:", err)

@@ -12,6 +12,7 @@ import (
 
 // TestConfigurationOutlivesItsServer: a stream goes on when Redis is killed, and tells what changed when it is back.
 func TestConfigurationOutlivesItsServer(t *testing.T) {
+	t.Parallel()
 	server := servers.Own(t, servers.OfRedis)
 	set := func(key, value string) {
 		t.Helper()
@@ -32,7 +33,7 @@ func TestConfigurationOutlivesItsServer(t *testing.T) {
 apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: settings}
-spec: {type: configuration.redis, version: v1, metadata: [{name: redisHost, value: "`+server.Address()+`"}]}
+spec: {type: configuration.redis, version: v1, initTimeout: 1m, metadata: [{name: redisHost, value: "`+server.Address()+`"}]}
 `, "app")
 	set("a", "1||1")
 	d.expect(200, `{"a":{"value":"1","version":"1"}}`, "GET", "/v1.0/configuration/settings?key=a", "")

@@ -39,6 +39,7 @@ spec: {type: configuration.redis, version: v1, metadata: [{name: redisHost, valu
 type setting struct{ path, kind, body string }
 
 func TestConfiguration(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	told := make(chan setting, 100)
 	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -165,7 +166,7 @@ func TestConfiguration(t *testing.T) {
 	})
 	families := scrape(t, metrics)
 	for labels, want := range map[string]float64{
-		"component=settings operation=get success=true namespace=default": 7, "component=lost operation=get success=false": 2,
+		"component=settings operation=get success=true namespace=": 7, "component=lost operation=get success=false": 2,
 		"component=settings operation=subscribe success=true": 3, "component=lost operation=subscribe success=false": 2,
 		"component=settings operation=unsubscribe success=true": 1, "component=settings operation=unsubscribe success=false": 1,
 	} {
@@ -178,6 +179,7 @@ func TestConfiguration(t *testing.T) {
 }
 
 func TestConfigurationStreams(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	d := startWith(t, m, withSettings, "app")
 	client := d.client()
@@ -246,6 +248,7 @@ func TestConfigurationStreams(t *testing.T) {
 }
 
 func TestSettingsByCommand(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	for _, c := range []struct {
 		args string

@@ -21,23 +21,19 @@ import (
 
 // The conformance functions of components-contrib for brokers, through a sidecar.
 func TestBrokersConform(t *testing.T) {
-	for _, broker := range []struct {
-		kind     string
-		settings func(t *testing.T) string
-	}{
-		{kind: "pubsub.in-memory"},
-		{kind: "pubsub.memory"},
-		{kind: "pubsub.jetstream"},
-		{kind: "pubsub.redis", settings: func(t *testing.T) string { return "redisHost: " + servers.Redis(t) }},
-		{kind: "pubsub.rabbitmq", settings: func(t *testing.T) string { return "connectionString: " + servers.RabbitMQ(t) }},
-	} {
+	t.Parallel()
+	for _, broker := range brokersOfTheDefaultBuild {
 		t.Run(broker.kind, func(t *testing.T) {
 			t.Parallel()
 			var given []string
 			if broker.settings != nil {
-				given = []string{broker.settings(t)}
+				given = broker.settings(t)
 			}
-			d := startWith(t, machine.New(t), component(conforming, broker.kind, given...), "app")
+			m := machine.New(t)
+			if broker.plugged {
+				plugIn(t, m, "plugged")
+			}
+			d := startWith(t, m, component(conforming, broker.kind, given...), "conformer")
 			config, err := pubsubconformance.NewTestConfig(broker.kind, []string{"bulkpublish"}, map[string]any{
 				"pubsubName": conforming, "checkInOrderProcessing": false, "waitDurationToPublish": "100ms",
 			})
@@ -132,6 +128,7 @@ func (b *remoteBroker) Close() error {
 
 // The conformance functions of components-contrib for locks, through a sidecar.
 func TestLocksConform(t *testing.T) {
+	t.Parallel()
 	for kind, settings := range map[string]func(t *testing.T) string{
 		"lock.in-memory": nil, "lock.memory": nil, "lock.badger": nil, "lock.jetstream": nil,
 		"lock.redis": func(t *testing.T) string { return "redisHost: " + servers.Redis(t) },

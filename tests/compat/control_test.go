@@ -10,13 +10,16 @@ import (
 	"sync/atomic"
 	"testing"
 
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/tests/machine"
 )
 
 func TestLocksOverHTTP(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "app")
 	const try, unlock = "/v1.0-alpha1/lock/locks", "/v1.0-alpha1/unlock/locks"
 	d.expect(200, `{"status":1}`, "POST", unlock, `{"resourceId":"r","lockOwner":"me"}`)
@@ -37,14 +40,18 @@ func TestLocksOverHTTP(t *testing.T) {
 	bad(unlock, `{"lockOwner":"me"}`, "ResourceId is empty in lock store locks")
 	bad(try, `nonsense`, "failed deserializing HTTP body: ")
 	d.expect(400, `{"errorCode":"ERR_LOCK_STORE_NOT_FOUND","message":"lock store nope not found"}`, "POST", "/v1.0-alpha1/lock/nope", `{"resourceId":"r","lockOwner":"me","expiryInSeconds":1}`)
+	const illegal = `input key/keyPrefix 'a||b' can't contain '||'`
+	d.expect(500, `{"errorCode":"ERR_TRY_LOCK","message":"failed to try acquiring lock: `+illegal+`"}`, "POST", try, `{"resourceId":"a||b","lockOwner":"me","expiryInSeconds":1}`)
+	d.expect(500, `{"errorCode":"ERR_UNLOCK","message":"failed to release lock: `+illegal+`"}`, "POST", unlock, `{"resourceId":"a||b","lockOwner":"me"}`)
 	_, err := d.client().TryLockAlpha1(t.Context(), &runtimev1.TryLockRequest{StoreName: "nope", ResourceId: "r", LockOwner: "o", ExpiryInSeconds: 1})
 	fails(t, err, codes.InvalidArgument, "", "lock store nope not found")
 	bare := startWith(t, machine.New(t), "", "bare")
 	bare.expect(500, `{"errorCode":"ERR_LOCK_STORE_NOT_CONFIGURED","message":"lock store is not configured"}`, "POST", try, `{"resourceId":"r","lockOwner":"me","expiryInSeconds":1}`)
-	bare.expect(400, `{"errorCode":"ERR_PUBSUB_NOT_CONFIGURED","message":"pubsub bus is not configured",…`, "POST", "/v1.0/publish/bus/t", "x")
+	bare.expect(404, `{"errorCode":"ERR_PUBSUB_NOT_FOUND","message":"pubsub bus is not found",…`, "POST", "/v1.0/publish/bus/t", "x")
 }
 
 func TestMetadata(t *testing.T) {
+	t.Parallel()
 	app := serve(t, http.NotFoundHandler())
 	public := machine.Port(t)
 	d := start(t, machine.New(t), "app", "--app-port", app, "--app-max-concurrency", "7", "--enable-app-health-check",
@@ -77,7 +84,7 @@ func TestMetadata(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range got.Components { // of locks and brokers there are none to tell of
-			if want := map[bool]int{true: 3}[c.Type == "state.in-memory"]; len(c.Capabilities) != want {
+			if want := map[bool]int{true: 6}[c.Type == "state.in-memory"]; len(c.Capabilities) != want {
 				t.Errorf("%s has the capabilities %q", c.Type, c.Capabilities)
 			}
 		}
@@ -93,6 +100,7 @@ func TestMetadata(t *testing.T) {
 }
 
 func TestAnUnhealthyAppGetsNothing(t *testing.T) {
+	t.Parallel()
 	var well atomic.Bool
 	well.Store(true)
 	app := newSubscriber(`[{"pubsubname":"bus","topic":"t","route":"/t"}]`)
@@ -109,6 +117,7 @@ func TestAnUnhealthyAppGetsNothing(t *testing.T) {
 	m := machine.New(t)
 	d := start(t, m, "app", "--app-port", at, "--enable-app-health-check", "--app-health-probe-interval", "1", "--app-health-threshold", "1")
 	d.subscribed(1)
+	caller := start(t, m, "caller")
 	well.Store(false)
 	machine.Until(t, "the app is unwell", func() error {
 		if got := d.do("POST", "/v1.0/invoke/app/method/x", ""); got.status != 500 {
@@ -116,6 +125,29 @@ func TestAnUnhealthyAppGetsNothing(t *testing.T) {
 		}
 		return nil
 	})
+	// It is refused at once, in one piece and in several, at home and from elsewhere.
+	const head, unwell = `{"errorCode":"ERR_DIRECT_INVOKE","message":"`, "rpc error: code = Internal desc = app is not in a healthy state"
+	for from, words := range map[*daprd]string{
+		d:      "failed to invoke, id: app, err: " + unwell,
+		caller: "failed to invoke, id: app, err: rpc error: code = Internal desc = error invoking app channel: " + unwell,
+	} {
+		for _, body := range []string{"", strings.Repeat("x", 2<<20)} {
+			got := from.expect(500, head+words+`"}`, "POST", "/v1.0/invoke/app/method/x", body)
+			if tries, reason := got.header.Get("Sidecast-Attempts"), got.header.Get("Sidecast-Reason"); tries != "1" || body == "" && reason != "APP_UNHEALTHY" {
+				t.Errorf("refused after %s tries for %s", tries, reason)
+			}
+		}
+		_, err := from.client().InvokeService(t.Context(), &runtimev1.InvokeServiceRequest{Id: "app", Message: &commonv1.InvokeRequest{Method: "x"}})
+		if s := status.Convert(err); s.Code() != codes.Internal || s.Message() != words {
+			t.Errorf("over gRPC: %v\nwant %s", err, words)
+		}
+	}
+	for from, words := range map[*daprd]string{
+		d:      "rpc error: code = Internal desc = app channel is not initialized",
+		caller: "cannot invoke local endpoint: app channel not initialized",
+	} {
+		from.expect(500, head+"failed to invoke, id: caller, err: "+words+`"}`, "GET", "/v1.0/invoke/caller/method/x", "")
+	}
 	for len(app.got) > 0 { // what came while it was well
 		<-app.got
 	}
@@ -133,7 +165,9 @@ func TestAnUnhealthyAppGetsNothing(t *testing.T) {
 }
 
 func TestCORS(t *testing.T) {
-	d := start(t, machine.New(t), "app", "--allowed-origins", "http://one.example,http://two.example")
+	t.Parallel()
+	m := machine.New(t)
+	d := start(t, m, "app", "--allowed-origins", "http://one.example, http://two.example,https://*.three.example")
 	allow := func(method, origin string, more ...string) string {
 		t.Helper()
 		return d.do(method, "/v1.0/metadata", "", append(more, "Origin: "+origin)...).header.Get("Access-Control-Allow-Origin")
@@ -144,13 +178,34 @@ func TestCORS(t *testing.T) {
 	if got := allow("GET", "http://evil.example"); got != "" {
 		t.Errorf("another origin gets %q", got)
 	}
-	got := d.do("OPTIONS", "/v1.0/state/store", "", "Origin: http://one.example", "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: x-a")
-	if got.status != 204 || got.header.Get("Access-Control-Allow-Methods") != "POST" || got.header.Get("Access-Control-Allow-Headers") != "x-a" {
-		t.Errorf("a preflight: %d %v", got.status, got.header)
+	if got := allow("GET", "https://a.b.three.example"); got != "https://a.b.three.example" {
+		t.Errorf("an origin that a star means gets %q", got)
+	}
+	for _, c := range []struct{ origin, method, allowed string }{
+		{"http://one.example", "post", "POST"}, {"http://evil.example", "POST", ""}, {"http://one.example", "CONNECT", ""}, {"", "POST", ""},
+	} {
+		fields := []string{"Access-Control-Request-Method: " + c.method, "Access-Control-Request-Headers: x-a,x-b"}
+		if c.origin != "" {
+			fields = append(fields, "Origin: "+c.origin)
+		}
+		got := d.do("OPTIONS", "/v1.0/state/store", "", fields...)
+		headers, origin := "", ""
+		if c.allowed != "" {
+			headers, origin = "X-A, X-B", c.origin
+		}
+		if got.status != 200 || got.header.Get("Access-Control-Allow-Methods") != c.allowed || got.header.Get("Access-Control-Allow-Headers") != headers ||
+			got.header.Get("Access-Control-Allow-Origin") != origin || len(got.header.Values("Vary")) != 3 {
+			t.Errorf("a preflight of %+v: %d %v", c, got.status, got.header)
+		}
+	}
+	all := start(t, m, "all", "--allowed-origins", "*")
+	if got := all.do("OPTIONS", "/v1.0/metadata", "", "Origin: *", "Access-Control-Request-Method: GET"); got.status != 200 || got.header.Get("Access-Control-Allow-Origin") != "*" {
+		t.Errorf("a preflight where all are allowed: %d %v", got.status, got.header)
 	}
 }
 
 func TestUnixSockets(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	dir, err := os.MkdirTemp("", "dapr")
 	if err != nil {

@@ -54,6 +54,7 @@ func vaults(t testing.TB) string {
 }
 
 func TestCryptoOverHTTP(t *testing.T) {
+	t.Parallel()
 	d := startWith(t, machine.New(t), vaults(t), "app")
 	large := strings.Repeat("0123456789", 1<<16) // several segments
 	const route = "/v1.0-alpha1/crypto/"
@@ -139,6 +140,7 @@ func sent[In any, Out interface {
 }
 
 func TestCryptoStreams(t *testing.T) {
+	t.Parallel()
 	client := startWith(t, machine.New(t), vaults(t), "app").client()
 	encrypt := func(messages ...*runtimev1.EncryptRequest) ([]byte, error) {
 		stream, err := client.EncryptAlpha1(context.Background())

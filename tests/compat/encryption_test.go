@@ -58,6 +58,7 @@ auth: {secretStore: vault}
 `
 
 func TestStateIsEncrypted(t *testing.T) {
+	t.Parallel()
 	const billing, earlier, short = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", "a00102030405060708090a0b0c0d0e0f", "abcdef1234567890"
 	dir := t.TempDir()
 	secrets := filepath.Join(dir, "secrets.json")

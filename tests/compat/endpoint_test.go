@@ -36,6 +36,7 @@ func endpoint(name, more string) string {
 }
 
 func TestHTTPEndpoints(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Env = []string{"ENDPOINT_KEY=s3cret"}
 	asked := &tries{}
@@ -65,7 +66,7 @@ func TestHTTPEndpoints(t *testing.T) {
   headers:
   - {name: Key, secretKeyRef: {name: ENDPOINT_KEY}}
   - {name: Plain, value: "a value"}`) + endpoint("hidden", `scopes: [another]
-spec: {baseUrl: "`+base+`"}`) + `---
+spec: {version: v1, baseUrl: "`+base+`"}`) + `---
 apiVersion: dapr.io/v1alpha1
 kind: Resiliency
 metadata: {name: policies}
@@ -114,7 +115,7 @@ spec:
 			t.Errorf("%s: %d %s %v", target, got.status, got.body, got.header)
 		}
 	}
-	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: hidden, err: …`, "GET", "/v1.0/invoke/hidden/method/x", "")
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: hidden, err: couldn't find service: hidden"}`, "GET", "/v1.0/invoke/hidden/method/x", "")
 	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: http://127.0.0.1:1, err: …`, "GET", "/v1.0/invoke/http://127.0.0.1:1/method/x", "")
 
 	var told struct{ HTTPEndpoints []struct{ Name string } }
@@ -138,6 +139,7 @@ spec:
 }
 
 func TestStreamsThroughHTTPEndpoints(t *testing.T) {
+	t.Parallel()
 	step := make(chan struct{})
 	base := "http://127.0.0.1:" + serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
@@ -198,6 +200,7 @@ func TestStreamsThroughHTTPEndpoints(t *testing.T) {
 }
 
 func TestHTTPEndpointsWithTLS(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "%d certificates", len(r.TLS.PeerCertificates))

@@ -3,6 +3,7 @@ package compat
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -43,6 +44,7 @@ func (s *subscriber) sayProtocol(next http.Handler) http.Handler {
 }
 
 func TestAppProtocols(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, flags, want string }{
 		{"https", "--app-protocol https", "HTTP/2.0 tls=true"},
 		{"http and app-ssl", "--app-protocol http --app-ssl", "HTTP/2.0 tls=true"},
@@ -91,22 +93,52 @@ func certificate(t *testing.T) tls.Certificate {
 	return server.TLS.Certificates[0]
 }
 
-// A stop that is blocked serves on, until the app is unwell or the time is up.
+// A stop that is blocked serves on, all but events, until the app is unwell or the time is up.
 func TestBlockedShutdown(t *testing.T) {
+	t.Parallel()
 	var unwell atomic.Bool
+	events := make(chan string, 10)
 	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/healthz" && unwell.Load() {
+		switch {
+		case r.URL.Path == "/healthz" && unwell.Load():
 			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.URL.Path == "/dapr/subscribe":
+			_, _ = io.WriteString(w, `[{"pubsubname":"bus","topic":"t","route":"/t"}]`)
+		case r.URL.Path == "/t":
+			body, _ := io.ReadAll(r.Body)
+			events <- string(body)
 		}
 	}))
 	m := machine.New(t)
 	args := []string{"--app-port", app, "--enable-app-health-check", "--app-health-probe-interval", "1", "--app-health-threshold", "1"}
 	d := start(t, m, "app", append(args, "--dapr-block-shutdown-duration", "1h")...)
 	d.await("/v1.0/healthz")
+	d.expect(204, "", "POST", "/v1.0/publish/bus/t", "before")
+	if got := <-events; !strings.Contains(got, "before") {
+		t.Errorf("the app got %s", got)
+	}
+	stream := openStream(t, d.client(), "streamed")
 	d.Terminate()
-	d.WaitFor("blocking shutdown", machine.Patience)
+	d.WaitFor("Blocking graceful shutdown for 1h0m0s or until app reports unhealthy", machine.Patience)
+	if _, err := stream.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("a stream of events ends with %v", err)
+	}
 	d.expect(200, "", "GET", "/v1.0/invoke/app/method/x", "")
+	d.expect(204, "", "GET", "/v1.0/healthz", "")
 	d.expect(204, "", "POST", "/v1.0/state/store", `[{"key":"k","value":1}]`)
+	machine.Until(t, "the subscription has ended", func() error {
+		if got := d.do("GET", "/v1.0/metadata", "").body; strings.Contains(got, `"topic":"t"`) {
+			return errors.New(got)
+		}
+		return nil
+	})
+	d.expect(204, "", "POST", "/v1.0/publish/bus/t", "meanwhile")
+	d.expect(200, "", "GET", "/v1.0/invoke/app/method/x", "") // the event had all that time
+	select {
+	case got := <-events:
+		t.Errorf("the app got %s", got)
+	default:
+	}
 	unwell.Store(true)
 	if code := d.Wait(machine.Patience); code != 0 {
 		t.Errorf("it ends with %d when its app is unwell", code)
@@ -115,13 +147,14 @@ func TestBlockedShutdown(t *testing.T) {
 	short := start(t, m, "app", append(args, "--dapr-block-shutdown-duration", "1ms")...)
 	short.await("/v1.0/healthz")
 	short.Terminate()
-	if code := short.Wait(machine.Patience); code != 0 || !strings.Contains(short.Output(), "blocking shutdown") {
+	if code := short.Wait(machine.Patience); code != 0 || !strings.Contains(short.Output(), "Blocking graceful shutdown") {
 		t.Errorf("it ends with %d when the time is up", code)
 	}
 }
 
 // What is under way when it is told to stop is answered.
 func TestSignalsDrain(t *testing.T) {
+	t.Parallel()
 	for name, signal := range map[string]func(*daprd){
 		"SIGINT": func(d *daprd) { d.Interrupt() }, "SIGTERM": func(d *daprd) { d.Terminate() },
 	} {
@@ -162,6 +195,7 @@ func TestSignalsDrain(t *testing.T) {
 }
 
 func TestProfiles(t *testing.T) {
+	t.Parallel()
 	at := machine.Port(t)
 	start(t, machine.New(t), "app", "--enable-profiling", "--profile-port", at)
 	response, err := http.Get("http://127.0.0.1:" + at + "/debug/pprof/goroutine?debug=1")
@@ -182,6 +216,7 @@ func TestProfiles(t *testing.T) {
 
 // The log has the fields that daprd's has, whatever the format.
 func TestLogs(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	file := filepath.Join(t.TempDir(), "daprd.log")
 	d := start(t, m, "app", "--log-as-json", "--enable-api-logging", "--log-file", file, "--log-level", "DEBUG")
@@ -230,6 +265,7 @@ func TestLogs(t *testing.T) {
 }
 
 func TestWaitReturnsWhenTheSidecarCanBeUsed(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	http, grpc := machine.Port(t), machine.Port(t)
 	waiting := m.Start(machine.Binary(t), "daprd", "--wait", "--dapr-http-port", http)
@@ -245,6 +281,7 @@ func TestWaitReturnsWhenTheSidecarCanBeUsed(t *testing.T) {
 }
 
 func TestSizesOfRequests(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	body := fmt.Sprintf(`[{"key":"k","value":%q}]`, strings.Repeat("x", 3<<19)) // 1.5 MiB
 	const tooLarge = `{"errorCode":"ERR_MALFORMED_REQUEST","message":"stream too large"}`
@@ -278,6 +315,7 @@ func TestSizesOfRequests(t *testing.T) {
 
 // Headers may be as large as the read buffer, and what net/http adds to it, as in daprd.
 func TestSizesOfHeaders(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	large := "X-Large: " + strings.Repeat("x", 12<<10)
 	for flags, want := range map[string]int{"": 431, "--read-buffer-size 16Ki": 204, "--dapr-http-read-buffer-size 16": 204, "--read-buffer-size 2Ki --dapr-http-read-buffer-size 16": 431} {
@@ -290,6 +328,7 @@ func TestSizesOfHeaders(t *testing.T) {
 }
 
 func TestListenAddresses(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	d := start(t, m, "app", "--dapr-listen-addresses", "127.0.0.1,127.0.0.2")
 	for host, open := range map[string]bool{"127.0.0.1": true, "127.0.0.2": true, "127.0.0.3": false} {
@@ -325,6 +364,7 @@ spec: {pubsubname: bus, topic: declared, routes: {default: /declared}}
 `
 
 func TestDisabledInitEndpoints(t *testing.T) {
+	t.Parallel()
 	app := spoken()
 	var asked, configured atomic.Int32
 	at := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -345,6 +385,7 @@ func TestDisabledInitEndpoints(t *testing.T) {
 }
 
 func TestHealthFlagsOfZeroMeanTheDefaults(t *testing.T) {
+	t.Parallel()
 	app := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	d := start(t, machine.New(t), "app", "--app-port", app, "--enable-app-health-check", "--app-health-threshold", "0",
 		"--app-health-probe-interval", "0", "--app-health-probe-timeout", "0", "--app-max-concurrency", "-1")
@@ -355,6 +396,7 @@ func TestHealthFlagsOfZeroMeanTheDefaults(t *testing.T) {
 }
 
 func TestMetricsCanBeOff(t *testing.T) {
+	t.Parallel()
 	at := machine.Port(t)
 	start(t, machine.New(t), "app", "--enable-metrics=false", "--metrics-port", at) // the later --metrics-port counts
 	if conn, err := net.Dial("tcp", "127.0.0.1:"+at); err == nil {
@@ -381,6 +423,7 @@ func TestMetricsCanBeOff(t *testing.T) {
 
 // With nothing in its environment but the folder that keeps it apart from other groups on this machine, it serves all the same.
 func TestEmptyEnvironment(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	cmd := exec.Command(machine.Binary(t), "daprd", "--app-id", "app", "--dapr-http-port", machine.Port(t), "--dapr-grpc-port", machine.Port(t), "--metrics-port", machine.Port(t))
 	cmd.Env = []string{"SIDECAST_DATA_DIR=" + m.Dir}
@@ -394,6 +437,7 @@ func TestEmptyEnvironment(t *testing.T) {
 
 // What a caller and its app are told of the machine and the namespace they are in.
 func TestNamespaceAndHost(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Env = []string{"NAMESPACE=shop", "DAPR_HOST_IP=192.0.2.7"}
 	start(t, m, "server", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
@@ -402,10 +446,11 @@ func TestNamespaceAndHost(t *testing.T) {
 	if forwarded := got.header.Get("X-Forwarded"); !strings.HasPrefix(forwarded, "for=192.0.2.7;by=192.0.2.7") {
 		t.Errorf("the call is forwarded %q", forwarded)
 	}
-	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: server.default, err: …`, "GET", "/v1.0/invoke/server.default/method/x", "")
+	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: server.default, err: couldn't find service: server"}`, "GET", "/v1.0/invoke/server.default/method/x", "")
 }
 
 func TestWhereTheAppAndTheFilesAre(t *testing.T) {
+	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
@@ -427,6 +472,7 @@ func TestWhereTheAppAndTheFilesAre(t *testing.T) {
 
 // Files that change are read again; a hangup, which asks daprd for that, ends nothing.
 func TestFilesAreReadAgain(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	write := func(yaml string) {
 		t.Helper()

@@ -25,6 +25,7 @@ func handled(_ string, event map[string]any) (int, string) {
 }
 
 func TestDeclaredBulks(t *testing.T) {
+	t.Parallel()
 	app := newSubscriber(`[]`)
 	app.says = handled
 	d := startWith(t, machine.New(t), resources+`
@@ -64,6 +65,7 @@ func (a *oldApp) OnBulkTopicEventAlpha1(ctx context.Context, in *runtimev1.Topic
 }
 
 func TestOldGRPCAppsGetBulks(t *testing.T) {
+	t.Parallel()
 	app := &oldApp{listener: listener{bulk: make(chan *runtimev1.TopicEventBulkRequest, 100)}}
 	app.subscriptions = []*runtimev1.TopicSubscription{{PubsubName: "bus", Topic: "many", BulkSubscribe: &runtimev1.BulkSubscribeConfig{Enabled: true, MaxMessagesCount: 1}}}
 	at := serveGRPC(t, func(s *grpc.Server) {
@@ -82,6 +84,7 @@ func TestOldGRPCAppsGetBulks(t *testing.T) {
 
 // Apps whose component has one consumerID share its events.
 func TestConsumerIDNamesTheGroup(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	const events = 20
 	yaml := strings.Replace(resources, "  - {name: protectedTopics", "  - {name: consumerID, value: shared}\n  - {name: protectedTopics", 1)
@@ -106,6 +109,7 @@ func TestConsumerIDNamesTheGroup(t *testing.T) {
 
 // Sidecars find each other over the NATS that the environment names.
 func TestFabricOfTheEnvironment(t *testing.T) {
+	t.Parallel()
 	nats, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
 	if err != nil {
 		t.Fatal(err)

@@ -47,6 +47,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestInvocationFromHTTPToHTTP(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	start(t, m, "server", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
 	d := start(t, m, "client")
@@ -103,6 +104,7 @@ func TestInvocationFromHTTPToHTTP(t *testing.T) {
 }
 
 func TestBodies(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	start(t, m, "server", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
 	d := start(t, m, "client")
@@ -130,6 +132,7 @@ func TestBodies(t *testing.T) {
 }
 
 func TestServerSentEventsComeAsTheyAreWritten(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	next := make(chan struct{})
 	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -149,19 +152,39 @@ func TestServerSentEventsComeAsTheyAreWritten(t *testing.T) {
 	}))
 	start(t, m, "server", "--app-port", app).await("/v1.0/healthz")
 	d := start(t, m, "client")
-	r, _ := http.NewRequest("GET", "http://"+d.http+"/v1.0/invoke/server/method/events", nil)
-	r.Header.Set("Accept", "text/event-stream")
-	response, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	for i := range 3 {
-		event := make([]byte, len("data: 0\n\n"))
-		if _, err := io.ReadFull(response.Body, event); err != nil || string(event) != fmt.Sprintf("data: %d\n\n", i) {
-			t.Fatalf("event %d: %q %v", i, event, err)
+	for _, field := range []string{"Accept: text/event-stream", "Accept: application/json, application/x-ndjson", "Dapr-Stream: true"} {
+		name, value, _ := strings.Cut(field, ": ")
+		r, _ := http.NewRequest("GET", "http://"+d.http+"/v1.0/invoke/server/method/events", nil)
+		r.Header.Set(name, value)
+		response, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
 		}
-		next <- struct{}{}
+		defer response.Body.Close()
+		for i := range 3 {
+			event := make([]byte, len("data: 0\n\n"))
+			if _, err := io.ReadFull(response.Body, event); err != nil || string(event) != fmt.Sprintf("data: %d\n\n", i) {
+				t.Fatalf("%s: event %d: %q %v", field, i, event, err)
+			}
+			next <- struct{}{}
+		}
+	}
+}
+
+// An answer that ends before it has as many bytes as it says is cut off, whatever its status.
+func TestAnswersThatAreCutShortAreErrors(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t)
+	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "999")
+		_, _ = io.WriteString(w, "half")
+	}))
+	start(t, m, "server", "--app-port", app).await("/v1.0/healthz")
+	for _, of := range []*daprd{start(t, m, "client"), start(t, m, "server2", "--app-port", app)} {
+		of.await("/v1.0/healthz")
+		if got, err := io.ReadAll(of.get(t.Context(), "/v1.0/invoke/server/method/x").Body); err == nil {
+			t.Errorf("half an answer came as %q", got)
+		}
 	}
 }
 
@@ -185,7 +208,7 @@ func (callback) OnInvoke(ctx context.Context, in *commonv1.InvokeRequest) (*comm
 	}
 	return &commonv1.InvokeResponse{
 		ContentType: in.GetContentType(),
-		Data:        &anypb.Any{Value: fmt.Appendf(nil, "%s %s?%s %s", in.GetHttpExtension().GetVerb(), in.GetMethod(), in.GetHttpExtension().GetQuerystring(), in.GetData().GetValue())},
+		Data:        &anypb.Any{TypeUrl: in.GetData().GetTypeUrl(), Value: fmt.Appendf(nil, "%s %s?%s %s", in.GetHttpExtension().GetVerb(), in.GetMethod(), in.GetHttpExtension().GetQuerystring(), in.GetData().GetValue())},
 	}, nil
 }
 
@@ -199,7 +222,12 @@ var streams = grpc.ServiceDesc{
 	ServiceName: "test.Streams", HandlerType: (*any)(nil),
 	Streams: []grpc.StreamDesc{{StreamName: "Echo", ServerStreams: true, ClientStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
 		md, _ := metadata.FromIncomingContext(stream.Context())
-		_ = stream.SetHeader(metadata.Pairs("x-head", strings.Join(md["custom"], ","), "x-caller", strings.Join(md["dapr-caller-app-id"], ","), "x-raw-bin", "\x00\xff"))
+		for key := range md {
+			if key == "dapr-authority" || strings.HasPrefix(key, "dapr-grpc-") {
+				_ = stream.SetHeader(metadata.Pairs("x-keys", key))
+			}
+		}
+		_ = stream.SetHeader(metadata.Pairs("x-head", strings.Join(md["custom"], ","), "x-caller", strings.Join(append(md["dapr-caller-app-id"], md["dapr-app-id"]...), ","), "x-raw-bin", "\x00\xff"))
 		stream.SetTrailer(metadata.Pairs("x-tail", "end"))
 		for {
 			in := &wrapperspb.BytesValue{}
@@ -246,6 +274,7 @@ func grpcApp(t testing.TB) string {
 }
 
 func TestInvocationFromHTTPToGRPC(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	start(t, m, "server", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
 	d := start(t, m, "client")
@@ -253,8 +282,9 @@ func TestInvocationFromHTTPToGRPC(t *testing.T) {
 	if got.header.Get("Content-Type") != "text/x" || got.header.Get("X-App") != "here" || got.header.Get("X-Callers") != "client>server" || got.header.Get("X-Custom") != "c" {
 		t.Errorf("the header is %v", got.header)
 	}
-	if got := d.do("POST", "/v1.0/invoke/server/method/fail", ""); got.status != 409 || !strings.Contains(got.body, `"there: “one”"`) || !strings.Contains(got.body, "TAKEN") {
-		t.Errorf("an error of the app: %d %s", got.status, got.body)
+	if got := d.do("POST", "/v1.0/invoke/server/method/fail", ""); got.status != 409 || !strings.Contains(got.body, `"there: “one”"`) || !strings.Contains(got.body, "TAKEN") ||
+		got.header.Get("X-App") != "here" || got.header.Get("Content-Type") != "application/json" {
+		t.Errorf("an error of the app: %d %s %v", got.status, got.body, got.header)
 	}
 	large := strings.Repeat("0123456789abcdef", 3<<16) // 3 MiB, as a stream
 	if got := d.do("POST", "/v1.0/invoke/server/method/x", large, "Content-Type: text/x"); got.status != 200 || got.body != "POST x? "+large || got.header.Get("Content-Type") != "text/x" || got.header.Get("X-App") != "here" {
@@ -267,6 +297,7 @@ func TestInvocationFromHTTPToGRPC(t *testing.T) {
 }
 
 func TestInvocationFromGRPC(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	start(t, m, "grpc-app", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
 	start(t, m, "http-app", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
@@ -283,6 +314,16 @@ func TestInvocationFromGRPC(t *testing.T) {
 	resp, head, err := invoke("grpc-app", "m")
 	if err != nil || string(resp.GetData().GetValue()) != "PUT m?q=1 body" || resp.GetContentType() != "text/plain" || head.Get("x-custom")[0] != "c" {
 		t.Errorf("got %v %v %v", resp, head, err)
+	}
+	typed := &commonv1.InvokeRequest{Method: "m", ContentType: "text/x", Data: &anypb.Any{TypeUrl: "a/b", Value: []byte("body")}}
+	resp, err = c.InvokeService(ctx, &runtimev1.InvokeServiceRequest{Id: "grpc-app", Message: typed})
+	if err != nil || resp.GetContentType() != "text/x" || resp.GetData().GetTypeUrl() != "a/b" { // as the caller and the app say
+		t.Errorf("a typed body: %v %v", resp, err)
+	}
+	typed.HttpExtension = &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_POST}
+	_, err = c.InvokeService(ctx, &runtimev1.InvokeServiceRequest{Id: "http-app", Message: typed}, grpc.Header(&head))
+	if err != nil || fmt.Sprint(head.Get("x-type")) != "[application/x-protobuf]" {
+		t.Errorf("a typed body to an HTTP app: %v %v", head, err)
 	}
 	_, _, err = invoke("grpc-app", "fail")
 	if s := status.Convert(err); s.Code() != codes.AlreadyExists || s.Message() != "there: “one”" || len(s.Details()) != 1 {
@@ -307,12 +348,13 @@ func TestInvocationFromGRPC(t *testing.T) {
 		}
 	}
 	_, _, err = invoke("nobody", "m")
-	if s := status.Convert(err); s.Code() != codes.Internal || !strings.HasPrefix(s.Message(), "failed to invoke, id: nobody, err: ") {
+	if s := status.Convert(err); s.Code() != codes.Internal || s.Message() != "failed to invoke, id: nobody, err: couldn't find service: nobody" {
 		t.Errorf("an app that is not there: %v", err)
 	}
 }
 
 func TestProxying(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	start(t, m, "server", "--app-port", grpcApp(t), "--app-protocol", "grpc", "--max-body-size", "16Mi").await("/v1.0/healthz")
 	conn := dial(t, start(t, m, "client", "--max-body-size", "16Mi").grpc)
@@ -339,6 +381,9 @@ func TestProxying(t *testing.T) {
 		t.Fatal(err)
 	}
 	head, _ := stream.Header()
+	if keys := head.Get("x-keys"); len(keys) != 0 {
+		t.Errorf("the app is told %v of the caller's connection", keys)
+	}
 	if head.Get("x-head")[0] != "c" || head.Get("x-caller")[0] != "client" || head.Get("x-raw-bin")[0] != "\x00\xff" || stream.Trailer().Get("x-tail")[0] != "end" {
 		t.Errorf("got %v and %v", head, stream.Trailer())
 	}
@@ -352,18 +397,22 @@ func TestProxying(t *testing.T) {
 	if status.Code(unknown) != codes.Unimplemented {
 		t.Errorf("a service that the app has not: %v", unknown)
 	}
+	start(t, m, "web", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
+	foreign := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "web"), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
+	if s := status.Convert(foreign); s.Code() != codes.Unimplemented || !strings.Contains(s.Message(), "the app serves no gRPC: it answered in HTTP, with status 200") {
+		t.Errorf("an app that speaks HTTP: %v", foreign)
+	}
 	nameless := conn.Invoke(t.Context(), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
-	if s := status.Convert(nameless); !strings.Contains(s.Message(), "required metadata dapr-callee-app-id or dapr-app-id not found") {
-		t.Errorf("without an app id: %v", nameless)
-	}
+	fails(t, nameless, codes.Unknown, "", "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata")
+	empty := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", ""), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
+	fails(t, empty, codes.Unknown, "", "app id is empty")
 	absent := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "nobody"), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
-	if status.Code(absent) != codes.Unavailable {
-		t.Errorf("an app that is not there: %v", absent)
-	}
+	fails(t, absent, codes.Unknown, "", "couldn't find service: nobody")
 }
 
 // A call that is answered before its body was read leaves nothing on the connection that could be taken for a request.
 func TestWhatIsLeftOfABodyIsNoRequest(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "caller")
 	conn, err := net.Dial("tcp", d.http)
 	if err != nil {

@@ -33,7 +33,9 @@ dapr_component_pubsub_egress_bulk_count counter app_id component namespace succe
 dapr_component_pubsub_egress_bulk_latencies histogram app_id component namespace success topic
 dapr_component_pubsub_egress_count counter app_id component namespace success topic
 dapr_component_pubsub_egress_latencies histogram app_id component namespace success topic
+dapr_component_pubsub_ingress_bulk_count counter app_id component namespace process_status topic
 dapr_component_pubsub_ingress_bulk_event_count counter app_id component namespace process_status topic
+dapr_component_pubsub_ingress_bulk_latencies histogram app_id component namespace process_status topic
 dapr_component_pubsub_ingress_count counter app_id component namespace process_status status topic
 dapr_component_pubsub_ingress_latencies histogram app_id component namespace process_status status topic
 dapr_component_secret_count counter app_id component namespace operation success
@@ -66,6 +68,7 @@ dapr_resiliency_activations_total counter app_id flow_direction name namespace p
 dapr_resiliency_cb_state gauge app_id flow_direction name namespace policy status target
 dapr_resiliency_count counter app_id flow_direction name namespace policy status target
 dapr_resiliency_loaded counter app_id name namespace
+dapr_runtime_acl_global_policy_action_allowed_total counter app_id namespace trustDomain
 dapr_runtime_component_init_fail_total counter app_id component componentName reason
 dapr_runtime_component_init_total counter app_id component
 dapr_runtime_component_loaded counter app_id
@@ -162,6 +165,7 @@ func value(families map[string]*dto.MetricFamily, name, labels string) float64 {
 }
 
 func TestMetricsHaveDaprsNames(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	events := newSubscriber(`[{"pubsubname":"bus","topic":"orders","route":"/orders"},{"pubsubname":"bus","topic":"many","route":"/many","bulkSubscribe":{"enabled":true}}]`)
 	says := map[string]int{"retried": 503, "gone": 404}
@@ -228,7 +232,7 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		name, labels string
 		value        float64
 	}{
-		{"dapr_component_state_count", "component=store operation=set success=true namespace=default", 1},
+		{"dapr_component_state_count", "component=store operation=set success=true namespace=", 1},
 		{"dapr_component_state_count", "component=store operation=set success=false", 1},
 		{"dapr_component_state_count", "component=store operation=get success=true", 1},
 		{"dapr_component_state_count", "component=store operation=bulk_get success=true", 1},
@@ -242,7 +246,9 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		{"dapr_component_pubsub_ingress_count", "component=bus topic=orders process_status=retry status=retry", 1},
 		{"dapr_component_pubsub_ingress_count", "component=bus topic=orders process_status=drop status=drop", 1},
 		{"dapr_component_pubsub_ingress_latencies", "component=bus topic=orders process_status=success", 2},
-		{"dapr_component_pubsub_ingress_bulk_event_count", "component=bus topic=many process_status=success", 1},
+		{"dapr_component_pubsub_ingress_bulk_event_count", "component=bus topic=many process_status=SUCCESS", 1},
+		{"dapr_component_pubsub_ingress_bulk_count", "component=bus topic=many process_status=", 1},
+		{"dapr_component_pubsub_ingress_bulk_latencies", "component=bus topic=many process_status=", 1},
 		{"dapr_http_server_request_count", "method=GET path=/v1.0/state/store status=200", 1},
 		{"dapr_http_server_request_count", "method=GET path=/v1.0/invoke/other/method/good status=200", 1},
 		{"dapr_http_server_latency", "method=POST path=/v1.0/publish/bus/orders status=204", 3},
@@ -254,7 +260,7 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		{"dapr_runtime_component_loaded", "app_id=app", 6},
 		{"dapr_runtime_component_init_total", "component=pubsub.jetstream", 1},
 		{"dapr_runtime_component_init_fail_total", "component=state.badger componentName=broken reason=init", 1},
-		{"dapr_resiliency_loaded", "name=shield namespace=default", 1},
+		{"dapr_resiliency_loaded", "name=shield namespace=", 1},
 		{"dapr_resiliency_count", "name=shield policy=retry target=app_other flow_direction=outbound", 2},
 		{"dapr_resiliency_activations_total", "name=shield policy=retry target=app_other", 2},
 		{"dapr_resiliency_activations_total", "name=shield policy=circuitbreaker target=app_other status=open", 1},
@@ -274,14 +280,17 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 	}
 	other.expect(200, "…", "POST", "/v1.0/bindings/files", `{"operation":"create","data":"x"}`)
 	other.expect(500, "{…", "POST", "/v1.0/bindings/files", `{"operation":"get","metadata":{"fileName":"none"}}`)
+	other.expect(500, "{…", "POST", "/v1.0/bindings/files", `{"operation":"unknown"}`)
+	outside := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	other.expect(418, "", "GET", "/v1.0/invoke/http://127.0.0.1:"+outside+"/method/outside", "")
 	machine.Until(t, "an event of a binding", func() error {
-		if n := value(scrape(t, otherMetrics), "dapr_component_input_binding_count", "component=tick namespace=default success=true"); n < 1 {
+		if n := value(scrape(t, otherMetrics), "dapr_component_input_binding_count", "component=tick namespace= success=true"); n < 1 {
 			return fmt.Errorf("counted %v", n)
 		}
 		return nil
 	})
-	for _, labels := range []string{"operation=create success=true", "operation=get success=false"} {
-		if n := value(scrape(t, otherMetrics), "dapr_component_output_binding_count", "component=files namespace=default "+labels); n != 1 {
+	for _, labels := range []string{"operation=create success=true", "operation=get success=false", "operation=unknown success=false"} {
+		if n := value(scrape(t, otherMetrics), "dapr_component_output_binding_count", "component=files namespace= "+labels); n != 1 {
 			t.Errorf("counted %v operations of a binding with %s", n, labels)
 		}
 	}
@@ -310,11 +319,13 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		{metrics, "dapr_http_client_sent_bytes", "method=POST path=/many", 1},
 		{otherMetrics, "dapr_http_client_completed_count", "method=GET path=/good status=200", 1},
 		{otherMetrics, "dapr_http_client_completed_count", "method=GET path=/bad status=500", 3},
+		{otherMetrics, "dapr_http_client_completed_count", "method=GET path=/outside status=418", 1},
+		{otherMetrics, "dapr_runtime_acl_global_policy_action_allowed_total", "app_id=app trustDomain=public", 4},
 		{grpcMetrics, "dapr_grpc_io_client_completed_rpcs", "grpc_client_method=/dapr.proto.runtime.v1.AppCallback/OnInvoke grpc_client_status=OK", 1},
 		{grpcMetrics, "dapr_grpc_io_client_sent_bytes_per_rpc", "grpc_client_method=/dapr.proto.runtime.v1.AppCallback/OnInvoke", 1},
 		{grpcMetrics, "dapr_grpc_io_client_roundtrip_latency", "grpc_client_method=/test.Streams/Echo grpc_client_status=OK", 1},
 		{grpcMetrics, "dapr_grpc_io_client_sent_bytes_per_rpc", "grpc_client_method=/test.Streams/Echo", -1},
-		{otherMetrics, "dapr_error_code_total", "category=state error_code=DAPR_STATE_NOT_FOUND", 2},
+		{otherMetrics, "dapr_error_code_total", "category=state error_code=ERR_STATE_STORE_NOT_FOUND", 2},
 		{otherMetrics, "dapr_error_code_total", "category=service-invocation error_code=ERR_DIRECT_INVOKE", 1},
 	} {
 		machine.Until(t, want.name+" "+want.labels, func() error {
@@ -362,6 +373,7 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 }
 
 func TestMetricsAreAsTheConfigurationSays(t *testing.T) {
+	t.Parallel()
 	metrics := machine.Port(t)
 	d := start(t, machine.New(t), "app", "--metrics-port", metrics, "--config", configuration(t, `
   metric: {recordErrorCodes: false, latencyDistributionBuckets: [1], http: {increasedCardinality: true}}
@@ -401,6 +413,7 @@ func TestMetricsAreAsTheConfigurationSays(t *testing.T) {
 }
 
 func TestMetricsOfAppsWordsAreBounded(t *testing.T) {
+	t.Parallel()
 	metrics := machine.Port(t)
 	d := start(t, machine.New(t), "app", "--metrics-port", metrics)
 	for i := range 1200 {
@@ -416,6 +429,7 @@ func TestMetricsOfAppsWordsAreBounded(t *testing.T) {
 }
 
 func TestSidecarsThatAreNoDaprdHaveNoMetricsOfDapr(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	sidecar := m.Sidecar("plain")
 	if _, body, err := sidecar.HTTP("/metrics"); err != nil || strings.Contains(body, "dapr_") || !strings.Contains(body, "sidecast_lane_admitted_total") {

@@ -48,6 +48,7 @@ func (o *otlp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestTracesReachOpenTelemetry(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	for protocol, serve := range map[string]func(*otlp) string{
 		"http": func(o *otlp) string { return serve(t, o) },
@@ -66,7 +67,7 @@ func TestTracesReachOpenTelemetry(t *testing.T) {
 		for span := range o.got {
 			all = append(all, span)
 		}
-		if text := strings.Join(all, "\n"); !strings.Contains(text, "a=b state get store") {
+		if text := strings.Join(all, "\n"); !strings.Contains(text, "a=b /v1.0/state/store/k") {
 			t.Errorf("over %s came %q\n%s", protocol, text, d.Output())
 		}
 	}

@@ -43,6 +43,7 @@ spec:
 const ledger = "/v1.0/state/ledger"
 
 func TestOutboxPublishesWhatTransactionsWrite(t *testing.T) {
+	t.Parallel()
 	app := newSubscriber(`[{"pubsubname":"bus","topic":"written","route":"/written"}]`)
 	d := startWith(t, machine.New(t), outboxResources, "app", "--app-port", serve(t, app))
 	d.subscribed(1)
@@ -108,6 +109,7 @@ func TestOutboxPublishesWhatTransactionsWrite(t *testing.T) {
 }
 
 func TestOutboxLosesNothingWhenTheSidecarIsKilled(t *testing.T) {
+	t.Parallel()
 	machine.SkipShort(t)
 	m := machine.New(t)
 	var mu sync.Mutex

@@ -55,6 +55,7 @@ func piped(t testing.TB, m *machine.Machine, app http.Handler, documents ...stri
 const toApp = "/v1.0/invoke/app/method/"
 
 func TestPipelinesChangeBodies(t *testing.T) {
+	t.Parallel()
 	up := middleware("up", "uppercase", "", entry("direction", "both"))
 	d, file := piped(t, machine.New(t), http.HandlerFunc(echo), up, middleware("answers", "uppercase", "", entry("direction", "response")), pipelines("up=uppercase", ""))
 	large := strings.Repeat("straße ", 1<<18) // longer than what is known in one piece, and letters that change their length
@@ -78,6 +79,7 @@ func TestPipelinesChangeBodies(t *testing.T) {
 }
 
 func TestPipelinesLeadAndCheckPaths(t *testing.T) {
+	t.Parallel()
 	alias := middleware("alias", "routeralias", "", entry("routes", `{"/short": "/v1.0/invoke/app/method/long", "/item/{id}": "/v1.0/invoke/app/method/item"}`))
 	check := middleware("check", "routerchecker", "", entry("rule", "^[A-Za-z0-9/._?=-]+$"))
 	d, file := piped(t, machine.New(t), http.HandlerFunc(echo), alias, check, pipelines("check=routerchecker alias=routeralias", ""))
@@ -104,6 +106,7 @@ func TestPipelinesLeadAndCheckPaths(t *testing.T) {
 }
 
 func TestPipelinesLimitRequests(t *testing.T) {
+	t.Parallel()
 	limit := middleware("limit", "ratelimit", "", entry("maxRequestsPerSecond", "0.01"))
 	d, file := piped(t, machine.New(t), http.HandlerFunc(echo), limit)
 	d.await("/v1.0/healthz")
@@ -192,6 +195,7 @@ func (i *issuer) token(t testing.TB, issuer, audience string, ends time.Duration
 }
 
 func TestPipelinesAskForTokens(t *testing.T) {
+	t.Parallel()
 	i, other := newIssuer(t), newIssuer(t)
 	auth := middleware("auth", "bearer", "", entry("issuer", i.url), entry("audience", "shop"))
 	d, file := piped(t, machine.New(t), http.HandlerFunc(echo), auth, pipelines("", "auth=bearer"))
@@ -220,6 +224,7 @@ func TestPipelinesAskForTokens(t *testing.T) {
 
 // What would have been checked by a middleware that cannot be opened does not come through, unless the component says so.
 func TestAMiddlewareThatCannotBeOpenedLetsNothingPass(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	broken := func(more string) string {
 		return middleware("auth", "bearer", more, entry("issuer", i.url+"/nowhere"), entry("audience", "shop"))
@@ -246,6 +251,7 @@ func TestAMiddlewareThatCannotBeOpenedLetsNothingPass(t *testing.T) {
 }
 
 func TestPipelinesGetTokensForTheSidecar(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	doc := middleware("cc", "oauth2clientcredentials", "", entry("clientID", "me"), entry("clientSecret", "s3cret"), entry("scopes", "a,b"),
 		entry("tokenURL", i.url+"/token"), entry("headerName", "Custom"), entry("endpointParamsQuery", "resource=shop"), entry("authStyle", "1"), entry("pathFilter", "/private"))
@@ -272,6 +278,7 @@ func TestPipelinesGetTokensForTheSidecar(t *testing.T) {
 }
 
 func TestPipelinesHaveBrowsersSignIn(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	m := machine.New(t)
 	file := newDocument(t, "")
@@ -304,6 +311,7 @@ func TestPipelinesHaveBrowsersSignIn(t *testing.T) {
 
 // Middleware come, change and go while requests run.
 func TestPipelinesAreReadAgainWhileRequestsRun(t *testing.T) {
+	t.Parallel()
 	app, began, let := slow()
 	up := middleware("up", "uppercase", "", entry("direction", "both"))
 	d, file := piped(t, machine.New(t), app, up, pipelines("up=uppercase", "up=uppercase"))

@@ -11,6 +11,7 @@ import (
 )
 
 func TestDaprdStartsAndEndsAsDaprdDoes(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Env = []string{"HOME", "PATH", "NAMESPACE"}
 	// Named daprd, single dashes, flags without a meaning here, nothing else in the environment.
@@ -48,6 +49,7 @@ func TestDaprdStartsAndEndsAsDaprdDoes(t *testing.T) {
 }
 
 func TestDaprdEndsByTheAPI(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	d := start(t, m, "ending")
 	d.expect(204, "", "POST", "/v1.0/shutdown", "")
@@ -62,6 +64,7 @@ func TestDaprdEndsByTheAPI(t *testing.T) {
 }
 
 func TestBadFlags(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	taken := listen(t)
 	defer taken.Close()
@@ -117,6 +120,7 @@ func TestBadFlags(t *testing.T) {
 }
 
 func TestTokensAreAskedForAndSent(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Env = []string{"DAPR_API_TOKEN=key", "APP_API_TOKEN=app-key", "SIDECAST_API_TOKEN=other"}
 	seen := make(chan http.Header, 1)
@@ -139,10 +143,11 @@ func TestTokensAreAskedForAndSent(t *testing.T) {
 }
 
 func TestGroupsOnOneMachineAreApart(t *testing.T) {
+	t.Parallel()
 	one, other := machine.New(t), machine.New(t) // each with a SIDECAST_DATA_DIR of its own
 	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusAccepted) }))
 	start(t, one, "server", "--app-port", app).await("/v1.0/healthz")
 	near, far := start(t, one, "near"), start(t, other, "far")
 	near.expect(202, "", "GET", "/v1.0/invoke/server/method/x", "")
-	far.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: server, err: …`, "GET", "/v1.0/invoke/server/method/x", "")
+	far.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: server, err: couldn't find service: server"}`, "GET", "/v1.0/invoke/server/method/x", "")
 }

@@ -55,6 +55,7 @@ func grpcServer(t *testing.T, m *machine.Machine, app string, handle grpc.Stream
 }
 
 func TestPoliciesHoldForProxiedCalls(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	canceled := make(chan struct{}, 9)
 	next := make(chan struct{})
@@ -197,6 +198,7 @@ func TestPoliciesHoldForProxiedCalls(t *testing.T) {
 }
 
 func TestPoliciesHoldForLargeBodies(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	var tries atomic.Int32
 	canceled := make(chan struct{}, 9)
@@ -260,6 +262,13 @@ func TestPoliciesHoldForLargeBodies(t *testing.T) {
 		if c.status == 200 && len(got.body) != c.size || c.status == 503 && (got.body != "not yet" || got.header.Get("X-Try") != string(rune('0'+c.tries))) {
 			t.Errorf("%s of %d bytes: %.20s %v", c.path, c.size, got.body, got.header)
 		}
+	}
+	tries.Store(0)
+	ofUnknownLength := struct{ io.Reader }{strings.NewReader("some")}
+	if response, err := http.Post("http://"+d.http+"/v1.0/invoke/flaky/method/twice", "text/plain", ofUnknownLength); err != nil {
+		t.Error(err)
+	} else if body, _ := io.ReadAll(response.Body); response.Body.Close() != nil || string(body) != "some" || tries.Load() != 3 {
+		t.Errorf("a body of unknown length: %s, %q after %d tries", response.Status, body, tries.Load())
 	}
 	for range 5 {
 		send("broken", "never", 2<<20)

@@ -1,21 +1,18 @@
 package compat
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/sidecast/sidecast/tests/machine"
 )
@@ -25,6 +22,7 @@ type delivered struct {
 	path  string
 	event map[string]any
 	kind  string // content type
+	trace string
 }
 
 // subscriber is an HTTP app that subscribes and records; says tells what it answers.
@@ -36,6 +34,10 @@ type subscriber struct {
 
 func (s *subscriber) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/dapr/subscribe" {
+		if r.Header.Get("Dapr-App-Id") == "" {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, s.list)
 		return
@@ -44,7 +46,7 @@ func (s *subscriber) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	d := delivered{path: r.URL.Path, kind: r.Header.Get("Content-Type")}
+	d := delivered{path: r.URL.Path, kind: r.Header.Get("Content-Type"), trace: r.Header.Get("traceparent")}
 	_ = json.NewDecoder(r.Body).Decode(&d.event)
 	status, body := 200, ""
 	if s.says != nil {
@@ -87,6 +89,7 @@ func (d *daprd) subscribed(n int) {
 }
 
 func TestPublishedEventsAreCloudEvents(t *testing.T) {
+	t.Parallel()
 	app := newSubscriber(`[{"pubsubname":"bus","topic":"orders","route":"/orders"}]`)
 	d := start(t, machine.New(t), "app", "--app-port", serve(t, app))
 	d.subscribed(1)
@@ -106,6 +109,9 @@ func TestPublishedEventsAreCloudEvents(t *testing.T) {
 	}
 	check("JSON", got.event, common)
 	check("JSON", got.event, map[string]any{"datacontenttype": "application/json", "data": map[string]any{"n": 1}})
+	if parent := fmt.Sprint(got.event["traceparent"]); !regexp.MustCompile("^00-[0-9a-f]{32}-[0-9a-f]{16}-00$").MatchString(parent) || strings.Contains(parent, "-0000000000000000-") {
+		t.Errorf("without a trace: traceparent is %s", parent)
+	}
 	d.expect(204, "", "PUT", "/v1.0/publish/bus/orders", `hello`)
 	check("nothing said", app.next(t).event, map[string]any{"datacontenttype": "text/plain", "data": "hello"})
 	d.expect(204, "", "POST", "/v1.0/publish/bus/orders", "\x00\x01", "Content-Type: application/octet-stream")
@@ -132,6 +138,7 @@ func TestPublishedEventsAreCloudEvents(t *testing.T) {
 }
 
 func TestBadPublishRequests(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "limited")
 	d.expect(404, `{"errorCode":"ERR_PUBSUB_NOT_FOUND","message":"pubsub nope is not found","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"dapr.io","metadata":{},"reason":"DAPR_PUBSUB_NOT_FOUND"}]}`, "POST", "/v1.0/publish/nope/t", "")
 	d.expect(400, `{"errorCode":"ERR_PUBSUB_REQUEST_METADATA","message":"failed deserializing metadata. Error: …`, "POST", "/v1.0/publish/bus/orders?metadata.rawPayload=perhaps", "")
@@ -161,6 +168,7 @@ func TestBadPublishRequests(t *testing.T) {
 }
 
 func TestRoutesVerdictsAndDeadLetters(t *testing.T) {
+	t.Parallel()
 	app := newSubscriber(`[
 		{"pubsubname":"bus","topic":"routed","routes":{"rules":[{"match":"event.type == \"big\"","path":"/big"},{"match":"event.data.n > 5","path":"/many"}],"default":"/rest"}},
 		{"pubsubname":"bus","topic":"strict","routes":{"rules":[{"match":"event.type == \"big\"","path":"/strict"}]},"deadLetterTopic":"dead"},
@@ -236,6 +244,7 @@ func TestRoutesVerdictsAndDeadLetters(t *testing.T) {
 }
 
 func TestDeclaredSubscriptionsAndBulk(t *testing.T) {
+	t.Parallel()
 	app := newSubscriber(`[{"pubsubname":"bus","topic":"many","route":"/many","bulkSubscribe":{"enabled":true,"maxMessagesCount":3,"maxAwaitDurationMs":200}}]`)
 	app.says = func(path string, event map[string]any) (int, string) {
 		var statuses []string
@@ -275,11 +284,11 @@ scopes: [another]
 			t.Errorf("%s came to %s", topic, got.path)
 		}
 	}
-	d.expect(204, "", "POST", "/v1.0/publish/bulk/bus/many", `[{"entryId":"1","event":"a","contentType":"text/plain"},{"entryId":"2","event":"b","contentType":"text/plain"},{"entryId":"3","event":"c","contentType":"text/plain"},{"entryId":"4","event":"d","contentType":"text/plain"}]`)
+	d.expect(204, "", "POST", "/v1.0/publish/bulk/bus/many", `[{"entryId":"1","event":"a","contentType":"text/plain"},{"entryId":"2","event":"b","contentType":"text/plain"},{"entryId":"3","event":"c","contentType":"text/plain"},{"entryId":"4","event":"d","contentType":"text/plain"}]`, "traceparent: "+traceParent)
 	data := map[any]bool{}
 	for len(data) < 4 {
 		got := app.next(t)
-		if got.kind != "application/json" || got.event["type"] != "com.dapr.event.sent.bulk" || got.event["topic"] != "many" || got.event["pubsubname"] != "bus" {
+		if got.kind != "application/json" || got.event["type"] != "com.dapr.event.sent.bulk" || got.event["topic"] != "many" || got.event["pubsubname"] != "bus" || got.trace != traceParent {
 			t.Fatalf("a bulk is %+v", got)
 		}
 		entries := got.event["entries"].([]any)
@@ -299,172 +308,5 @@ scopes: [another]
 		if !strings.Contains(metadata, want) {
 			t.Errorf("metadata has no %s: %s", want, metadata)
 		}
-	}
-}
-
-// listener is a gRPC app that subscribes.
-type listener struct {
-	callback
-	subscriptions []*runtimev1.TopicSubscription
-	got           chan *runtimev1.TopicEventRequest
-	bulk          chan *runtimev1.TopicEventBulkRequest
-	retries       sync.Map
-}
-
-func (l *listener) ListTopicSubscriptions(context.Context, *emptypb.Empty) (*runtimev1.ListTopicSubscriptionsResponse, error) {
-	return &runtimev1.ListTopicSubscriptionsResponse{Subscriptions: l.subscriptions}, nil
-}
-
-func (l *listener) OnTopicEvent(_ context.Context, in *runtimev1.TopicEventRequest) (*runtimev1.TopicEventResponse, error) {
-	l.got <- in
-	if _, again := l.retries.LoadOrStore(in.GetId(), true); !again && in.GetTopic() == "retried" {
-		return &runtimev1.TopicEventResponse{Status: runtimev1.TopicEventResponse_RETRY}, nil
-	}
-	return &runtimev1.TopicEventResponse{}, nil
-}
-
-func (l *listener) OnBulkTopicEvent(_ context.Context, in *runtimev1.TopicEventBulkRequest) (*runtimev1.TopicEventBulkResponse, error) {
-	l.bulk <- in
-	out := &runtimev1.TopicEventBulkResponse{}
-	for _, e := range in.GetEntries() {
-		out.Statuses = append(out.Statuses, &runtimev1.TopicEventBulkResponseEntry{EntryId: e.GetEntryId()})
-	}
-	return out, nil
-}
-
-func receive[T any](t testing.TB, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(machine.Patience):
-		t.Fatal("nothing came")
-		panic("unreachable")
-	}
-}
-
-func TestGRPCAppsSubscribe(t *testing.T) {
-	app := &listener{got: make(chan *runtimev1.TopicEventRequest, 100), bulk: make(chan *runtimev1.TopicEventBulkRequest, 100)}
-	app.subscriptions = []*runtimev1.TopicSubscription{
-		{PubsubName: "bus", Topic: "plain"}, {PubsubName: "bus", Topic: "retried"},
-		{PubsubName: "bus", Topic: "routed", Routes: &runtimev1.TopicRoutes{Default: "rest", Rules: []*runtimev1.TopicRule{{Match: `event.type == "a"`, Path: "a"}}}},
-		{PubsubName: "bus", Topic: "many", BulkSubscribe: &runtimev1.BulkSubscribeConfig{Enabled: true, MaxMessagesCount: 2, MaxAwaitDurationMs: 100}},
-	}
-	at := serveGRPC(t, func(s *grpc.Server) {
-		runtimev1.RegisterAppCallbackServer(s, app)
-		runtimev1.RegisterAppCallbackHealthCheckServer(s, callback{})
-	})
-	d := start(t, machine.New(t), "app", "--app-port", at, "--app-protocol", "grpc", "--enable-app-health-check")
-	d.subscribed(4)
-	c := d.client()
-	publish := func(topic, contentType, data string, md map[string]string) {
-		t.Helper()
-		if _, err := c.PublishEvent(t.Context(), &runtimev1.PublishEventRequest{PubsubName: "bus", Topic: topic, Data: []byte(data), DataContentType: contentType, Metadata: md}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for contentType, data := range map[string]string{"application/json": `{"a":1}`, "text/plain": "hello", "application/octet-stream": "\x00\xff"} {
-		publish("plain", contentType, data, map[string]string{"cloudevent.subject": "s"})
-		got := receive(t, app.got)
-		if string(got.Data) != data || got.DataContentType != contentType || got.Source != "app" || got.Type != "com.dapr.event.sent" || got.SpecVersion != "1.0" ||
-			got.Topic != "plain" || got.PubsubName != "bus" || got.Path != "" || got.Extensions.AsMap()["subject"] != "s" {
-			t.Errorf("got %v", got)
-		}
-	}
-	publish("retried", "text/plain", "x", nil)
-	if first, second := receive(t, app.got), receive(t, app.got); first.Id != second.Id {
-		t.Errorf("%s was asked for again, %s came", first.Id, second.Id)
-	}
-	publish("routed", "text/plain", "x", map[string]string{"cloudevent.type": "a"})
-	publish2 := receive(t, app.got)
-	publish("routed", "text/plain", "x", nil)
-	if got := receive(t, app.got); publish2.Path != "a" || got.Path != "rest" {
-		t.Errorf("the paths are %q and %q", publish2.Path, got.Path)
-	}
-	answer, err := c.BulkPublishEvent(t.Context(), &runtimev1.BulkPublishRequest{PubsubName: "bus", Topic: "many", Entries: []*runtimev1.BulkPublishRequestEntry{
-		{EntryId: "1", Event: []byte("a"), ContentType: "text/plain"}, {EntryId: "2", Event: []byte("b"), ContentType: "text/plain"}, {EntryId: "3", Event: []byte("c"), ContentType: "text/plain"},
-	}})
-	if err != nil || len(answer.GetFailedEntries()) != 0 {
-		t.Fatal(answer, err)
-	}
-	seen := map[string]bool{}
-	for len(seen) < 3 {
-		bulk := receive(t, app.bulk)
-		if len(bulk.Entries) > 2 || bulk.Type != "com.dapr.event.sent.bulk" || bulk.Topic != "many" {
-			t.Errorf("a bulk is %v", bulk)
-		}
-		for _, e := range bulk.Entries {
-			seen[string(e.GetCloudEvent().GetData())] = true
-		}
-	}
-}
-
-func TestStreamsSubscribe(t *testing.T) {
-	d := start(t, machine.New(t), "app")
-	c := d.client()
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	open := func(ctx context.Context) runtimev1.Dapr_SubscribeTopicEventsAlpha1Client {
-		t.Helper()
-		stream, err := c.SubscribeTopicEventsAlpha1(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := stream.Send(&runtimev1.SubscribeTopicEventsRequestAlpha1{SubscribeTopicEventsRequestType: &runtimev1.SubscribeTopicEventsRequestAlpha1_InitialRequest{
-			InitialRequest: &runtimev1.SubscribeTopicEventsRequestInitialAlpha1{PubsubName: "bus", Topic: "live"},
-		}}); err != nil {
-			t.Fatal(err)
-		}
-		if first, err := stream.Recv(); err != nil || first.GetInitialResponse() == nil {
-			t.Fatal(first, err)
-		}
-		return stream
-	}
-	answer := func(stream runtimev1.Dapr_SubscribeTopicEventsAlpha1Client, id string, s runtimev1.TopicEventResponse_TopicEventResponseStatus) {
-		t.Helper()
-		if err := stream.Send(&runtimev1.SubscribeTopicEventsRequestAlpha1{SubscribeTopicEventsRequestType: &runtimev1.SubscribeTopicEventsRequestAlpha1_EventProcessed{
-			EventProcessed: &runtimev1.SubscribeTopicEventsRequestProcessedAlpha1{Id: id, Status: &runtimev1.TopicEventResponse{Status: s}},
-		}}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	next := func(stream runtimev1.Dapr_SubscribeTopicEventsAlpha1Client) *runtimev1.TopicEventRequest {
-		t.Helper()
-		m, err := stream.Recv()
-		if err != nil || m.GetEventMessage() == nil {
-			t.Fatal(m, err)
-		}
-		return m.GetEventMessage()
-	}
-	stream := open(ctx)
-	d.expect(204, "", "POST", "/v1.0/publish/bus/live", "one")
-	first := next(stream)
-	answer(stream, first.Id, runtimev1.TopicEventResponse_RETRY)
-	if again := next(stream); again.Id != first.Id || string(again.Data) != "one" || again.Path != "/" {
-		t.Errorf("got %v", again)
-	}
-	if !strings.Contains(d.do("GET", "/v1.0/metadata", "").body, `"topic":"live","rules":[{"path":"/"}],"deadLetterTopic":"","type":"STREAMING"`) {
-		t.Error("metadata does not show the stream")
-	}
-	cancel() // without an answer: the next stream gets the event
-	other := open(t.Context())
-	got := next(other)
-	if got.Id != first.Id {
-		t.Errorf("got %v", got)
-	}
-	answer(other, got.Id, runtimev1.TopicEventResponse_SUCCESS)
-	d.expect(204, "", "POST", "/v1.0/publish/bus/live", "two")
-	if got := next(other); string(got.Data) != "two" {
-		t.Errorf("got %v", got)
-	} else {
-		answer(other, got.Id, runtimev1.TopicEventResponse_SUCCESS)
-	}
-	bad, err := c.SubscribeTopicEventsAlpha1(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = bad.Send(&runtimev1.SubscribeTopicEventsRequestAlpha1{})
-	if _, err := bad.Recv(); status.Code(err) != codes.Unknown || !strings.Contains(err.Error(), "initial request is required") {
-		t.Errorf("without an initial request: %v", err)
 	}
 }

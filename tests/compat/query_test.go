@@ -22,6 +22,7 @@ metadata: {name: people}
 spec:
   type: state.postgresql
   version: v1
+  initTimeout: 1m
   metadata:
   - {name: connectionString, value: %[1]q}
   - {name: tableName, value: people%[2]d}
@@ -33,6 +34,7 @@ metadata: {name: sealed}
 spec:
   type: state.postgresql
   version: v1
+  initTimeout: 1m
   metadata:
   - {name: connectionString, value: %[1]q}
   - {name: tableName, value: sealed%[2]d}
@@ -45,10 +47,12 @@ metadata: {name: second}
 spec:
   type: state.postgresql
   version: v2
+  initTimeout: 1m
   metadata: [{name: connectionString, value: %[1]q}]
 `
 
 func TestStateQueries(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Env = append(m.Env, "QUERY_KEY=000102030405060708090a0b0c0d0e0f")
 	resources := fmt.Sprintf(queryResources, servers.Postgres(t), time.Now().UnixNano())
@@ -105,8 +109,8 @@ func TestStateQueries(t *testing.T) {
 
 	metadata := d.do("GET", "/v1.0/metadata", "").body
 	for _, want := range []string{
-		`{"capabilities":["ETAG","TRANSACTIONAL","TTL","QUERY_API"],"name":"people","type":"state.postgresql","version":"v1"}`,
-		`{"capabilities":["ETAG","TRANSACTIONAL","TTL"],"name":"second","type":"state.postgresql","version":"v2"}`,
+		`{"capabilities":["ETAG","TRANSACTIONAL","TTL","KEYS_LIKE","QUERY_API","ACTOR"],"name":"people","type":"state.postgresql","version":"v1"}`,
+		`{"capabilities":["ETAG","TRANSACTIONAL","TTL","KEYS_LIKE","ACTOR"],"name":"second","type":"state.postgresql","version":"v2"}`,
 	} {
 		if !strings.Contains(metadata, want) {
 			t.Errorf("metadata lacks %s: %s", want, metadata)

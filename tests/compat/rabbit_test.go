@@ -13,6 +13,7 @@ import (
 
 // What a publish and a subscription say to the broker itself reaches it, over both protocols.
 func TestMetadataForTheBroker(t *testing.T) {
+	t.Parallel()
 	resources := fmt.Sprintf(`
 apiVersion: dapr.io/v1alpha1
 kind: Component
@@ -20,6 +21,7 @@ metadata: {name: rabbit}
 spec:
   type: pubsub.rabbitmq
   version: v1
+  initTimeout: 1m
   metadata: [{name: connectionString, value: %q}, {name: exchangeKind, value: direct}]
 ---
 apiVersion: dapr.io/v1alpha1
@@ -48,14 +50,17 @@ scopes: [declared]
 	if _, err := d.client().PublishEvent(t.Context(), &runtimev1.PublishEventRequest{PubsubName: "rabbit", Topic: "paint", Data: []byte("two"), Metadata: map[string]string{"routingKey": "blue"}}); err != nil {
 		t.Fatal(err)
 	}
-	d.expect(204, "", "POST", "/v1.0-alpha1/publish/bulk/rabbit/paint?metadata.routingKey=red", `[{"entryId":"1","event":"three","contentType":"text/plain"},{"entryId":"2","event":"four","contentType":"text/plain","metadata":{"routingKey":"blue"}}]`)
+	d.expect(204, "", "POST", "/v1.0-alpha1/publish/bulk/rabbit/paint?metadata.routingKey=red", `[{"entryId":"1","event":"three","contentType":"text/plain","metadata":{}},{"entryId":"2","event":"four","contentType":"text/plain","metadata":{"routingKey":"blue"}}]`)
+	d.expect(204, "", "POST", "/v1.0/publish/rabbit/paint?metadata.routingKey=red&metadata.ttlInSeconds=600", "five")
 	for _, c := range []struct {
 		app  *subscriber
 		want []string
-	}{{app, []string{"/red one", "/red three"}}, {declared, []string{"/blue two", "/blue four"}}} {
+	}{{app, []string{"/red one", "/red three", "/red five"}}, {declared, []string{"/blue two", "/blue four"}}} {
 		for _, want := range c.want {
 			if got := c.app.next(t); fmt.Sprint(got.path, " ", got.event["data"]) != want {
 				t.Errorf("got %s %v, want %s", got.path, got.event["data"], want)
+			} else if got.event["expiration"] != nil { // the broker sees to it
+				t.Errorf("an event says that it expires at %v", got.event["expiration"])
 			}
 		}
 	}

@@ -106,6 +106,7 @@ func slow() (app http.Handler, began, let chan struct{}) {
 }
 
 func TestAConfigurationIsReadAgain(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	app, began, let := slow()
 	rules := newDocument(t, "")
@@ -170,6 +171,7 @@ func TestAConfigurationIsReadAgain(t *testing.T) {
 }
 
 func TestTracesGoWhereAChangedConfigurationSays(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	first, one := collector(t)
 	second, two := collector(t)
@@ -201,12 +203,12 @@ func TestTracesGoWhereAChangedConfigurationSays(t *testing.T) {
 	tracing(second, 1)
 	client.WaitFor("were read again", machine.Patience)
 	client.expect(200, "…", "GET", "/v1.0/invoke/server/method/other", "")
-	has(two, "invoke server/other")
+	has(two, "calllocal/server/other")
 	close(let)
 	if got := <-held; got.status != 200 {
 		t.Errorf("got %d %s", got.status, got.body)
 	}
-	has(one, "invoke server/slow") // began when the first one was in use
+	has(one, "calllocal/server/slow") // began when the first one was in use
 	tracing(second, 0)
 	machine.Until(t, "no spans", func() error {
 		const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -219,6 +221,7 @@ func TestTracesGoWhereAChangedConfigurationSays(t *testing.T) {
 }
 
 func TestAWrongChangeIsRefusedAsAWhole(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	file := newDocument(t, "")
 	file.config("  features: [{name: One, enabled: true}]\n")
@@ -255,6 +258,7 @@ func TestAWrongChangeIsRefusedAsAWhole(t *testing.T) {
 }
 
 func TestSIGHUPReadsFilesAgain(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	file := newDocument(t, "")
 	file.config("  features: [{name: HotReload, enabled: false}, {name: One, enabled: true}]\n")
@@ -286,6 +290,7 @@ func TestSIGHUPReadsFilesAgain(t *testing.T) {
 }
 
 func TestComponentsAreReadAgainWhileCallsRun(t *testing.T) {
+	t.Parallel()
 	file := newDocument(t, component("changing", "state.in-memory"))
 	d := start(t, machine.New(t), "app", "--resources-path", file.file)
 	others := d.load(204, "GET", "/v1.0/state/store/k", "")
@@ -304,6 +309,7 @@ func TestComponentsAreReadAgainWhileCallsRun(t *testing.T) {
 }
 
 func TestSubscriptionsAreReadAgainWhileEventsCome(t *testing.T) {
+	t.Parallel()
 	v1 := func(topic, route, more string) string {
 		return "---\napiVersion: dapr.io/v1alpha1\nkind: Subscription\nmetadata: {name: " + topic + "}\nspec: {pubsubname: bus, topic: " + topic + ", route: " + route + "}\n" + more
 	}
@@ -373,6 +379,7 @@ func TestSubscriptionsAreReadAgainWhileEventsCome(t *testing.T) {
 }
 
 func TestPoliciesAreReadAgainWhileCallsRun(t *testing.T) {
+	t.Parallel()
 	policy := func(name, timeout string) string {
 		return "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: " + name + "}\nspec:\n  policies: {timeouts: {t: " + timeout + "}}\n  targets: {apps: {server: {timeout: t}}}\n"
 	}
@@ -404,6 +411,7 @@ func TestPoliciesAreReadAgainWhileCallsRun(t *testing.T) {
 }
 
 func TestEndpointsAreReadAgainWhileCallsRun(t *testing.T) {
+	t.Parallel()
 	at := func(name string, began, let chan struct{}) string {
 		return "http://127.0.0.1:" + serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/slow" {

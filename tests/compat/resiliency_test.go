@@ -111,6 +111,7 @@ func (s *subscriber) arrive(t *testing.T, paths ...string) {
 // A policy that a document names for a component's inbound side is what decides how often an event is tried before it goes
 // to the dead-letter topic, or back to the broker where there is none.
 func TestInboundRetriesComeBeforeDeadLetters(t *testing.T) {
+	t.Parallel()
 	app, asked := subscribing()
 	d := startWith(t, machine.New(t), resources+"---"+policies, "guarded", "--app-port", serve(t, app))
 	d.subscribed(5)
@@ -135,6 +136,7 @@ func TestInboundRetriesComeBeforeDeadLetters(t *testing.T) {
 
 // Without a policy of its own an app has one try before the dead-letter topic, and the broker's pace where there is none.
 func TestPoliciesOfOthersDoNotApply(t *testing.T) {
+	t.Parallel()
 	app, _ := subscribing()
 	d := startWith(t, machine.New(t), resources+"---"+policies, "other", "--app-port", serve(t, app))
 	d.subscribed(5)
@@ -164,6 +166,7 @@ func unsteady(asked *tries) http.Handler {
 
 // Documents guard calls through Dapr's API, whether they stand in a folder or in a file that --config names.
 func TestPoliciesGuardInvocation(t *testing.T) {
+	t.Parallel()
 	config := filepath.Join(t.TempDir(), "config.yaml")
 	document := "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: daprConfig}\nspec: {mtls: {enabled: false}}\n---" + policies
 	if err := os.WriteFile(config, []byte(document), 0o600); err != nil {
@@ -219,6 +222,7 @@ func TestPoliciesGuardInvocation(t *testing.T) {
 
 // A large body and a proxied call travel as streams: what the app answers in the end is what their breakers go by.
 func TestBreakersSeeTheAnswersOfStreams(t *testing.T) {
+	t.Parallel()
 	m, asked := machine.New(t), &tries{}
 	start(t, m, "broken", "--app-port", serve(t, unsteady(asked))).await("/v1.0/healthz")
 	start(t, m, "proxied", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
@@ -246,6 +250,7 @@ func TestBreakersSeeTheAnswersOfStreams(t *testing.T) {
 
 // An app that takes few events at once gets bulks of that few, at once, and not when their time is up.
 func TestBulksAreNoLargerThanWhatTheAppTakesAtOnce(t *testing.T) {
+	t.Parallel()
 	app := newSubscriber(`[{"pubsubname":"bus","topic":"many","route":"/many","bulkSubscribe":{"enabled":true,"maxMessagesCount":100,"maxAwaitDurationMs":3600000}}]`)
 	d := start(t, machine.New(t), "app", "--app-port", serve(t, app), "--app-max-concurrency", "2")
 	app.says = func(_ string, event map[string]any) (int, string) {
@@ -263,5 +268,19 @@ func TestBulksAreNoLargerThanWhatTheAppTakesAtOnce(t *testing.T) {
 		if entries := app.next(t).event["entries"].([]any); len(entries) != 2 {
 			t.Errorf("a bulk holds %d events", len(entries))
 		}
+	}
+}
+
+// daprd has neither a breaker nor a timeout that no document asks for: an app may answer with as many errors as it likes.
+func TestCallsThatNoPolicyIsForAreNotCutOff(t *testing.T) {
+	m, asked := machine.New(t), &tries{}
+	start(t, m, "broken", "--app-port", serve(t, unsteady(asked))).await("/v1.0/healthz")
+	d := start(t, m, "caller")
+	const calls = 120
+	for range calls {
+		d.expect(500, "", "GET", "/v1.0/invoke/broken/method/broken", "")
+	}
+	if n := asked.of("/broken"); n != calls {
+		t.Errorf("the app saw %d of %d calls", n, calls)
 	}
 }

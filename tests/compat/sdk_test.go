@@ -41,6 +41,7 @@ type sdk struct {
 }
 
 func TestJavaScriptSDK(t *testing.T) {
+	t.Parallel()
 	testSDK(t, sdk{
 		name: "jssdk", lock: "package-lock.json", needs: [][]string{{"node", "--version"}, {"npm", "--version"}},
 		install: func(folder, to string) [][]string {
@@ -58,6 +59,7 @@ func TestJavaScriptSDK(t *testing.T) {
 }
 
 func TestPythonSDK(t *testing.T) {
+	t.Parallel()
 	python := func(folder string) string { return filepath.Join(folder, "bin", "python") }
 	testSDK(t, sdk{
 		name: "pysdk", lock: "requirements.txt",
@@ -78,7 +80,6 @@ func TestPythonSDK(t *testing.T) {
 
 // testSDK runs the program of an SDK, and each of its cases as a test of its own.
 func testSDK(t *testing.T, s sdk) {
-	t.Parallel() // with that of the other SDK: most of it is waiting
 	m := machine.New(t)
 	folder, err := filepath.Abs(s.name)
 	if err != nil {
@@ -162,7 +163,7 @@ spec:
   type: secretstores.local.file
   version: v1
   metadata: [{name: secretsFile, value: ` + writeFile(t, "secrets.json", `{"password": "hunter2", "db": {"user": "me", "key": "k"}}`) + `}, {name: multiValued, value: "true"}]
-`
+` + component("talker", "conversation.echo")
 	yaml := base
 	add := func(m *machine.Machine, name string, node sdkNode, args ...string) *daprd {
 		node.ID = s.name + "-" + name

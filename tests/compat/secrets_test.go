@@ -37,6 +37,7 @@ const (
 )
 
 func TestSecrets(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Env = []string{"SHOP_DB=hunter3", "SHOP_EMPTY=", "DAPR_HIDDEN=hunter4"}
 	metrics := machine.Port(t)
@@ -65,6 +66,11 @@ func TestSecrets(t *testing.T) {
 		"password": {Secrets: map[string]string{"password": "hunter2"}}, "db": {Secrets: map[string]string{"user": "me", "tls:key": "k"}},
 	}}); err != nil || !proto.Equal(all, want) {
 		t.Errorf("over gRPC: %v, %v", all, err)
+	}
+
+	if body := d.do("GET", "/v1.0/metadata", "").body; !strings.Contains(body, `{"capabilities":["MULTIPLE_KEY_VALUES_PER_SECRET"],"name":"multi"`) ||
+		!strings.Contains(body, `{"name":"file","type":"secretstores.local.file","version":"v1"}`) {
+		t.Errorf("only the store with parts says that it has them: %s", body)
 	}
 
 	for _, c := range []struct {
@@ -96,7 +102,7 @@ func TestSecrets(t *testing.T) {
 	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"failed deserializing HTTP body: …`, "GET", "/v1.0/secrets/file/password", "{")
 	families := scrape(t, metrics)
 	for labels, want := range map[string]float64{
-		"component=multi operation=bulk_get success=true namespace=default": 1, "component=multi operation=get success=true": 5,
+		"component=multi operation=bulk_get success=true namespace=": 1, "component=multi operation=get success=true": 5,
 		"component=file operation=get success=false": 2, "component=lost operation=bulk_get success=false": 2,
 	} {
 		for _, name := range []string{"dapr_component_secret_count", "dapr_component_secret_latencies"} {
@@ -109,7 +115,7 @@ func TestSecrets(t *testing.T) {
 		t.Error("the path of a secret is a label of its own")
 	}
 	machine.Until(t, "the spans of secrets are written", func() error {
-		for _, span := range []string{"secrets get file", "secrets bulk_get multi"} {
+		for _, span := range []string{"name=/v1.0/secrets/file/", "name=/dapr.proto.runtime.v1.Dapr/GetBulkSecret "} {
 			if !strings.Contains(d.Output(), span) {
 				return fmt.Errorf("there is no %s", span)
 			}
@@ -129,6 +135,7 @@ func TestSecrets(t *testing.T) {
 }
 
 func TestSecretScopes(t *testing.T) {
+	t.Parallel()
 	flat := writeFile(t, "flat.json", `{"a": "1", "b": "2", "c": "3"}`)
 	d := startWith(t, machine.New(t), resources+secretStores(flat, flat), "app", "--config", configuration(t, `
   secrets:
@@ -158,6 +165,7 @@ func TestSecretScopes(t *testing.T) {
 
 // TestChangedSecretsAreTaken: what a file says now, the API, components and endpoints have without a restart.
 func TestChangedSecretsAreTaken(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	flat := filepath.Join(folder, "secrets.json")
 	say := func(key string) {

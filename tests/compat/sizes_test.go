@@ -18,6 +18,7 @@ import (
 // An event as large as the largest request that a daprd takes is published, delivered and dead-lettered, through Dapr's
 // front door and the native one.
 func TestSizesOfEvents(t *testing.T) {
+	t.Parallel()
 	const limit = 4 << 20
 	app := newSubscriber(`[
 		{"pubsubname":"bus","topic":"t","route":"/t","deadLetterTopic":"dead"},

@@ -16,6 +16,7 @@ import (
 const store = "/v1.0/state/store"
 
 func TestStateOverHTTP(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "app")
 	d.expect(204, "", "GET", store+"/absent", "")
 	d.expect(204, "", "POST", store, `[{"key":"a","value":{"n": 12345678901234567890, "s":"<&>"}},{"key":"b","value":"text"},{"key":"c"}]`)
@@ -54,6 +55,7 @@ func TestStateOverHTTP(t *testing.T) {
 }
 
 func TestTransactionsOverHTTP(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "app")
 	d.expect(204, "", "POST", store, `[{"key":"x","value":1}]`)
 	d.expect(204, "", "POST", store+"/transaction", `{"operations":[{"operation":"upsert","request":{"key":"y","value":{"a":1}}},{"operation":"delete","request":{"key":"x"}},{"operation":"upsert","request":{"key":"y","value":2}}]}`)
@@ -68,6 +70,7 @@ func TestTransactionsOverHTTP(t *testing.T) {
 }
 
 func TestBadStateRequestsOverHTTP(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "app")
 	const notFound = `{"errorCode":"ERR_STATE_STORE_NOT_FOUND","message":"state store nope is not found","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","domain":"dapr.io","metadata":{"appID":"app"},"reason":"DAPR_STATE_NOT_FOUND"}]}`
 	for _, path := range []string{"", "/bulk", "/transaction"} {
@@ -77,21 +80,26 @@ func TestBadStateRequestsOverHTTP(t *testing.T) {
 	d.expect(400, notFound, "DELETE", "/v1.0/state/nope/k", "")
 	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"invalid character…`, "POST", store, `nonsense`)
 	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"EOF"}`, "POST", store, ``)
+	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"json: cannot unmarshal object into Go value of type []state.SetRequest"}`, "POST", store, `{}`)
+	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"json: cannot unmarshal number into Go struct field SetRequest.etag of type string"}`, "POST", store, `[{"key":"k","etag":1}]`)
+	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"failed deserializing HTTP body: json: cannot unmarshal string into Go struct field BulkGetRequest.parallelism of type int"}`, "POST", store+"/bulk", `{"keys":["k"],"parallelism":"x"}`)
+	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"failed deserializing HTTP body: json: cannot unmarshal array into Go value of type http.stateTransactionRequestBody"}`, "POST", store+"/transaction", `[]`)
 	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"\"key\" is a required field"}`, "POST", store, `[{"value":1}]`)
 	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"failed deserializing HTTP body: invalid character…`, "POST", store+"/bulk", `nonsense`)
 	d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"failed deserializing HTTP body: invalid character…`, "POST", store+"/transaction", `nonsense`)
-	const illegal = `{"errorCode":"ERR_MALFORMED_REQUEST","message":"input key/keyPrefix 'a||b' can't contain '||'","details":[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[{"field":"a||b","description":"input key/keyPrefix 'a||b' can't contain '||'"}]},{"@type":"type.googleapis.com/google.rpc.ResourceInfo",…`
+	const illegal = `{"errorCode":"ERR_MALFORMED_REQUEST","message":"api error: code = InvalidArgument desc = input key/keyPrefix 'a||b' can't contain '||'","details":[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[{"field":"a||b","description":"api error: code = InvalidArgument desc = input key/keyPrefix 'a||b' can't contain '||'"}]},{"@type":"type.googleapis.com/google.rpc.ResourceInfo",…`
 	d.expect(400, illegal, "GET", store+"/a%7C%7Cb", "")
 	d.expect(400, illegal, "POST", store, `[{"key":"a||b"}]`)
 	d.expect(400, illegal, "POST", store+"/bulk", `{"keys":["a||b"]}`)
 	d.expect(500, `{"errorCode":"ERR_STATE_SAVE","message":"failed saving state in state store store: unrecognized concurrency model 'x'"}`, "POST", store, `[{"key":"k","options":{"concurrency":"x"}}]`)
-	d.expect(500, `{"errorCode":"ERR_STATE_SAVE","message":"failed saving state in state store store: incorrect value for metadata 'ttlInSeconds': …`, "POST", store, `[{"key":"k","metadata":{"ttlInSeconds":"soon"}}]`)
+	d.expect(500, `{"errorCode":"ERR_STATE_SAVE","message":"failed saving state in state store store: strconv.Atoi: parsing \"soon\": invalid syntax"}`, "POST", store, `[{"key":"k","metadata":{"ttlInSeconds":"soon"}}]`)
 	d.expect(500, `{"errorCode":"ERR_STATE_STORE_NOT_SUPPORTED","message":"state store does not support querying",…`, "POST", "/v1.0-alpha1/state/store/query", `{}`)
 	bare := startWith(t, machine.New(t), "", "bare")
 	bare.expect(500, `{"errorCode":"ERR_STATE_STORE_NOT_CONFIGURED","message":"state store store is not configured",…`, "GET", store+"/k", "")
 }
 
 func TestStateOverGRPC(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "app")
 	c, ctx := d.client(), t.Context()
 	item := func(key, value, etag string, concurrency commonv1.StateOptions_StateConcurrency) *commonv1.StateItem {
@@ -167,6 +175,7 @@ func fails(t *testing.T, err error, code codes.Code, reason, message string) {
 }
 
 func TestKeyPrefixes(t *testing.T) {
+	t.Parallel()
 	yaml := ""
 	for _, strategy := range []string{"appid", "name", "namespace", "none", "ours"} {
 		yaml += strings.NewReplacer("NAME", strategy).Replace(`

@@ -3,6 +3,7 @@ package compat
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +64,7 @@ func same(t *testing.T, what string, md metadata.MD) {
 }
 
 func TestTraceContextIsPassedOnInBothForms(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	app := &observer{listener: listener{bulk: make(chan *runtimev1.TopicEventBulkRequest, 9)}, seen: make(chan metadata.MD, 9)}
 	app.subscriptions = []*runtimev1.TopicSubscription{
@@ -122,7 +124,11 @@ func TestTraceContextIsPassedOnInBothForms(t *testing.T) {
 		if err != nil {
 			t.Fatal(text.what, err)
 		}
-		same(t, text.what, receive(t, app.seen))
+		seen := receive(t, app.seen)
+		same(t, text.what, seen)
+		if event := text.what == "an event" || text.what == "a bulk"; event != slices.Equal(seen["pubsubname"], []string{"bus"}) {
+			t.Errorf("%s comes with the broker %q", text.what, seen["pubsubname"])
+		}
 		if text.what == "an event" {
 			answered["traceparent"] = []string{traceParent} // Dapr's API itself answers with the binary form alone
 		}
@@ -177,6 +183,7 @@ func TestTraceContextIsPassedOnInBothForms(t *testing.T) {
 
 // Where there are spans an answer names that of the call.
 func TestAnswersNameTheSpanOfTheCall(t *testing.T) {
+	t.Parallel()
 	d := start(t, machine.New(t), "traced", "--config", configuration(t, "  tracing: {samplingRate: 1}\n"))
 	off := start(t, machine.New(t), "off", "--config", configuration(t, "  tracing: {samplingRate: 0}\n"))
 	for _, path := range []string{"/v1.0/state/store/none", "/v1.0/invoke/nobody/method/x"} {

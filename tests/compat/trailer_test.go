@@ -47,6 +47,7 @@ func (a *afterwards) Read(p []byte) (int, error) {
 }
 
 func TestTrailersOfHTTP(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	app := serve(t, http.HandlerFunc(trailing))
 	start(t, m, "server", "--app-port", app).await("/v1.0/healthz")
@@ -94,6 +95,7 @@ func TestTrailersOfHTTP(t *testing.T) {
 }
 
 func TestTrailersOfGRPC(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	start(t, m, "grpc-app", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
 	d := start(t, m, "client")

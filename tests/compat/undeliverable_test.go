@@ -11,6 +11,7 @@ import (
 )
 
 func TestEventsThatCannotBeGivenToTheApp(t *testing.T) {
+	t.Parallel()
 	app := newSubscriber(`[
 		{"pubsubname":"bus","topic":"ruled","routes":{"rules":[{"match":"event.data.total > 1","path":"/big"}],"default":"/small"},"deadLetterTopic":"dead"},
 		{"pubsubname":"bus","topic":"kept","routes":{"rules":[{"match":"event.data.total > 1","path":"/big"}],"default":"/small"}},

@@ -32,6 +32,7 @@ func refused(t *testing.T, p *machine.Process, code int, words ...string) {
 }
 
 func TestWrongFlags(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	for _, c := range []struct{ args, word string }{
 		{"", "--app-id"},
@@ -73,6 +74,7 @@ func TestWrongFlags(t *testing.T) {
 }
 
 func TestWrongComponentFiles(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "store.yaml"), `apiVersion: dapr.io/v1alpha1
@@ -91,6 +93,7 @@ spec:
 }
 
 func TestWrongRunFiles(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	for name, c := range map[string]struct {
 		text  string
@@ -163,6 +166,7 @@ func TestUnusableDataDir(t *testing.T) {
 }
 
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	s := m.Sidecar("strict", "--max-body", "64KiB")
 	s.Serve(sidecast.Handle("echo", func(_ context.Context, r *sidecast.Request) ([]byte, error) { return r.Data, nil }),

@@ -13,6 +13,7 @@ import (
 )
 
 func TestEveryCommandTeaches(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	var check func(path ...string)
 	check = func(path ...string) {
@@ -53,6 +54,7 @@ func TestExitCodesAreThoseDocumented(t *testing.T) {
 }
 
 func TestCommandsWithoutASidecar(t *testing.T) {
+	t.Parallel()
 	session(t, machine.New(t), []step{
 		{run: "version", out: `^sidecast \S+( commit \S+ of \S+)?, go1\S* \S+/\S+\n$`},
 		{run: "version -o json", out: `"version":`},
@@ -77,6 +79,7 @@ func TestCommandsWithoutASidecar(t *testing.T) {
 }
 
 func TestCommandsAgainstASidecar(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("solo")
 	session(t, m, []step{
@@ -133,6 +136,7 @@ func TestCommandsAgainstASidecar(t *testing.T) {
 }
 
 func TestLockCommands(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("keeper")
 	var lease struct {
@@ -176,6 +180,7 @@ func TestLockCommands(t *testing.T) {
 }
 
 func TestWatchCommands(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("watched")
 	m.Must("state", "set", "w/there", "already")
@@ -204,6 +209,7 @@ func TestWatchCommands(t *testing.T) {
 }
 
 func TestCompletionIsAScript(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -221,6 +227,7 @@ func TestCompletionIsAScript(t *testing.T) {
 }
 
 func TestLint(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	folder := func(text string) string {
 		dir := t.TempDir()

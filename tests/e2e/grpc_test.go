@@ -18,6 +18,7 @@ import (
 )
 
 func TestReflectionTellsTheAPI(t *testing.T) {
+	t.Parallel()
 	s := machine.New(t).Sidecar("reflect")
 	conn, err := grpc.NewClient(s.GRPC, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -64,6 +65,7 @@ func TestReflectionTellsTheAPI(t *testing.T) {
 
 // grpcurl is a tool of this repository; where building it takes too long (a cold cache) the test says so and passes.
 func TestGrpcurl(t *testing.T) {
+	t.Parallel()
 	s := machine.New(t).Sidecar("curled")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

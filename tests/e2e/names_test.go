@@ -25,6 +25,7 @@ var odd = []string{
 
 // Whatever a key is, two different keys are two items, and a key that is refused is refused as invalid.
 func TestOddKeys(t *testing.T) {
+	t.Parallel()
 	s := machine.New(t).Sidecar("odd")
 	c := s.Client()
 	ctx, cancel := context.WithTimeout(t.Context(), machine.Patience)
@@ -64,6 +65,7 @@ func TestOddKeys(t *testing.T) {
 }
 
 func TestOddTopicsAndLocks(t *testing.T) {
+	t.Parallel()
 	s := machine.New(t).Sidecar("odd")
 	c := s.Client()
 	ctx, cancel := context.WithTimeout(t.Context(), machine.Patience)
@@ -111,6 +113,7 @@ func TestOddTopicsAndLocks(t *testing.T) {
 // Methods and header fields reach an app as they were said, or are refused; an HTTP app cannot be made to see another
 // request than the one that was made.
 func TestOddMethodsAndHeaders(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Injected") != "" || r.Host == "evil" {
@@ -177,6 +180,7 @@ func TestOddMethodsAndHeaders(t *testing.T) {
 
 // Bytes that are no protocol, on each port of a sidecar.
 func TestNoiseOnThePorts(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	s := m.Sidecar("noisy")
 	for _, address := range []string{s.GRPC, s.Admin} {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,9 @@ const (
 	right   = "The sums are right: nothing lost, nothing twice."
 )
 
+// building is held by who runs the example, which builds its apps where they are.
+var building sync.Mutex
+
 func TestOrdersAddUpWhenFulfilmentIsKilled(t *testing.T) {
 	killHalfway(t, "bin/fulfilment")
 }
@@ -25,6 +29,9 @@ func TestOrdersAddUpWhenTheSidecarOfFulfilmentIsKilled(t *testing.T) {
 }
 
 func TestOrdersAddUpWhenEverythingIsKilledAndStartedAgain(t *testing.T) {
+	t.Parallel()
+	building.Lock()
+	defer building.Unlock()
 	m := machine.New(t)
 	first := m.Run("-f", example)
 	first.WaitFor(halfway, patience)
@@ -39,6 +46,9 @@ func TestOrdersAddUpWhenEverythingIsKilledAndStartedAgain(t *testing.T) {
 // killHalfway runs the example, kills the process whose command line holds text with SIGKILL half-way, and wants it back
 // and the sums right.
 func killHalfway(t *testing.T, text string) {
+	t.Parallel()
+	building.Lock()
+	defer building.Unlock()
 	run := machine.New(t).Run("-f", example)
 	run.WaitFor(halfway, patience)
 	if err := run.Child(text).Kill(); err != nil {

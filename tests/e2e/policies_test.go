@@ -99,6 +99,7 @@ func TestPolicyExamplesAreRight(t *testing.T) {
 // A rule of OpenSergo admits ten requests a second to /foo and answers the others as it says; a change of its file is taken
 // into use, and one that is wrong is not.
 func TestOpenSergoRuleLimitsAPath(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	var reached atomic.Int64
 	port := webApp(t, func(w http.ResponseWriter, r *http.Request) {
@@ -159,6 +160,7 @@ func TestOpenSergoRuleLimitsAPath(t *testing.T) {
 
 // A Resiliency document of Dapr bounds attempts, repeats them and opens a breaker.
 func TestDaprResiliency(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	var reached atomic.Int64
 	hang := make(chan struct{})

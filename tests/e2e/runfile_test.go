@@ -11,6 +11,7 @@ import (
 
 // Dapr's key for a file with a Configuration: common to all apps, or an app's own.
 func TestRunFilesNameConfigurations(t *testing.T) {
+	t.Parallel()
 	const configuration = "apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata: {name: c}\nspec: {accessControl: {defaultAction: "
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "deny.yaml"), configuration+"deny}}\n")

@@ -96,6 +96,7 @@ func filledUnderPublishers(t *testing.T, dir string, publish func(id string) err
 }
 
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Dir = smallDisk(t, "384m")
 	s := m.Sidecar("writer")
@@ -170,6 +171,7 @@ func TestFullDisk(t *testing.T) {
 
 // A sidecar on a disk that is full already starts, serves calls and says why it stores nothing.
 func TestStartOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Dir = smallDisk(t, "128m")
 	free := fill(t, m.Dir)

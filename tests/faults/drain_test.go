@@ -32,6 +32,7 @@ func worker(s *machine.Sidecar, name string, events *ledger) (release func()) {
 
 // SIGTERM: running calls finish, new ones go elsewhere, nobody sees an error, presence is left at once.
 func TestSIGTERMDrains(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("host")
 	leaving, staying := m.Sidecar("worker"), m.Sidecar("worker")
@@ -114,6 +115,7 @@ func keepCalling(t *testing.T, c *sidecast.Client, app, method string) (stop fun
 
 // A call that does not end is cut when the grace period is over, and its caller hears so.
 func TestGracePeriodEnds(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("host")
 	callee, caller := m.Sidecar("callee", "--grace-period", "1s"), m.Sidecar("caller")
@@ -132,6 +134,7 @@ func TestGracePeriodEnds(t *testing.T) {
 
 // Streams that last as long as their clients like do not keep a sidecar from ending.
 func TestLongStreamsEndWithTheSidecar(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	s := m.Sidecar("streams")
 	c := s.Client()

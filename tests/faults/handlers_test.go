@@ -28,6 +28,7 @@ func pair(t *testing.T) (callee, caller *machine.Sidecar) {
 }
 
 func TestHandlerThatPanics(t *testing.T) {
+	t.Parallel()
 	_, caller := pair(t)
 	c := caller.Client()
 	for range 3 {
@@ -39,6 +40,7 @@ func TestHandlerThatPanics(t *testing.T) {
 }
 
 func TestHandlerThatHangs(t *testing.T) {
+	t.Parallel()
 	callee, caller := pair(t)
 	c := caller.Client()
 	for _, method := range []string{"hang", "deaf"} {
@@ -63,6 +65,7 @@ func TestHandlerThatHangs(t *testing.T) {
 }
 
 func TestCallerThatGivesUp(t *testing.T) {
+	t.Parallel()
 	callee, caller := pair(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -162,6 +165,7 @@ func misbehave(conn net.Conn) {
 }
 
 func TestHTTPAppThatAnswersGarbage(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	callee := m.Sidecar("callee", "--app-port", rude(t), "--max-body", "1MiB")
 	caller := m.Sidecar("caller", "--max-body", "1MiB")
@@ -194,6 +198,7 @@ func TestHTTPAppThatAnswersGarbage(t *testing.T) {
 }
 
 func TestGRPCAppThatSpeaksSomethingElse(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("callee", "--app-port", rude(t), "--app-protocol", "grpc")
 	caller := m.Sidecar("caller")
@@ -208,6 +213,7 @@ func TestGRPCAppThatSpeaksSomethingElse(t *testing.T) {
 
 // frames are what an app may send and should not.
 func TestAppStreamThatSendsGarbage(t *testing.T) {
+	t.Parallel()
 	callee, caller := pair(t)
 	ctx, cancel := context.WithTimeout(t.Context(), machine.Patience)
 	defer cancel()
@@ -259,6 +265,7 @@ func TestAppStreamThatSendsGarbage(t *testing.T) {
 
 // An app that is asked and answers nonsense: the caller gets an answer all the same.
 func TestAppStreamThatAnswersNonsense(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	callee, caller := m.Sidecar("callee"), m.Sidecar("caller")
 	for name, nonsense := range map[string]func(id uint64) *sidecastv1.ServeRequest{

@@ -18,6 +18,7 @@ import (
 )
 
 func TestAppKilledMidCall(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	callee, caller := m.Sidecar("callee"), m.Sidecar("caller")
 	process := app(t, m, callee)
@@ -37,6 +38,7 @@ func TestAppKilledMidCall(t *testing.T) {
 
 // A sidecar that dies, or only stands still, takes its calls with it; their callers hear of it, long before their deadline.
 func TestSidecarLostMidCall(t *testing.T) {
+	t.Parallel()
 	for name, signal := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGSTOP} {
 		t.Run(name, func(t *testing.T) {
 			m := machine.New(t)
@@ -65,6 +67,7 @@ func TestSidecarLostMidCall(t *testing.T) {
 
 // The caller's own sidecar dies: the app hears it at once, and the other end lets its handler go.
 func TestCallersSidecarKilledMidCall(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	callee := m.Sidecar("callee")
 	caller := m.Sidecar("caller")
@@ -90,6 +93,7 @@ func TestCallersSidecarKilledMidCall(t *testing.T) {
 
 // An app whose sidecar is restarted comes back, even if one of its handlers does not notice that its call is gone.
 func TestAppFindsItsNewSidecar(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("host")
 	port := machine.Port(t)
@@ -230,6 +234,7 @@ func readBack(t *testing.T, s *sidecast.State, wrote map[string]string) {
 
 // The sidecar that hosts the fabric is killed under load. Another takes over.
 func TestFabricHostKilled(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	folder := t.TempDir()
 	component(t, folder, "shared", "state.jetstream")
@@ -307,6 +312,7 @@ func TestFabricHostKilled(t *testing.T) {
 
 // Everybody is killed at once and started again, as by a power button that the disk did not notice.
 func TestEverybodyKilled(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	first, second := m.Sidecar("writer"), m.Sidecar("reader")
 	events := newLedger()
@@ -321,6 +327,9 @@ func TestEverybodyKilled(t *testing.T) {
 	machine.Until(t, "load", func() error {
 		if n := events.count(events.stored); n < 200 {
 			return fmt.Errorf("%d events", n)
+		}
+		if _, found, err := c.State("").Get(ctx, "k/0"); err != nil || !found {
+			return fmt.Errorf("no writes: %v", err)
 		}
 		return nil
 	})
@@ -341,6 +350,7 @@ func TestEverybodyKilled(t *testing.T) {
 
 // An app that dies holding events gives them to the other members of its group.
 func TestSubscriberKilled(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("host")
 	one, two := m.Sidecar("workers"), m.Sidecar("workers")
@@ -370,6 +380,7 @@ func TestSubscriberKilled(t *testing.T) {
 
 // A lock whose holder dies with its sidecar is free when its lease has run out, and the next token is higher.
 func TestLockOfADeadHolder(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	m.Sidecar("host")
 	holder, next := m.Sidecar("holder"), m.Sidecar("next")

@@ -17,6 +17,7 @@ import (
 
 // A log that nobody reads any more is no reason to die.
 func TestLogThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -49,6 +50,7 @@ func TestLogThatNobodyReads(t *testing.T) {
 
 // `sidecast run … | tee log`: Ctrl-C ends tee first, and still everything stops in good order.
 func TestCtrlCWhenTheReaderOfTheLogIsGone(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	mark := filepath.Join(t.TempDir(), "mark")
 	read, write, err := os.Pipe()
@@ -80,6 +82,7 @@ func TestCtrlCWhenTheReaderOfTheLogIsGone(t *testing.T) {
 // When the supervisor is killed, so that nobody reads the output of app and sidecar either, both end by themselves, and
 // the sidecar in good order.
 func TestSupervisorKilled(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	run := m.Run("--app-id", "orphan", "--sidecar-logs", "--grpc-port", machine.Port(t), "--metrics-port", machine.Port(t), "--",
 		"sh", "-c", `echo started; while :; do sleep 0.05; done`)

@@ -13,6 +13,7 @@ import (
 	"github.com/sidecast/sidecast/fault"
 	sidecast "github.com/sidecast/sidecast/sdk/go"
 	"github.com/sidecast/sidecast/tests/machine"
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 // natsServer runs a NATS server of the user's in this process.
@@ -39,6 +40,7 @@ func stopServer(s *server.Server) {
 
 // The NATS server of --fabric goes away and returns.
 func TestRemoteServerGoesAwayAndReturns(t *testing.T) {
+	t.Parallel()
 	m := machine.New(t)
 	store := t.TempDir()
 	nats := natsServer(t, store, -1)
@@ -106,7 +108,7 @@ func TestRemoteServerGoesAwayAndReturns(t *testing.T) {
 func TestSidecarStartedWithoutItsServer(t *testing.T) {
 	t.Parallel() // it waits, and takes nothing from the others
 	m := machine.New(t)
-	port := machine.FreePort(t)
+	port := ports.Get(t)
 	early := m.Run("--app-id", "early", "--grpc-port", "0", "--metrics-port", "0", "--fabric", fmt.Sprintf("nats://127.0.0.1:%d", port))
 	natsServer(t, t.TempDir(), port)
 	m.Await("early", early)

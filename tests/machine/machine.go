@@ -12,49 +12,18 @@ package machine
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
+
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 // Patience bounds whatever a test waits for: long enough for two busy cores, and never a measure of speed.
 const Patience = 30 * time.Second
-
-// binary builds the sidecast under test, once, when the first test needs it.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "sidecast-tests-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "sidecast")
-	build := exec.Command("go", "build", "-o", path, "github.com/sidecast/sidecast/cmd/runtime")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("the binary does not build: %w\n%s", err, out)
-	}
-	built = dir
-	return path, nil
-})
-
-// built is the folder of the binary, "" when no test needed one.
-var built string
-
-// Main runs the tests of a package and removes what they built. It returns the exit code.
-func Main(m *testing.M) int {
-	code := m.Run()
-	if built != "" {
-		_ = os.RemoveAll(built)
-	}
-	return code
-}
 
 // SkipShort leaves tests with real processes out of short runs.
 func SkipShort(t testing.TB) {
@@ -152,46 +121,11 @@ func (m *Machine) Must(args ...string) string {
 	return r.Out
 }
 
-// Binary is the path of the sidecast under test.
-func Binary(t testing.TB) string {
+// Port is a free port, and another one each time.
+func Port(t testing.TB) string {
 	t.Helper()
-	began := time.Now()
-	path, err := binary()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if took := time.Since(began); took > time.Second { // with cold caches on a busy machine it is minutes, all of the first test's
-		t.Logf("building the binary took %v of this test", took.Round(time.Second))
-	}
-	return path
+	return strconv.Itoa(ports.Get(t))
 }
-
-// Ports that no system gives to sockets which name none: those of tests that run meanwhile cannot take one.
-const firstPort, lastPort = 20000, 32000
-
-// givenPorts are those that FreePort has returned.
-var givenPorts sync.Map
-
-// FreePort is a port that nobody listens on now, and another one each time.
-func FreePort(t testing.TB) int {
-	t.Helper()
-	for range 1000 {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil {
-			continue
-		}
-		_ = listener.Close()
-		if _, given := givenPorts.LoadOrStore(port, true); !given {
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}
-
-// Port is FreePort as text.
-func Port(t testing.TB) string { return strconv.Itoa(FreePort(t)) }
 
 // Until polls try until it succeeds, and fails the test with its last error when Patience is over.
 func Until(t testing.TB, what string, try func() error) {

@@ -3,6 +3,10 @@
 package servers
 
 import (
+	"bytes"
+	"fmt"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -36,6 +40,27 @@ func (s *Server) Address() string { return s.instance.address() }
 
 // Kill ends the server without a word to anybody.
 func (s *Server) Kill() { s.instance.kill() }
+
+// Freeze has the server hold still: its connections stay, and nobody answers. Thaw ends that.
+func (s *Server) Freeze(t testing.TB) {
+	t.Helper()
+	s.instance.signal(syscall.SIGSTOP)
+	for _, process := range s.instance.processes {
+		file := fmt.Sprintf("/proc/%d/stat", process.cmd.Process.Pid)
+		for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) { // it stops when each of its threads has heard
+			stat, err := os.ReadFile(file)
+			if err == nil && bytes.Contains(stat, []byte(") T ")) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s does not hold still: %v", s.kind.name, err)
+			}
+		}
+	}
+}
+
+// Thaw has a frozen server go on.
+func (s *Server) Thaw() { s.instance.signal(syscall.SIGCONT) }
 
 // Start starts it where it was, and returns when it answers.
 func (s *Server) Start(t testing.TB) {

@@ -28,6 +28,8 @@ var (
 	OfPostgres = Kind{postgres}
 	OfRabbitMQ = Kind{rabbit}
 	OfMQTT     = Kind{mosquitto}
+	OfMySQL    = Kind{mysql}
+	OfEtcd     = Kind{etcd}
 )
 
 // Redis is the address, host:port, of a Redis server without a password. Its 1000 databases are for tests to share out.
@@ -65,7 +67,7 @@ func MQTT(t testing.TB) string {
 }
 
 func runMosquitto(s *instance) error {
-	settings := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 20\npersistence %t\npersistence_location %s/\nautosave_interval 1\nautosave_on_changes true\n",
+	settings := fmt.Sprintf("listener %d 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 100\npersistence %t\npersistence_location %s/\nautosave_interval 1\nautosave_on_changes true\n",
 		s.ports[0], s.durable, s.dir)
 	file := filepath.Join(s.dir, "mosquitto.conf")
 	if err := os.WriteFile(file, []byte(settings), 0o644); err != nil {

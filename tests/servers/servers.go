@@ -1,7 +1,8 @@
 //go:build linux
 
-// Package servers starts the real servers that tests of backends need, from Debian's packages: Redis, PostgreSQL, RabbitMQ
-// and Mosquitto. Each starts when a test first asks for it, on a free port of the loopback interface and with its data in a
+// Package servers starts the real servers that tests of backends need, from Debian's packages: Redis, PostgreSQL, RabbitMQ,
+// Mosquitto, MariaDB, etcd and memcached; and stand-ins for Kafka, which is written in Go, and for MongoDB, which Debian does
+// not have, from Maven's. Each starts when a test first asks for it, on a free port of the loopback interface and with its data in a
 // directory of its own, serves all tests of the process, and is ended by Stop.
 //
 //	func TestMain(m *testing.M) { os.Exit(servers.Run(m)) }
@@ -19,7 +20,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -32,6 +32,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/sidecast/sidecast/tests/ports"
 )
 
 // patience is how long a server may take to start. Nothing but a broken one takes so long.
@@ -59,7 +61,7 @@ type instance struct {
 
 func (s *instance) address() string { return address(s.ports[0]) }
 
-var programs = []*program{redis, postgres, rabbit, mosquitto}
+var programs = []*program{redis, postgres, rabbit, mosquitto, kafka, mysql, etcd, memcached, mongo}
 
 // Run runs the tests and ends all servers. It returns what os.Exit is to be given.
 func Run(m *testing.M) int {
@@ -91,6 +93,12 @@ func (s *instance) kill() {
 	s.processes = nil
 }
 
+func (s *instance) signal(number syscall.Signal) {
+	for _, process := range s.processes {
+		_ = syscall.Kill(-process.cmd.Process.Pid, number) // it may have ended by itself
+	}
+}
+
 func (s *instance) remove() error {
 	s.kill()
 	return os.RemoveAll(s.dir)
@@ -118,7 +126,7 @@ func (p *program) place(executable string) (*instance, error) {
 	}
 	s := &instance{executable: executable, dir: dir}
 	for range p.ports {
-		port, err := freePort()
+		port, err := ports.Free()
 		if err != nil {
 			return nil, errors.Join(err, s.remove())
 		}
@@ -159,31 +167,6 @@ func existing(pattern string) func() (string, bool) {
 	}
 }
 
-// Ports that no system gives to sockets which name none, and tests/machine gives to nobody: a server that is started late,
-// or again, finds its own free.
-const firstPort, lastPort = 10000, 20000
-
-// givenPorts are those that freePort has returned.
-var givenPorts sync.Map
-
-// freePort is a port that nobody listens on now, and another one each time.
-func freePort() (int, error) {
-	var last error
-	for range 1000 {
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		l, err := net.Listen("tcp", address(port))
-		if err != nil {
-			last = err
-			continue
-		}
-		_ = l.Close()
-		if _, given := givenPorts.LoadOrStore(port, true); !given {
-			return port, nil
-		}
-	}
-	return 0, fmt.Errorf("no port is free: %w", last)
-}
-
 // process is a child that dies with this process.
 type process struct {
 	cmd    *exec.Cmd
@@ -212,7 +195,8 @@ func as(name, dir string, cmd *exec.Cmd) error {
 	return os.Chown(dir, uid, gid)
 }
 
-// start starts cmd from a thread that lives as long as it does: the death signal comes when that thread ends.
+// start starts cmd from a thread that lives as long as it does: the death signal comes when that thread ends. The thread goes on
+// after that: it may have started others before.
 func (s *instance) start(cmd *exec.Cmd) (*process, error) {
 	p := &process{cmd: cmd, ended: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = &p.output, &p.output
@@ -220,6 +204,7 @@ func (s *instance) start(cmd *exec.Cmd) (*process, error) {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		defer close(p.ended)
 		err := cmd.Start()
 		started <- err

@@ -15,10 +15,15 @@ func TestMain(m *testing.M) { os.Exit(servers.Run(m)) }
 
 func TestEachServerStartsOnceAndAnswers(t *testing.T) {
 	for name, start := range map[string]func(testing.TB) string{
-		"redis":    func(t testing.TB) string { return "redis://" + servers.Redis(t) },
-		"postgres": servers.Postgres,
-		"rabbitmq": servers.RabbitMQ,
-		"mqtt":     servers.MQTT,
+		"redis":     func(t testing.TB) string { return "redis://" + servers.Redis(t) },
+		"postgres":  servers.Postgres,
+		"rabbitmq":  servers.RabbitMQ,
+		"mqtt":      servers.MQTT,
+		"mysql":     func(t testing.TB) string { return "mysql://" + servers.MySQL(t) },
+		"etcd":      func(t testing.TB) string { return "etcd://" + servers.Etcd(t) },
+		"mongodb":   func(t testing.TB) string { return "mongodb://" + servers.MongoDB(t) },
+		"memcached": func(t testing.TB) string { return "memcached://" + servers.Memcached(t) },
+		"kafka":     func(t testing.TB) string { return "kafka://" + servers.Kafka(t) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			address := start(t)

@@ -49,6 +49,8 @@ var (
 	settings    = shows{"grpc": "GetConfiguration"}
 	follows     = shows{"grpc": "SubscribeConfiguration, UnsubscribeConfiguration"}
 	followsOld  = shows{"grpc": "SubscribeConfigurationAlpha1, UnsubscribeConfiguration"}
+	talksOld    = shows{"grpc": "ConverseAlpha1"}
+	talks       = shows{"grpc": "ConverseAlpha2"}
 	binds       = shows{"http": "POST /v1.0/bindings/{name}", "grpc": "InvokeBinding"}
 	bound       = shows{"http": "OPTIONS /{binding}, POST /{binding}", "grpc": "AppCallback/ListInputBindings, AppCallback/OnBindingEvent"}
 )
@@ -188,6 +190,8 @@ func Python() []Case {
 	all.add("secrets/errors", secrets, "grpc")
 	all.add("configuration/get", settings, "grpc")
 	all.add("configuration/subscribe", followsOld, "grpc")
+	all.add("conversation/alpha1", talksOld, "grpc")
+	all.add("conversation/alpha2", talks, "grpc")
 	all.add("async/state, lock, metadata", saves, "grpc", gets, "grpc", locks, "grpc", unlocks, "grpc", describes, "grpc")
 	all.add("async/invocation", invokes, "http")
 	all.add("async/streams", streams, "grpc", publishes, "grpc")

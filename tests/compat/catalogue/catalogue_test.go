@@ -359,8 +359,18 @@ func variablesIn(folder string, read map[string]bool) error {
 
 func TestEveryComponentTypeHasARow(t *testing.T) {
 	all := rows(t, "types")
+	if _, ok := all[catalogue.Rest]; !ok {
+		t.Errorf("%s have no row", catalogue.Rest)
+	}
+	delete(all, catalogue.Rest)
 	for _, c := range standard.All() {
 		title := c.Describe().Title()
+		if c.NotLinked() != "" {
+			if _, ok := all[title]; ok {
+				t.Errorf("%s has a row of its own, and is not there", title)
+			}
+			continue
+		}
 		if r, ok := all[title]; !ok || r.Status == catalogue.NotYet {
 			t.Errorf("%s has no row, or one that says that it is not there", title)
 		}

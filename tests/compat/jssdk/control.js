@@ -20,6 +20,7 @@ module.exports = async function control(nodes, apps) {
         "locks lock.in-memory v1",
         "settings configuration.jetstream v1",
         "store state.in-memory v1",
+        "talker conversation.echo v1",
         "vault secretstores.local.file v1",
       ]);
       const { capabilities } = got.components.find((c) => c.name === "store");

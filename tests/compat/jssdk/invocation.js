@@ -60,10 +60,10 @@ module.exports = async function invocation(nodes, apps) {
           const { status, body } = httpFailure(absent);
           assert.equal(status, 500);
           assert.equal(body.errorCode, "ERR_DIRECT_INVOKE");
-          assert.match(body.message, /^failed to invoke, id: nobody, err: /);
+          assert.match(body.message, /^failed to invoke, id: nobody, err: couldn't find service: nobody$/);
         } else {
           assert.equal(absent.code, 13); // Internal
-          assert.match(absent.rawMessage, /^failed to invoke, id: nobody, err: /);
+          assert.match(absent.rawMessage, /^failed to invoke, id: nobody, err: couldn't find service: nobody$/);
         }
         const missing = caller.invoker.invoke(id, "missing", "get");
         if (from === "http" && to === "http") {

@@ -22,7 +22,7 @@ def run(nodes, apps):
         equal(sorted((c.name, c.type, c.version) for c in got.registered_components),
               [('bus', 'pubsub.jetstream', 'v1'), ('locks', 'lock.in-memory', 'v1'),
                ('settings', 'configuration.jetstream', 'v1'), ('store', 'state.in-memory', 'v1'),
-               ('vault', 'secretstores.local.file', 'v1')])
+               ('talker', 'conversation.echo', 'v1'), ('vault', 'secretstores.local.file', 'v1')])
         can = next(c.capabilities for c in got.registered_components if c.name == 'store')
         for capability in ('ETAG', 'TRANSACTIONAL', 'TTL'):
             assert capability in can, can

@@ -56,7 +56,7 @@ def invoke(nodes, source, caller, to, app):
         if source == 'http':
             error = failure(DaprHttpError, caller.invoke_method, 'nobody', 'x', 'body')
             equal((error.status_code, error.error_code), (500, 'ERR_DIRECT_INVOKE'))
-            assert error.message.startswith('failed to invoke, id: nobody, err: '), error.message
+            assert error.message == "failed to invoke, id: nobody, err: couldn't find service: nobody", error.message
             error = failure(DaprHttpError, caller.invoke_method, app, 'missing', '')
             equal(error.status_code, 501 if to == 'grpc' else 404)
             error = failure(DaprHttpError, caller.invoke_method, app, 'broken', '')
@@ -64,7 +64,7 @@ def invoke(nodes, source, caller, to, app):
         else:
             error = failure(grpc.RpcError, caller.invoke_method, 'nobody', 'x', 'body', http_verb='GET')
             equal(error.code(), grpc.StatusCode.INTERNAL)
-            assert error.details().startswith('failed to invoke, id: nobody, err: '), error.details()
+            assert error.details() == "failed to invoke, id: nobody, err: couldn't find service: nobody", error.details()
             error = failure(grpc.RpcError, caller.invoke_method, app, 'missing', '', http_verb='GET')
             equal(error.code(), grpc.StatusCode.UNIMPLEMENTED if to == 'grpc' else grpc.StatusCode.NOT_FOUND)
             error = failure(grpc.RpcError, caller.invoke_method, app, 'broken', '', http_verb='GET')

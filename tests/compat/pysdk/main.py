@@ -26,11 +26,12 @@ import locks  # noqa: E402
 import pubsub  # noqa: E402
 import state  # noqa: E402
 import streams  # noqa: E402
+import talk  # noqa: E402
 import vault  # noqa: E402
 
 try:
     served = apps.serve(NODES)
-    for block in (invocation, state, pubsub, bindings, streams, locks, vault, follow, asynchronous, control):
+    for block in (invocation, state, pubsub, bindings, streams, locks, vault, follow, talk, asynchronous, control):
         block.run(NODES, served)
     code = 0
 except BaseException as error:  # noqa: B902
