@@ -98,12 +98,12 @@ func TestSocketLeftBehind(t *testing.T) {
 	if err != nil {
 		t.Skip("no Unix sockets here:", err)
 	}
-	if _, err := listenSocket(path); fault.ReasonOf(err) != fault.PortInUse {
+	if _, err := listenSocket("grpc-socket", path); fault.ReasonOf(err) != fault.PortInUse {
 		t.Errorf("a socket in use: %v", err)
 	}
 	left.SetUnlinkOnClose(false)
 	left.Close()
-	again, err := listenSocket(path)
+	again, err := listenSocket("grpc-socket", path)
 	if err != nil {
 		t.Fatal("the socket of a dead process is in the way:", err)
 	}
@@ -112,7 +112,7 @@ func TestSocketLeftBehind(t *testing.T) {
 	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenSocket(path); fault.ReasonOf(err) != fault.FlagInvalid {
+	if _, err := listenSocket("grpc-socket", path); fault.ReasonOf(err) != fault.FlagInvalid {
 		t.Errorf("a file that is no socket: %v", err)
 	}
 	if text, _ := os.ReadFile(path); string(text) != "precious" {

@@ -207,7 +207,7 @@ func listenDapr(c *config) (l *daprListeners, err error) {
 	d := c.dapr
 	if d.SocketDir != "" {
 		for name, to := range map[string]*[]net.Listener{"http": &l.http, "grpc": &l.grpc} {
-			listener, err := listenSocket(filepath.Join(d.SocketDir, fmt.Sprintf("dapr-%s-%s.socket", c.AppID, name)))
+			listener, err := listenSocket("unix-domain-socket", filepath.Join(d.SocketDir, fmt.Sprintf("dapr-%s-%s.socket", c.AppID, name)))
 			if err != nil {
 				return l, err
 			}

@@ -99,7 +99,7 @@ func newListeners(c *config, settings *configuration.Settings) (*listeners, erro
 		}
 	}
 	if c.GRPCSocket != "" {
-		if l.socket, err = listenSocket(c.GRPCSocket); err != nil {
+		if l.socket, err = listenSocket("grpc-socket", c.GRPCSocket); err != nil {
 			return nil, errors.Join(err, l.grpc.Close(), l.admin.Close())
 		}
 	}
@@ -136,20 +136,20 @@ func listen(c *config, flag string, port int) (net.Listener, error) {
 }
 
 // listenSocket takes the place of a socket that a sidecar left behind when it was killed, never that of one in use.
-func listenSocket(path string) (net.Listener, error) {
+func listenSocket(flag, path string) (net.Listener, error) {
 	listener, err := net.Listen("unix", path)
 	if info, e := os.Lstat(path); errors.Is(err, syscall.EADDRINUSE) && e == nil && info.Mode().Type() == os.ModeSocket {
 		other, dialed := net.DialTimeout("unix", path, time.Second)
 		switch {
 		case dialed == nil:
 			_ = other.Close()
-			return nil, fault.New("--grpc-socket", fault.PortInUse, "another process listens on %s; stop it, or name another socket", path)
+			return nil, fault.New("--"+flag, fault.PortInUse, "another process listens on %s; stop it, or name another socket", path)
 		case errors.Is(dialed, syscall.ECONNREFUSED) && os.Remove(path) == nil:
 			listener, err = net.Listen("unix", path)
 		}
 	}
 	if err != nil {
-		return nil, fault.New("--grpc-socket", fault.FlagInvalid, "cannot listen on %s: %w", path, err)
+		return nil, fault.New("--"+flag, fault.FlagInvalid, "cannot listen on %s: %w", path, err)
 	}
 	return listener, nil
 }
