@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // resident is how many kB of files this process has in its memory.
@@ -22,21 +26,51 @@ func resident(t *testing.T) (kB int) {
 }
 
 func TestWhatTheStartTouchedIsReleased(t *testing.T) {
-	before := resident(t)
-	if err := releaseImage(); err != nil {
+	program, err := loadedImage()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if after := resident(t); after >= before {
-		t.Errorf("%d kB of files are resident, before it were %d", after, before)
+	for range 2 {
+		newRoot(func(int) {}) // the code is still there
+		before := resident(t)
+		if err := program.release(); err != nil {
+			t.Fatal(err)
+		}
+		if after := resident(t); after >= before {
+			t.Errorf("%d kB of files are resident, before it were %d", after, before)
+		}
 	}
-	newRoot(func(int) {}) // the code is still there
+	newRoot(func(int) {})
+}
+
+func TestWhatTheCollectorTouchedIsReleasedInAnIdleSidecar(t *testing.T) {
+	t.Setenv("GOGC", "100")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- watchHeap(ctx) }()
+		time.Sleep(startOver + 3*memoryEvery)
+		synctest.Wait()
+		for range 3 {
+			runtime.GC()
+			newRoot(func(int) {})
+			before := resident(t)
+			time.Sleep(2 * memoryEvery) // what newRoot has allocated is in the first look
+			synctest.Wait()
+			if after := resident(t); after >= before {
+				t.Errorf("%d kB of files are resident, after the collector had run were %d", after, before)
+			}
+		}
+		cancel()
+		<-ended
+	})
 }
 
 func TestThePagesOfTheProgramComeBackOneByOne(t *testing.T) {
 	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil || os.Getpagesize() > off {
 		t.Skip("the system has no huge pages, or none that are smaller than these pieces")
 	}
-	if err := releaseImage(); err != nil {
+	if _, err := loadedImage(); err != nil {
 		t.Fatal(err)
 	}
 	program, err := os.Readlink("/proc/self/exe")

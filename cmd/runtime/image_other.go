@@ -2,4 +2,8 @@
 
 package main
 
-func releaseImage() error { return nil }
+type image struct{}
+
+func loadedImage() (image, error) { return image{}, nil }
+
+func (image) release() error { return nil }

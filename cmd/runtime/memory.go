@@ -18,6 +18,8 @@ const (
 	memoryEvery = 5 * time.Second
 	// startOver is when what only the start has touched of the program's file can be let go, and what it has left on the heap.
 	startOver = time.Second
+	// idleMemory is more than a sidecar that does nothing allocates between two looks, in bytes.
+	idleMemory = 1 << 20
 	// spareMemory is what the heap may keep for itself in bytes.
 	spareMemory = 24 << 20
 	// softLimit is from how much memory in bytes on the collector works harder instead of letting garbage double it. What
@@ -94,7 +96,8 @@ func (p *pacer) pace() {
 }
 
 // watchHeap paces the collector, unless the user does by GOGC, and looks for a heap that is quiet, as told by how much was
-// allocated since the last look, and yet large.
+// allocated since the last look, and yet large. In one that is idle it lets go of the program's file each time that the collector
+// has touched it.
 func watchHeap(ctx context.Context) error {
 	samples := []metrics.Sample{
 		{Name: "/gc/heap/allocs:bytes"},
@@ -102,6 +105,7 @@ func watchHeap(ctx context.Context) error {
 		{Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/free:bytes"},
 		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/gc/cycles/total:gc-cycles"},
 	}
 	ticker := time.NewTicker(memoryEvery)
 	defer ticker.Stop()
@@ -110,7 +114,8 @@ func watchHeap(ctx context.Context) error {
 	if os.Getenv("GOGC") == "" {
 		collected = collections(ctx)
 	}
-	var before, freedAt uint64
+	var before, freedAt, releasedAt uint64
+	var program image
 	started := time.NewTimer(startOver)
 	defer started.Stop()
 	for {
@@ -122,7 +127,8 @@ func watchHeap(ctx context.Context) error {
 			continue
 		case <-started.C:
 			debug.FreeOSMemory()
-			_ = releaseImage() // a system that does not let it be done has the memory to spare
+			program, _ = loadedImage() // a system that does not let it be done has the memory to spare
+			_ = program.release()
 			continue
 		case <-ticker.C:
 		}
@@ -130,7 +136,12 @@ func watchHeap(ctx context.Context) error {
 		allocated, live := samples[0].Value.Uint64(), samples[1].Value.Uint64()
 		held := samples[2].Value.Uint64() + samples[3].Value.Uint64() + samples[4].Value.Uint64()
 		quiet := allocated-before < spareMemory
+		idle := allocated-before < idleMemory
 		before = allocated
+		if cycle := samples[5].Value.Uint64(); idle && cycle != releasedAt {
+			_ = program.release()
+			releasedAt = cycle
+		}
 		if quiet && held > min(live, freedAt)+spareMemory {
 			debug.FreeOSMemory()
 			metrics.Read(samples)
