@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -118,10 +117,11 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
-// reserved are the keys that gRPC writes itself, or that must not reach the app.
+// reserved are the keys that gRPC writes itself, that must not reach the app, or that are of the connection of a caller.
 func reserved(key string) bool {
 	switch key {
-	case "content-type", "content-length", "te", "trailer", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding":
+	case "content-type", "content-length", "te", "trailer", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding",
+		"dapr-authority", "dapr-grpc-accept-encoding":
 		return true
 	}
 	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") && key != call.TraceBin
@@ -161,7 +161,7 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	answer, err := d.app.OnInvoke(d.outgoing(ctx, req.Header, d.caller(req)...), &commonv1.InvokeRequest{
 		Method: req.Method, ContentType: req.ContentType,
 		Data:          &anypb.Any{TypeUrl: req.Header.Get(TypeURL), Value: req.Body},
-		HttpExtension: &commonv1.HTTPExtension{Verb: verbOf(req.Verb), Querystring: req.Query},
+		HttpExtension: extensionOf(req),
 	}, grpc.Peer(&from), grpc.Header(&head), grpc.Trailer(&trail))
 	if err != nil {
 		return nil, withFields(d.answered(ctx, op, &from, len(head)+len(trail) > 0, err), head, trail)
@@ -175,12 +175,13 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	return resp, nil
 }
 
-// verbOf is an HTTP verb in Dapr's protocol; a call that has none is a POST.
-func verbOf(verb string) commonv1.HTTPExtension_Verb {
-	if verb == "" {
-		verb = http.MethodPost
+// extensionOf is what a call has of HTTP, in Dapr's protocol. A call without a verb and a query has nothing of it.
+func extensionOf(req *call.Request) *commonv1.HTTPExtension {
+	if req.Verb == "" && req.Query == "" {
+		return nil
 	}
-	return commonv1.HTTPExtension_Verb(commonv1.HTTPExtension_Verb_value[strings.ToUpper(verb)])
+	verb := commonv1.HTTPExtension_Verb_value[strings.ToUpper(req.Verb)] // NONE is 0
+	return &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_Verb(verb), Querystring: req.Query}
 }
 
 // answered is the fault of an RPC that failed. A status that the app answered with is kept in it; heard says that something

@@ -174,6 +174,9 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(stream)
 	target := proxyTarget(ctx)
 	if target == nil {
+		if strings.HasPrefix(method, "/dapr.proto.") { // of a Dapr that is newer: SDKs know that by the words
+			return status.Errorf(codes.Unknown, "failed to proxy request: required metadata %s or %s not found", "dapr-callee-app-id", appIDHeader)
+		}
 		return status.Errorf(codes.Unknown, "cannot proxy request: missing %s or %s metadata", "dapr-callee-app-id", appIDHeader)
 	}
 	if target[0] == "" {

@@ -197,7 +197,7 @@ type callback struct {
 func (callback) OnInvoke(ctx context.Context, in *commonv1.InvokeRequest) (*commonv1.InvokeResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	get := func(key string) string { return strings.Join(md[key], ",") }
-	_ = grpc.SetHeader(ctx, metadata.Pairs("x-app", "here", "x-callers", get("dapr-caller-app-id")+">"+get("dapr-callee-app-id"), "x-custom", get("custom")))
+	_ = grpc.SetHeader(ctx, metadata.Pairs("x-app", "here", "date", "now", "x-connection", get("dapr-authority")+get("dapr-grpc-accept-encoding"), "x-callers", get("dapr-caller-app-id")+">"+get("dapr-callee-app-id"), "x-custom", get("custom")))
 	_ = grpc.SetTrailer(ctx, metadata.Pairs("x-tail", "end", "x-raw-bin", "\x00\xff"))
 	if in.GetMethod() == "away" {
 		return nil, status.Error(codes.Unavailable, "back soon")
@@ -312,12 +312,14 @@ func TestInvocationFromGRPC(t *testing.T) {
 		return resp, head, err
 	}
 	resp, head, err := invoke("grpc-app", "m")
-	if err != nil || string(resp.GetData().GetValue()) != "PUT m?q=1 body" || resp.GetContentType() != "text/plain" || head.Get("x-custom")[0] != "c" {
+	if err != nil || string(resp.GetData().GetValue()) != "PUT m?q=1 body" || resp.GetContentType() != "text/plain" || head.Get("x-custom")[0] != "c" ||
+		fmt.Sprint(head.Get("date"), head.Get("dapr-date"), head.Get("x-connection")) != "[now] [] []" { // of the app, and not of the caller's connection
 		t.Errorf("got %v %v %v", resp, head, err)
 	}
 	typed := &commonv1.InvokeRequest{Method: "m", ContentType: "text/x", Data: &anypb.Any{TypeUrl: "a/b", Value: []byte("body")}}
 	resp, err = c.InvokeService(ctx, &runtimev1.InvokeServiceRequest{Id: "grpc-app", Message: typed})
-	if err != nil || resp.GetContentType() != "text/x" || resp.GetData().GetTypeUrl() != "a/b" { // as the caller and the app say
+	if err != nil || resp.GetContentType() != "text/x" || resp.GetData().GetTypeUrl() != "a/b" || // as the caller and the app say
+		string(resp.GetData().GetValue()) != "NONE m? body" {
 		t.Errorf("a typed body: %v %v", resp, err)
 	}
 	typed.HttpExtension = &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_POST}
@@ -404,6 +406,8 @@ func TestProxying(t *testing.T) {
 	}
 	nameless := conn.Invoke(t.Context(), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
 	fails(t, nameless, codes.Unknown, "", "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata")
+	newer := conn.Invoke(t.Context(), "/dapr.proto.runtime.v1.Dapr/ListIndexesAlpha1", &emptypb.Empty{}, &emptypb.Empty{}) // Rust's SDK knows it by "failed to proxy request"
+	fails(t, newer, codes.Unknown, "", "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found")
 	empty := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", ""), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
 	fails(t, empty, codes.Unknown, "", "app id is empty")
 	absent := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "nobody"), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
