@@ -81,6 +81,7 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 	if d.port.Token != "" {
 		own = append(own, call.Field{Key: "dapr-api-token", Value: d.port.Token})
 	}
+	ofHTTP := header.Get(authority) == ""
 	binary, traced := call.TraceBinary(header.Get("traceparent")) // some clients know one form, some the other
 	md, values := make(metadata.MD, len(header)+len(own)+1), make([]string, 0, len(header)+len(own)+1)
 	set := func(key, value string) {
@@ -99,7 +100,7 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 				continue
 			}
 			value = string(plain)
-		case permanent[key]:
+		case ofHTTP && permanent[key]:
 			key = "dapr-" + key
 		}
 		if key = strings.ToLower(key); md[key] != nil {
@@ -117,17 +118,20 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
+// authority is a field that calls over Dapr's gRPC API have, and no others.
+const authority = "dapr-authority"
+
 // reserved are the keys that gRPC writes itself, that must not reach the app, or that are of the connection of a caller.
 func reserved(key string) bool {
 	switch key {
 	case "content-type", "content-length", "te", "trailer", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding",
-		"dapr-authority", "dapr-grpc-accept-encoding":
+		authority, "dapr-grpc-accept-encoding":
 		return true
 	}
 	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") && key != call.TraceBin
 }
 
-// permanent are HTTP's own fields, which Dapr gives a prefix in the metadata of a gRPC call.
+// permanent are HTTP's own fields, which Dapr gives a prefix in the metadata of a gRPC call when they came over HTTP.
 var permanent = map[string]bool{
 	"accept": true, "accept-charset": true, "accept-language": true, "accept-ranges": true, "connection": true, "keep-alive": true,
 	"proxy-connection": true, "transfer-encoding": true, "upgrade": true, "cache-control": true, "cookie": true, "date": true,
