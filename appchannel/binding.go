@@ -215,12 +215,15 @@ func asJSON(data []byte) []byte {
 	return text
 }
 
-// Bindings asks the app each time it becomes ready.
+// Bindings asks the app each time it becomes ready. One that fails to tell has named none, as with daprd: some SDKs panic there.
 func (d *Dapr) Bindings(ctx context.Context, inputs []InputBinding, changed func([]string)) error {
 	return d.port.whileReady(ctx, "bindings", d.port.BindingTimeout, func(ctx context.Context) error {
 		answer, err := d.app.ListInputBindings(d.outgoing(ctx, nil), &emptypb.Empty{}, grpc.WaitForReady(true))
-		if err != nil && status.Code(err) != codes.Unimplemented {
+		switch code := status.Code(err); {
+		case code == codes.Unavailable || code == codes.DeadlineExceeded || ctx.Err() != nil:
 			return faultgrpc.From(err)
+		case code != codes.OK && code != codes.Unimplemented:
+			d.port.Log.Warn("the app failed to tell its bindings, so it has named none", "error", err)
 		}
 		var wanted []string
 		for _, in := range inputs {

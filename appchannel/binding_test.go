@@ -220,7 +220,7 @@ func TestDaprAppsTakeBindings(t *testing.T) {
 	asked := 0
 	app := &boundServer{list: func() (*runtimev1.ListInputBindingsResponse, error) {
 		if asked++; asked == 1 {
-			return nil, status.Error(codes.Internal, "not yet")
+			return nil, status.Error(codes.Unavailable, "not yet")
 		}
 		return &runtimev1.ListInputBindingsResponse{Bindings: []string{"queue", "unknown"}}, nil
 	}}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -82,6 +81,7 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 	if d.port.Token != "" {
 		own = append(own, call.Field{Key: "dapr-api-token", Value: d.port.Token})
 	}
+	ofHTTP := header.Get(authority) == ""
 	binary, traced := call.TraceBinary(header.Get("traceparent")) // some clients know one form, some the other
 	md, values := make(metadata.MD, len(header)+len(own)+1), make([]string, 0, len(header)+len(own)+1)
 	set := func(key, value string) {
@@ -100,7 +100,7 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 				continue
 			}
 			value = string(plain)
-		case permanent[key]:
+		case ofHTTP && permanent[key]:
 			key = "dapr-" + key
 		}
 		if key = strings.ToLower(key); md[key] != nil {
@@ -118,16 +118,20 @@ func (d *Dapr) outgoing(ctx context.Context, header call.Header, own ...call.Fie
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
-// reserved are the keys that gRPC writes itself, or that must not reach the app.
+// authority is a field that calls over Dapr's gRPC API have, and no others.
+const authority = "dapr-authority"
+
+// reserved are the keys that gRPC writes itself, that must not reach the app, or that are of the connection of a caller.
 func reserved(key string) bool {
 	switch key {
-	case "content-type", "content-length", "te", "trailer", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding":
+	case "content-type", "content-length", "te", "trailer", "user-agent", "dapr-api-token", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding",
+		authority, "dapr-grpc-accept-encoding":
 		return true
 	}
 	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "grpc-") && key != call.TraceBin
 }
 
-// permanent are HTTP's own fields, which Dapr gives a prefix in the metadata of a gRPC call.
+// permanent are HTTP's own fields, which Dapr gives a prefix in the metadata of a gRPC call when they came over HTTP.
 var permanent = map[string]bool{
 	"accept": true, "accept-charset": true, "accept-language": true, "accept-ranges": true, "connection": true, "keep-alive": true,
 	"proxy-connection": true, "transfer-encoding": true, "upgrade": true, "cache-control": true, "cookie": true, "date": true,
@@ -161,7 +165,7 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	answer, err := d.app.OnInvoke(d.outgoing(ctx, req.Header, d.caller(req)...), &commonv1.InvokeRequest{
 		Method: req.Method, ContentType: req.ContentType,
 		Data:          &anypb.Any{TypeUrl: req.Header.Get(TypeURL), Value: req.Body},
-		HttpExtension: &commonv1.HTTPExtension{Verb: verbOf(req.Verb), Querystring: req.Query},
+		HttpExtension: extensionOf(req),
 	}, grpc.Peer(&from), grpc.Header(&head), grpc.Trailer(&trail))
 	if err != nil {
 		return nil, withFields(d.answered(ctx, op, &from, len(head)+len(trail) > 0, err), head, trail)
@@ -175,12 +179,13 @@ func (d *Dapr) Invoke(ctx context.Context, req *call.Request) (*call.Response, e
 	return resp, nil
 }
 
-// verbOf is an HTTP verb in Dapr's protocol; a call that has none is a POST.
-func verbOf(verb string) commonv1.HTTPExtension_Verb {
-	if verb == "" {
-		verb = http.MethodPost
+// extensionOf is what a call has of HTTP, in Dapr's protocol. A call without a verb and a query has nothing of it.
+func extensionOf(req *call.Request) *commonv1.HTTPExtension {
+	if req.Verb == "" && req.Query == "" {
+		return nil
 	}
-	return commonv1.HTTPExtension_Verb(commonv1.HTTPExtension_Verb_value[strings.ToUpper(verb)])
+	verb := commonv1.HTTPExtension_Verb_value[strings.ToUpper(req.Verb)] // NONE is 0
+	return &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_Verb(verb), Querystring: req.Query}
 }
 
 // answered is the fault of an RPC that failed. A status that the app answered with is kept in it; heard says that something

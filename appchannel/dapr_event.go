@@ -133,7 +133,7 @@ func extensionsOf(attributes map[string]json.RawMessage) (*structpb.Struct, erro
 // handed over all the same; daprd hands over nothing.
 func daprData(contentType string, raw json.RawMessage) ([]byte, error) {
 	kind := strings.ToLower(contentType)
-	if strings.HasPrefix(kind, "application/json") || strings.Contains(kind, "+json") || kind == "" {
+	if strings.HasPrefix(kind, "application/json") || strings.HasPrefix(kind, "application/cloudevents+json") || kind == "" {
 		var compact bytes.Buffer
 		err := json.Compact(&compact, raw)
 		return compact.Bytes(), err

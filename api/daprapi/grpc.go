@@ -174,6 +174,9 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	method, _ := grpc.MethodFromServerStream(stream)
 	target := proxyTarget(ctx)
 	if target == nil {
+		if strings.HasPrefix(method, "/dapr.proto.") { // of a Dapr that is newer: SDKs know that by the words
+			return status.Errorf(codes.Unknown, "failed to proxy request: required metadata %s or %s not found", "dapr-callee-app-id", appIDHeader)
+		}
 		return status.Errorf(codes.Unknown, "cannot proxy request: missing %s or %s metadata", "dapr-callee-app-id", appIDHeader)
 	}
 	if target[0] == "" {
@@ -187,9 +190,7 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 		return status.Errorf(codes.InvalidArgument, "failed to proxy request: %s is an HTTP endpoint, which takes no gRPC", app)
 	}
 	req := &call.Request{App: app, Namespace: namespace, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
-	req.Header = slices.DeleteFunc(req.Header, func(f call.Field) bool {
-		return f.Key == appIDHeader || f.Key == "dapr-authority" || f.Key == "dapr-grpc-accept-encoding" // are of the caller's connection
-	})
+	req.Header = slices.DeleteFunc(req.Header, func(f call.Field) bool { return f.Key == appIDHeader })
 	bound := blocks.ToEnd
 	if values := metadata.ValueFromIncomingContext(ctx, streamKey); len(values) > 0 && truthy(values[0]) {
 		bound = blocks.Lasting

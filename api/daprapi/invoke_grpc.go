@@ -39,7 +39,7 @@ func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequ
 	if err != nil {
 		if given := appStatus(err); given != nil {
 			fields, trailer := appFields(err)
-			head := metadataOf(fields, grpcKey)
+			head := metadataOf(fields, plainKey)
 			invokedTrace(ctx, head)
 			_ = grpc.SetHeader(ctx, head)
 			_ = grpc.SetTrailer(ctx, metadataOf(trailer, plainKey))
@@ -47,7 +47,11 @@ func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequ
 		}
 		return nil, s.direct(in.GetId(), err)
 	}
-	head := metadataOf(resp.Header, grpcKey)
+	key := plainKey
+	if resp.Status != 0 {
+		key = grpcKey
+	}
+	head := metadataOf(resp.Header, key)
 	invokedTrace(ctx, head)
 	if resp.Status != 0 {
 		head.Set("dapr-http-status", strconv.Itoa(resp.Status))
@@ -104,7 +108,7 @@ func metadataOf(fields call.Header, key func(string) string) metadata.MD {
 
 func plainKey(key string) string { return key }
 
-// grpcKey is a header field's name in metadata: HTTP's own get a prefix, because gRPC has its own.
+// grpcKey is the name in metadata of a header field that came over HTTP: HTTP's own get a prefix, because gRPC has its own.
 func grpcKey(key string) string {
 	switch key {
 	case "accept", "accept-charset", "accept-language", "accept-ranges", "connection", "keep-alive", "proxy-connection",

@@ -432,10 +432,14 @@ func TestBindingsAndTheLifeOfApps(t *testing.T) {
 // boundServer is a gRPC app with bindings.
 type boundServer struct {
 	runtimev1.UnimplementedAppCallbackServer
-	got chan *runtimev1.BindingEventRequest
+	got   chan *runtimev1.BindingEventRequest
+	fails error // to tell its bindings
 }
 
 func (a *boundServer) ListInputBindings(context.Context, *emptypb.Empty) (*runtimev1.ListInputBindingsResponse, error) {
+	if a.fails != nil {
+		return nil, a.fails
+	}
 	return &runtimev1.ListInputBindingsResponse{Bindings: []string{"tick", "unknown"}}, nil
 }
 
@@ -482,4 +486,18 @@ func TestInputBindingsOfGRPCApps(t *testing.T) {
 		return nil
 	})
 	d.expect(200, "bytes", "GET", "/v1.0/state/store/k", "")
+}
+
+// An app of Rust's SDK panics where it is asked for its bindings, by which its server cuts the call off.
+func TestAnAppThatFailsToTellItsBindingsHasNamedNone(t *testing.T) {
+	t.Parallel()
+	app := &boundServer{got: make(chan *runtimev1.BindingEventRequest, 1000), fails: status.Error(codes.Canceled, "stream terminated by RST_STREAM")}
+	at := serveGRPC(t, func(s *grpc.Server) { runtimev1.RegisterAppCallbackServer(s, app) })
+	yaml := component("tick", "bindings.cron", "schedule: @every 1s") + component("unasked", "bindings.cron", "schedule: @every 1s", "direction: input")
+	startWith(t, machine.New(t), yaml, "app", "--app-port", at, "--app-protocol", "grpc")
+	for range 2 {
+		if got := receive(t, app.got); got.GetName() != "unasked" {
+			t.Errorf("the app got %s", got.GetName())
+		}
+	}
 }

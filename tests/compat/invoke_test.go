@@ -197,7 +197,7 @@ type callback struct {
 func (callback) OnInvoke(ctx context.Context, in *commonv1.InvokeRequest) (*commonv1.InvokeResponse, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	get := func(key string) string { return strings.Join(md[key], ",") }
-	_ = grpc.SetHeader(ctx, metadata.Pairs("x-app", "here", "x-callers", get("dapr-caller-app-id")+">"+get("dapr-callee-app-id"), "x-custom", get("custom")))
+	_ = grpc.SetHeader(ctx, metadata.Pairs("x-app", "here", "date", "now", "x-connection", get("dapr-authority")+get("dapr-grpc-accept-encoding"), "x-callers", get("dapr-caller-app-id")+">"+get("dapr-callee-app-id"), "x-custom", get("custom"), "x-from", get("from")+"|"+get("dapr-from")))
 	_ = grpc.SetTrailer(ctx, metadata.Pairs("x-tail", "end", "x-raw-bin", "\x00\xff"))
 	if in.GetMethod() == "away" {
 		return nil, status.Error(codes.Unavailable, "back soon")
@@ -227,7 +227,7 @@ var streams = grpc.ServiceDesc{
 				_ = stream.SetHeader(metadata.Pairs("x-keys", key))
 			}
 		}
-		_ = stream.SetHeader(metadata.Pairs("x-head", strings.Join(md["custom"], ","), "x-caller", strings.Join(append(md["dapr-caller-app-id"], md["dapr-app-id"]...), ","), "x-raw-bin", "\x00\xff"))
+		_ = stream.SetHeader(metadata.Pairs("x-head", strings.Join(append(md["custom"], md["from"]...), ","), "x-caller", strings.Join(append(md["dapr-caller-app-id"], md["dapr-app-id"]...), ","), "x-raw-bin", "\x00\xff"))
 		stream.SetTrailer(metadata.Pairs("x-tail", "end"))
 		for {
 			in := &wrapperspb.BytesValue{}
@@ -278,8 +278,9 @@ func TestInvocationFromHTTPToGRPC(t *testing.T) {
 	m := machine.New(t)
 	start(t, m, "server", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
 	d := start(t, m, "client")
-	got := d.expect(200, "PUT a/b?x=1 body", "PUT", "/v1.0/invoke/server/method/a/b?x=1", "body", "Content-Type: text/x", "Custom: c")
-	if got.header.Get("Content-Type") != "text/x" || got.header.Get("X-App") != "here" || got.header.Get("X-Callers") != "client>server" || got.header.Get("X-Custom") != "c" {
+	got := d.expect(200, "PUT a/b?x=1 body", "PUT", "/v1.0/invoke/server/method/a/b?x=1", "body", "Content-Type: text/x", "Custom: c", "From: f")
+	if got.header.Get("Content-Type") != "text/x" || got.header.Get("X-App") != "here" || got.header.Get("X-Callers") != "client>server" || got.header.Get("X-Custom") != "c" ||
+		got.header.Get("X-From") != "|f" { // a field of HTTP's own
 		t.Errorf("the header is %v", got.header)
 	}
 	if got := d.do("POST", "/v1.0/invoke/server/method/fail", ""); got.status != 409 || !strings.Contains(got.body, `"there: “one”"`) || !strings.Contains(got.body, "TAKEN") ||
@@ -302,7 +303,7 @@ func TestInvocationFromGRPC(t *testing.T) {
 	start(t, m, "grpc-app", "--app-port", grpcApp(t), "--app-protocol", "grpc").await("/v1.0/healthz")
 	start(t, m, "http-app", "--app-port", serve(t, http.HandlerFunc(echo))).await("/v1.0/healthz")
 	c := start(t, m, "client").client()
-	ctx := metadata.AppendToOutgoingContext(t.Context(), "custom", "c")
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "custom", "c", "from", "f")
 	invoke := func(app, method string, more ...string) (*commonv1.InvokeResponse, metadata.MD, error) {
 		var head metadata.MD
 		resp, err := c.InvokeService(metadata.AppendToOutgoingContext(ctx, more...), &runtimev1.InvokeServiceRequest{Id: app, Message: &commonv1.InvokeRequest{
@@ -312,12 +313,14 @@ func TestInvocationFromGRPC(t *testing.T) {
 		return resp, head, err
 	}
 	resp, head, err := invoke("grpc-app", "m")
-	if err != nil || string(resp.GetData().GetValue()) != "PUT m?q=1 body" || resp.GetContentType() != "text/plain" || head.Get("x-custom")[0] != "c" {
+	if err != nil || string(resp.GetData().GetValue()) != "PUT m?q=1 body" || resp.GetContentType() != "text/plain" || head.Get("x-custom")[0] != "c" ||
+		fmt.Sprint(head.Get("x-from"), head.Get("date"), head.Get("dapr-date"), head.Get("x-connection")) != "[f|] [now] [] []" { // names stay; nothing of the caller's connection
 		t.Errorf("got %v %v %v", resp, head, err)
 	}
 	typed := &commonv1.InvokeRequest{Method: "m", ContentType: "text/x", Data: &anypb.Any{TypeUrl: "a/b", Value: []byte("body")}}
 	resp, err = c.InvokeService(ctx, &runtimev1.InvokeServiceRequest{Id: "grpc-app", Message: typed})
-	if err != nil || resp.GetContentType() != "text/x" || resp.GetData().GetTypeUrl() != "a/b" { // as the caller and the app say
+	if err != nil || resp.GetContentType() != "text/x" || resp.GetData().GetTypeUrl() != "a/b" || // as the caller and the app say
+		string(resp.GetData().GetValue()) != "NONE m? body" {
 		t.Errorf("a typed body: %v %v", resp, err)
 	}
 	typed.HttpExtension = &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_POST}
@@ -359,7 +362,7 @@ func TestProxying(t *testing.T) {
 	start(t, m, "server", "--app-port", grpcApp(t), "--app-protocol", "grpc", "--max-body-size", "16Mi").await("/v1.0/healthz")
 	conn := dial(t, start(t, m, "client", "--max-body-size", "16Mi").grpc)
 	open := func(app string) grpc.ClientStream {
-		ctx := metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", app, "custom", "c")
+		ctx := metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", app, "custom", "c", "from", "f")
 		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/test.Streams/Echo", grpc.MaxCallRecvMsgSize(64<<20))
 		if err != nil {
 			t.Fatal(err)
@@ -384,7 +387,7 @@ func TestProxying(t *testing.T) {
 	if keys := head.Get("x-keys"); len(keys) != 0 {
 		t.Errorf("the app is told %v of the caller's connection", keys)
 	}
-	if head.Get("x-head")[0] != "c" || head.Get("x-caller")[0] != "client" || head.Get("x-raw-bin")[0] != "\x00\xff" || stream.Trailer().Get("x-tail")[0] != "end" {
+	if head.Get("x-head")[0] != "c,f" || head.Get("x-caller")[0] != "client" || head.Get("x-raw-bin")[0] != "\x00\xff" || stream.Trailer().Get("x-tail")[0] != "end" {
 		t.Errorf("got %v and %v", head, stream.Trailer())
 	}
 	failing := open("server")
@@ -404,6 +407,8 @@ func TestProxying(t *testing.T) {
 	}
 	nameless := conn.Invoke(t.Context(), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
 	fails(t, nameless, codes.Unknown, "", "cannot proxy request: missing dapr-callee-app-id or dapr-app-id metadata")
+	newer := conn.Invoke(t.Context(), "/dapr.proto.runtime.v1.Dapr/ListIndexesAlpha1", &emptypb.Empty{}, &emptypb.Empty{}) // Rust's SDK knows it by "failed to proxy request"
+	fails(t, newer, codes.Unknown, "", "failed to proxy request: required metadata dapr-callee-app-id or dapr-app-id not found")
 	empty := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", ""), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})
 	fails(t, empty, codes.Unknown, "", "app id is empty")
 	absent := conn.Invoke(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "nobody"), "/test.Streams/Echo", &emptypb.Empty{}, &emptypb.Empty{})

@@ -82,7 +82,7 @@ func TestGRPCAppsSubscribe(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for contentType, data := range map[string]string{"application/json": `{"a":1}`, "text/plain": "hello", "application/octet-stream": "\x00\xff"} {
+	for contentType, data := range map[string]string{"application/json": `{"a":1}`, "text/plain": "hello", "application/octet-stream": "\x00\xff", "application/vnd.x+json": `{"b":1}`} {
 		publish("plain", contentType, data, map[string]string{"cloudevent.subject": "s"})
 		got := receive(t, app.got)
 		if string(got.Data) != data || got.DataContentType != contentType || got.Source != "app" || got.Type != "com.dapr.event.sent" || got.SpecVersion != "1.0" ||

@@ -42,11 +42,11 @@ func rpcs() Area {
 
 func callbacks() Area {
 	return Area{ID: "callbacks", Title: "gRPC apps", What: "RPC", Intro: "What the sidecar calls of an app with `--app-protocol grpc` or `grpcs`, and services of the app's own.", Rows: []Row{
-		works("AppCallback/OnInvoke", "compat.TestInvocationFromHTTPToGRPC, appchannel.TestDaprConformance, gosdk.TestInvocation/grpc",
-			"The status an app answers with reaches callers as it is, with its details."),
+		differs("AppCallback/OnInvoke", "compat.TestInvocationFromHTTPToGRPC, compat.TestInvocationFromGRPC, appchannel.TestDaprConformance, gosdk.TestInvocation/grpc",
+			"The status an app answers with reaches callers as it is, with its details. A call that came over HTTP has no `dapr-content-type` and `dapr-content-length` in its metadata: the request has `content_type` and its data."),
 		works("AppCallback/ListTopicSubscriptions, AppCallback/OnTopicEvent", "compat.TestGRPCAppsSubscribe, appchannel.TestDaprConformance, gosdk.TestPubSub/grpc"),
 		differs("AppCallback/OnBulkTopicEvent", "compat.TestGRPCAppsSubscribe", "Each entry says its media type, and an event whose data is binary has its data: daprd leaves both out. Nothing to do."),
-		differs("AppCallback/ListInputBindings, AppCallback/OnBindingEvent", "compat.TestInputBindingsOfGRPCApps",
+		differs("AppCallback/ListInputBindings, AppCallback/OnBindingEvent", "compat.TestInputBindingsOfGRPCApps, compat.TestAnAppThatFailsToTellItsBindingsHasNamedNone",
 			"What the answer asks for is done: `states` too, which daprd passes over, and `data` that is no JSON goes on as text. An app that answers with them by mistake stops that."),
 		notYet("AppCallback/OnJobEvent, AppCallbackAlpha/OnJobEventAlpha1", "Never called: there are no jobs yet."),
 		works("AppCallbackAlpha/OnBulkTopicEventAlpha1", "compat.TestOldGRPCAppsGetBulks", "Called where the app does not have OnBulkTopicEvent."),
