@@ -124,7 +124,7 @@ type served struct {
 
 // Set has the calls that come from now on go by other settings, and pass their middleware as its source has it from now on.
 func (s *Server) Set(to Settings) {
-	next := &served{Settings: to, api: newTable(routes(s), to.APIs), public: newTable(publicRoutes(s), to.APIs)}
+	next := &served{Settings: to, api: newTable(append(routes(s), absentRoutes(s)...), to.APIs), public: newTable(publicRoutes(s), to.APIs)}
 	if to.APIs.HTTP(invokePath) {
 		next.api.otherwise = s.invoke
 	}
@@ -220,6 +220,8 @@ func (s *Server) Close(ctx context.Context) {
 func (s *Server) component(block components.Block, name string) (found, any bool) {
 	return s.o.Blocks.Runtime.HasComponent(block, name)
 }
+
+var _ runtimev1.DaprServer = (*api)(nil)
 
 // api is the gRPC service. What it does not have answers UNIMPLEMENTED.
 type api struct {

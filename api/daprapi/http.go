@@ -32,7 +32,7 @@ type params map[string]string
 
 // route is one path of the API. Segments in braces match any one segment, a last * all that follow, at least one.
 type route struct {
-	methods string // separated by spaces; "" is any
+	methods string // separated by spaces
 	path    string
 	name    string // for the log
 	handle  func(w http.ResponseWriter, r *http.Request, p params) error
@@ -69,26 +69,24 @@ func routes(s *Server) []route {
 	}
 	all = append(all, subtleRoutes(s)...)
 	all = append(all, publicRoutes(s)...)
-	for _, name := range []string{"actors", "workflows", "jobs"} {
-		for _, version := range []string{"v1.0", "v1.0-alpha1", "v1.0-alpha2", "v1.0-beta1"} {
-			all = append(all, route{"", version + "/" + name + "/*", name, unimplemented})
-		}
-	}
 	return all
 }
 
 // Route is a path of the HTTP API that is served.
 type Route struct {
-	Methods []string // none is any
-	Path    string   // with parameters in braces, and * for all that follows
-	Served  bool     // false is a path that answers ERR_API_UNIMPLEMENTED
+	Methods []string
+	Path    string // with parameters in braces, and * for all that follows
+	Absent  bool   // answers only that there is no such thing
 }
 
 // Routes are all paths but those of invocation, which takes any.
 func Routes() []Route {
 	var all []Route
-	for _, r := range routes(&Server{}) {
-		all = append(all, Route{Methods: strings.Fields(r.methods), Path: "/" + r.path, Served: r.methods != ""})
+	s := &Server{}
+	for i, list := range [][]route{routes(s), absentRoutes(s)} {
+		for _, r := range list {
+			all = append(all, Route{Methods: strings.Fields(r.methods), Path: "/" + r.path, Absent: i == 1})
+		}
 	}
 	return all
 }
@@ -101,10 +99,6 @@ func publicRoutes(s *Server) []route {
 		{"GET", "v1.0/metadata", "GetMetadata", s.getMetadata},
 		{"PUT", "v1.0/metadata/{key}", "PutMetadata", s.putMetadata},
 	}
-}
-
-func unimplemented(http.ResponseWriter, *http.Request, params) error {
-	return plain(http.StatusNotImplemented, codes.Unimplemented, "ERR_API_UNIMPLEMENTED", "this API is currently not implemented")
 }
 
 // handler is what every request passes: of the API, or of the port for health and metadata alone.
@@ -241,7 +235,7 @@ func (t *table) find(method, clean string) (e *entry, p params, other bool, err 
 	}
 	for i := range t.entries {
 		e := &t.entries[i]
-		if len(e.methods) > 0 && !slices.Contains(e.methods, method) {
+		if !slices.Contains(e.methods, method) {
 			if t.otherwise == nil {
 				_, ok, _ := match(e.parts, segments)
 				other = other || ok

@@ -80,7 +80,7 @@ func normal(method string) (string, error) {
 	if strings.ContainsAny(method, "#?\x00") {
 		return "", status.Errorf(codes.InvalidArgument, "invalid method: method contains forbidden character: %q", method)
 	}
-	if i := strings.IndexFunc(method, func(r rune) bool { return r < ' ' || r == 0x7f }); i >= 0 {
+	if i := strings.IndexFunc(method, control); i >= 0 {
 		return "", status.Errorf(codes.InvalidArgument, "invalid method: method contains control character at position %d: %q", i, method)
 	}
 	clean := path.Clean(method)
@@ -92,6 +92,9 @@ func normal(method string) (string, error) {
 	}
 	return clean, nil
 }
+
+// control tells control characters.
+func control(r rune) bool { return r < ' ' || r == 0x7f }
 
 // direct is the problem of an invocation that got no answer.
 func (s *Server) direct(app string, err error) error {

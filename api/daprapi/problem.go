@@ -63,7 +63,7 @@ func (p *problem) reason() string {
 // category is the part of the API that a reason is of.
 func category(code string) string {
 	for _, part := range []struct{ word, category string }{
-		{"SECRET", "secret"}, {"PERMISSION_DENIED", "secret"}, {"CONFIGURATION_", "configuration"}, {"PUBSUB", "pubsub"}, {"TOPIC", "pubsub"}, {"PUBLISH", "pubsub"}, {"STATE", "state"}, {"LOCK", "lock"}, {"DIRECT_INVOKE", "service-invocation"}, {"HEALTH", "health"}, {"OUTPUT_BINDING", "binding"}, {"CRYPTO", "crypto"}, {"CONVERSATION", "conversation"},
+		{"SECRET", "secret"}, {"PERMISSION_DENIED", "secret"}, {"CONFIGURATION_", "configuration"}, {"PUBSUB", "pubsub"}, {"TOPIC", "pubsub"}, {"PUBLISH", "pubsub"}, {"STATE", "state"}, {"LOCK", "lock"}, {"DIRECT_INVOKE", "service-invocation"}, {"HEALTH", "health"}, {"OUTPUT_BINDING", "binding"}, {"CRYPTO", "crypto"}, {"CONVERSATION", "conversation"}, {"ACTOR", "actor"}, {"SCHEDULER", "job"},
 	} {
 		if strings.Contains(code, part.word) {
 			return part.category

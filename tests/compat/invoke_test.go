@@ -100,7 +100,6 @@ func TestInvocationFromHTTPToHTTP(t *testing.T) {
 		d.expect(404, noID, "POST", path, "")
 	}
 	d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: a.b.c, err: invalid app id a.b.c"}`, "GET", "/v1.0/invoke/a.b.c/method/x", "")
-	d.expect(501, `{"errorCode":"ERR_API_UNIMPLEMENTED","message":"this API is currently not implemented"}`, "GET", "/v1.0/jobs/x", "")
 }
 
 func TestBodies(t *testing.T) {

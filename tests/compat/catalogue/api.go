@@ -1,6 +1,11 @@
 package catalogue
 
-const unimplemented = "Answers UNIMPLEMENTED."
+// What is said of the parts of the API that are not there: over either protocol they answer as a daprd without the services that
+// they need.
+const (
+	noActors = "There are no actors and no workflows. Answers as a daprd without a placement service: ERR_ACTOR_NO_PLACEMENT with 400, or UNAVAILABLE."
+	noJobs   = "There are no jobs. Answers as a daprd without a scheduler: DAPR_SCHEDULER_SCHEDULE_JOB and its like with 500, or INTERNAL; requests that lack something as daprd does."
+)
 
 // queryNote is what is true of queries over both protocols.
 const queryNote = "On `state.postgresql` v1. Items of other apps, under other key prefixes, and those that have expired are left out, so that a page may be shorter than its limit: go on while there are results. daprd returns them all. A page has at most 1000 items, also where no limit is asked for: an answer with a `token` has more, go on with it. Numbers are compared and sorted by their value, and GT, GTE, LT and LTE find nothing but numbers: daprd compares and sorts their text, so that 9 is more than 20 and 1234567 is never found. Names of fields with an apostrophe are refused: daprd makes them part of its SQL. Other stores answer as daprd's do that cannot be queried."
@@ -29,10 +34,10 @@ func rpcs() Area {
 		works("SubscribeConfiguration, SubscribeConfigurationAlpha1, UnsubscribeConfiguration, UnsubscribeConfigurationAlpha1",
 			"compat.TestConfigurationStreams, compat.TestConfigurationOutlivesItsServer, gosdk.TestConfiguration", "A stream outlives its server and a change of its component, and tells what changed meanwhile; a slow client gets the latest of each key."),
 		notYet("InvokeActor, GetActorState, ExecuteActorStateTransaction, RegisterActorTimer, UnregisterActorTimer, RegisterActorReminder, UnregisterActorReminder, "+
-			"UnregisterActorRemindersByType, GetActorReminder, ListActorReminders, SubscribeActorEventsAlpha1", unimplemented),
+			"UnregisterActorRemindersByType, GetActorReminder, ListActorReminders, SubscribeActorEventsAlpha1", noActors),
 		notYet("StartWorkflowBeta1, GetWorkflowBeta1, PurgeWorkflowBeta1, TerminateWorkflowBeta1, PauseWorkflowBeta1, ResumeWorkflowBeta1, RaiseEventWorkflowBeta1, "+
-			"StartWorkflowAlpha1, GetWorkflowAlpha1, PurgeWorkflowAlpha1, TerminateWorkflowAlpha1, PauseWorkflowAlpha1, ResumeWorkflowAlpha1, RaiseEventWorkflowAlpha1", unimplemented),
-		notYet("ScheduleJob, GetJob, DeleteJob, DeleteJobsByPrefix, ListJobs, ScheduleJobAlpha1, GetJobAlpha1, DeleteJobAlpha1, DeleteJobsByPrefixAlpha1, ListJobsAlpha1", unimplemented),
+			"StartWorkflowAlpha1, GetWorkflowAlpha1, PurgeWorkflowAlpha1, TerminateWorkflowAlpha1, PauseWorkflowAlpha1, ResumeWorkflowAlpha1, RaiseEventWorkflowAlpha1", noActors),
+		notYet("ScheduleJob, GetJob, DeleteJob, DeleteJobsByPrefix, ListJobs, ScheduleJobAlpha1, GetJobAlpha1, DeleteJobAlpha1, DeleteJobsByPrefixAlpha1, ListJobsAlpha1", noJobs),
 		works("EncryptAlpha1, DecryptAlpha1", "compat.TestCryptoStreams, gosdk.TestCrypto"),
 		works("SubtleGetKeyAlpha1, SubtleEncryptAlpha1, SubtleDecryptAlpha1, SubtleWrapKeyAlpha1, SubtleUnwrapKeyAlpha1, SubtleSignAlpha1, SubtleVerifyAlpha1",
 			"compat.TestSubtleCrypto, compat.TestSubtleCryptoThatIsNotThere, compat.TestCryptoProvidersConform", subtleNote),
@@ -76,7 +81,7 @@ func invocation() Area {
 }
 
 func routes() Area {
-	const all, off = "v1.0 v1.0-beta1 v1.0-alpha1", "Answers 501 ERR_API_UNIMPLEMENTED."
+	const all = "v1.0 v1.0-beta1 v1.0-alpha1"
 	workflow := "workflows/{workflowComponent}/{instanceID}"
 	crypto, alpha := "subtlecrypto/{name}/", "v1.0-alpha1"
 	var subtle []string
@@ -106,9 +111,9 @@ func routes() Area {
 			versions("v1.0 v1.0-alpha1", "GET", "configuration/{storeName}/{configurationSubscribeID}/unsubscribe")), "compat.TestConfiguration"),
 		notYet(joined("GET POST DELETE PUT /v1.0/actors/{actorType}/{actorId}/method/{method}", "POST PUT /v1.0/actors/{actorType}/{actorId}/state",
 			"GET /v1.0/actors/{actorType}/{actorId}/state/{key}", "GET POST PUT DELETE /v1.0/actors/{actorType}/{actorId}/reminders/{name}",
-			"POST PUT DELETE /v1.0/actors/{actorType}/{actorId}/timers/{name}"), off),
-		notYet(joined(append([]string{versions(all, "GET", workflow), versions(all, "POST", "workflows/{workflowComponent}/{workflowName}/start")}, workflows...)...), off),
-		notYet(joined(versions("v1.0 v1.0-alpha1", "GET POST DELETE", "jobs/{name}")), off),
+			"POST PUT DELETE /v1.0/actors/{actorType}/{actorId}/timers/{name}"), noActors),
+		notYet(joined(append([]string{versions(all, "GET", workflow), versions(all, "POST", "workflows/{workflowComponent}/{workflowName}/start")}, workflows...)...), noActors),
+		notYet(joined(versions("v1.0 v1.0-alpha1", "GET POST DELETE", "jobs/{name}")), noJobs),
 		works(joined(versions(alpha, "PUT", "crypto/{name}/encrypt"), versions(alpha, "PUT", "crypto/{name}/decrypt")), "compat.TestCryptoOverHTTP"),
 		works(joined(subtle...), "compat.TestSubtleCrypto, compat.TestSubtleCryptoThatIsNotThere", subtleNote),
 		differs(versions("v1.0-alpha1 v1.0-alpha2", "POST", "conversation/{name}/converse"), "compat.TestConversation, compat.TestConversationsThatFail, compat.TestConversationsAreListedAndReloaded, scrub.TestOverlaps", scrubNote),
