@@ -515,7 +515,7 @@ func TestNone(t *testing.T) {
 	if err := appchannel.None.Ready(); err != nil {
 		t.Error(err)
 	}
-	if _, err := appchannel.None.Invoke(t.Context(), &call.Request{Method: "x"}); fault.ReasonOf(err) != fault.AppNotConnected {
+	if _, err := appchannel.None.Invoke(t.Context(), &call.Request{Method: "x"}); fault.ReasonOf(err) != fault.NoApp {
 		t.Error(err)
 	}
 	if _, err := appchannel.None.Deliver(t.Context(), &appchannel.Event{}); !fault.NotSent(err) {

@@ -38,5 +38,5 @@ func (none) Ready() error { return nil }
 func (none) Close(context.Context) error { return nil }
 
 func noApp(op string) error {
-	return fault.New(op, fault.AppNotConnected, "this sidecar runs without an app")
+	return fault.New(op, fault.NoApp, "this sidecar runs without an app")
 }

@@ -29,7 +29,10 @@ const appQueue = 256
 var targetPolicy = resiliency.Policy{
 	Name:        "default-app",
 	CallTimeout: 30 * time.Second,
-	Retry:       resiliency.Retry{Max: 5, Initial: 50 * time.Millisecond, MaxInterval: 2 * time.Second, Multiplier: 2, Jitter: .5},
+	Retry: resiliency.Retry{
+		Max: 5, Initial: 50 * time.Millisecond, MaxInterval: 2 * time.Second, Multiplier: 2, Jitter: .5,
+		NotHere: []fault.Reason{fault.NoApp},
+	},
 	Breaker:     resiliency.Breaker{Failures: 50, OpenFor: 2 * time.Second, Probes: 1},
 	MaxInFlight: 2048,
 	MaxQueue:    2048,
@@ -41,7 +44,7 @@ var targetPolicy = resiliency.Policy{
 func (d *Deps) base(p resiliency.Policy) resiliency.Policy {
 	if d.AsDaprd {
 		p.CallTimeout, p.Breaker = 0, resiliency.Breaker{}
-		p.Retry.NotHere = []fault.Reason{fault.AppUnhealthy}
+		p.Retry.NotHere = []fault.Reason{fault.NoApp, fault.AppUnhealthy}
 	}
 	return p
 }

@@ -49,6 +49,7 @@ const (
 
 	// The app.
 	AppNotConnected Reason = "APP_NOT_CONNECTED"
+	NoApp           Reason = "NO_APP"
 	AppUnhealthy    Reason = "APP_UNHEALTHY"
 	AppUnreachable  Reason = "APP_UNREACHABLE"
 	AppFailed       Reason = "APP_FAILED"
@@ -166,6 +167,7 @@ var reasonTable = []Entry{
 	{JetStreamExhausted, Exhausted, true, "JetStream reached a limit of its account, stream or disk.", "Free space, or raise the limit the message names."},
 
 	{AppNotConnected, Unavailable, true, "No app is connected to its sidecar.", "Start the app; with --app-port check that it listens, without one check that it opens App.Serve."},
+	{NoApp, Unavailable, true, "The sidecar that was called was started without an app.", "Check the app id; start that sidecar with --app-port if there is an app."},
 	{AppUnhealthy, Unavailable, true, "The app fails its health check, so its sidecar sends it nothing.", "See the app's own log; calls resume when the check passes."},
 	{AppUnreachable, Unavailable, true, "The connection to the app's port was refused.", "Check that the app listens on --app-port and speaks --app-protocol there."},
 	{AppFailed, Internal, false, "The app's handler answered with an error.", "See the app's own log."},

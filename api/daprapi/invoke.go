@@ -120,23 +120,30 @@ func (s *Server) unreached(app string, err error) error {
 	for ok && e.Reason == fault.StreamBroken { // as the lane of a request that cannot be sent again says it
 		e, ok = errors.AsType[*fault.Error](e.Err)
 	}
-	if !ok || e.Reason != fault.AppNotFound && e.Reason != fault.AppNotConnected && e.Reason != fault.AppUnhealthy {
+	if !ok {
 		return nil
 	}
-	id, namespace, _ := s.target(app)
-	own := id == s.o.AppID && namespace == ""
-	unwell := status.Error(codes.Internal, "app is not in a healthy state")
-	switch {
-	case e.Reason == fault.AppNotFound:
+	own := func() bool { id, namespace, _ := s.target(app); return id == s.o.AppID && namespace == "" }
+	why := e.Err
+	switch e.Reason {
+	case fault.AppNotFound:
+		id, _, _ := s.target(app)
 		return fmt.Errorf("couldn't find service: %s", id)
-	case e.Reason == fault.AppUnhealthy && own:
-		return unwell
-	case e.Reason == fault.AppUnhealthy:
-		return status.Errorf(codes.Internal, "error invoking app channel: %v", unwell)
-	case own:
-		return errors.New("cannot invoke local endpoint: app channel not initialized")
+	case fault.NoApp, fault.AppNotConnected:
+		if own() {
+			return errors.New("cannot invoke local endpoint: app channel not initialized")
+		}
+		return status.Error(codes.Internal, "app channel is not initialized")
+	case fault.AppUnhealthy:
+		why = status.Error(codes.Internal, "app is not in a healthy state")
+	case fault.AppUnreachable:
+	default:
+		return nil
 	}
-	return status.Error(codes.Internal, "app channel is not initialized")
+	if own() {
+		return why
+	}
+	return status.Errorf(codes.Internal, "error invoking app channel: %v", why)
 }
 
 // deniedStatus is the error of a call that the app's access control refused, in Dapr's words; nil for others.

@@ -1,6 +1,8 @@
 package compat
 
 import (
+	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -104,4 +106,31 @@ func TestActorsWorkflowsAndJobsThatAreNotThere(t *testing.T) {
 		_, err = stream.Recv()
 	}
 	is("SubscribeActorEventsAlpha1", err, codes.FailedPrecondition, "actor callback streaming requires a gRPC app channel", "")
+}
+
+// An app whose port is closed may be starting anew, so that it is tried for a while; then its caller is told what daprd tells.
+func TestAnAppWhosePortIsClosed(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t)
+	listener := listen(t)
+	server := &http.Server{Handler: http.HandlerFunc(echo)}
+	served := make(chan error)
+	go func() { served <- server.Serve(listener) }()
+	at := listener.Addr().String()
+	d := start(t, m, "app", "--app-port", port(at))
+	d.await("/v1.0/healthz")
+	caller := start(t, m, "caller")
+	machine.Until(t, "the app is found", func() error {
+		if got := caller.do("GET", "/v1.0/invoke/app/method/x", ""); got.status != 200 {
+			return fmt.Errorf("%d %s", got.status, got.body)
+		}
+		return nil
+	})
+	_ = server.Close()
+	<-served
+	_ = d.do("GET", "/v1.0/invoke/app/method/x", "") // on the connection that was
+	d.WaitFor("app is not ready", machine.Patience)
+	const head, why = `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: app, err: `, "gave up after 6 attempts: the app"
+	d.expect(500, head+why+"…", "GET", "/v1.0/invoke/app/method/x", "")
+	caller.expect(500, head+"rpc error: code = Internal desc = error invoking app channel: "+why+"…", "GET", "/v1.0/invoke/app/method/x", "")
 }

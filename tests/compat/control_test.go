@@ -146,7 +146,10 @@ func TestAnUnhealthyAppGetsNothing(t *testing.T) {
 		d:      "rpc error: code = Internal desc = app channel is not initialized",
 		caller: "cannot invoke local endpoint: app channel not initialized",
 	} {
-		from.expect(500, head+"failed to invoke, id: caller, err: "+words+`"}`, "GET", "/v1.0/invoke/caller/method/x", "")
+		got := from.expect(500, head+"failed to invoke, id: caller, err: "+words+`"}`, "GET", "/v1.0/invoke/caller/method/x", "")
+		if tries := got.header.Get("Sidecast-Attempts"); tries != "1" {
+			t.Errorf("a sidecar without an app was asked %s times", tries)
+		}
 	}
 	for len(app.got) > 0 { // what came while it was well
 		<-app.got
