@@ -98,7 +98,7 @@ func TestTheDefaultAction(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	root := access.NewList(access.Rules{DefaultAction: "deny"}, true).Check(access.Caller{App: "b", Namespace: "n", TrustDomain: "public"}, "/", "GET")
+	root := access.NewList(access.Rules{DefaultAction: "deny"}, true).Check(access.Caller{App: "b", Namespace: "n", TrustDomain: "public"}, "", "GET")
 	if root == nil || !strings.Contains(root.Error(), "/n/b operation:  verb: GET") { // with the name that it has in daprd: none
 		t.Errorf("got %v", root)
 	}

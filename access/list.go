@@ -119,11 +119,7 @@ func (l *List) Decide(caller Caller, operation, verb string) (byApp bool, err er
 	if strings.EqualFold(action, Allow) {
 		return byApp, nil
 	}
-	shown := operation
-	if operation == "/" { // which has no name for daprd
-		shown = ""
-	}
-	text := fmt.Sprintf("access control policy has denied access to id: %s operation: %s verb: %s", caller.id(), shown, verb)
+	text := fmt.Sprintf("access control policy has denied access to id: %s operation: %s verb: %s", caller.id(), operation, verb)
 	return byApp, fault.New("invoke "+operation, fault.AccessDenied, "%s", text).With(DeniedText, text)
 }
 

@@ -334,8 +334,6 @@ func (v *Invocation) admit(req *call.Request) error {
 	switch {
 	case req.App == "":
 		return fault.New("invoke", fault.BadRequest, "app_id is empty: name the app to call")
-	case req.Method == "":
-		return fault.New("invoke "+req.App, fault.BadRequest, "method is empty: name the method to call")
 	case len(req.App) > maxName && !strings.Contains(req.App, "://") || len(req.App) > maxPath || len(req.Method) > maxPath:
 		return fault.New("invoke", fault.BadRequest, "app_id may have %d bytes and method %d", maxName, maxPath)
 	}

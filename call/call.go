@@ -11,7 +11,7 @@ import (
 
 // Request is one call of one method of an app.
 type Request struct {
-	// App is the id of the target, Method the method; for HTTP apps the path without a leading slash.
+	// App is the id of the target, Method the method; for HTTP apps the path without a leading slash, "" for the root.
 	App, Method string
 	// Namespace is the target's; "" is the caller's own.
 	Namespace string

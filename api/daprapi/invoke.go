@@ -182,9 +182,6 @@ func (s *Server) request(app, method string) (*call.Request, error) {
 	if method, err = normal(method); err != nil {
 		return nil, err
 	}
-	if method == "" {
-		method = "/"
-	}
 	return &call.Request{App: id, Namespace: namespace, Method: method}, nil
 }
 

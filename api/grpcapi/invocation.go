@@ -21,7 +21,10 @@ type invocationServer struct {
 }
 
 func (s *invocationServer) Invoke(ctx context.Context, in *sidecastv1.InvokeRequest) (*sidecastv1.InvokeResponse, error) {
-	req := requestOf(ctx, in)
+	req, err := requestOf(ctx, in)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := s.invocation.Invoke(ctx, req)
 	if err != nil {
 		return nil, err
@@ -37,7 +40,10 @@ func (s *invocationServer) InvokeStream(stream sidecastv1.Invocation_InvokeStrea
 	if first.GetOpen() == nil {
 		return fault.New("invoke stream", fault.BadRequest, "the first message must be `open`, naming app and method")
 	}
-	req := requestOf(stream.Context(), first.GetOpen())
+	req, err := requestOf(stream.Context(), first.GetOpen())
+	if err != nil {
+		return err
+	}
 	req.Body = nil
 	return s.invocation.Relay(stream.Context(), req, blocks.Exchange{
 		Next: func() ([]byte, error) {
@@ -58,7 +64,10 @@ func (s *invocationServer) InvokeStream(stream sidecastv1.Invocation_InvokeStrea
 	})
 }
 
-func requestOf(ctx context.Context, in *sidecastv1.InvokeRequest) *call.Request {
+func requestOf(ctx context.Context, in *sidecastv1.InvokeRequest) (*call.Request, error) {
+	if in.GetMethod() == "" {
+		return nil, fault.New("invoke "+in.GetAppId(), fault.BadRequest, "method is empty: name the method to call")
+	}
 	req := &call.Request{
 		App:         in.GetAppId(),
 		Method:      methodOf(in.GetMethod()),
@@ -70,7 +79,7 @@ func requestOf(ctx context.Context, in *sidecastv1.InvokeRequest) *call.Request 
 		Idempotent:  in.GetIdempotent(),
 	}
 	carryTrace(ctx, &req.Header)
-	return req
+	return req, nil
 }
 
 // headerOf takes the metadata of a call over. Its keys become lower case; what only the runtime may say is left out.

@@ -92,6 +92,11 @@ spec:
 	if got := d.do("GET", "/x", "", "dapr-app-id: ext"); got.status != 200 || got.header.Get("X-Path") != "/base/x" || got.header.Get("X-Token") != "" {
 		t.Errorf("by header: %d %v", got.status, got.header)
 	}
+	for target, path := range map[string]string{"ext": "/base/", base: "/base"} { // the root is what the document or the URL says
+		if got := d.do("GET", "/v1.0/invoke/"+target+"/method/", ""); got.status != 200 || got.header.Get("X-Path") != path {
+			t.Errorf("the root of %s: %d %v", target, got.status, got.header)
+		}
+	}
 	d.expect(200, "", "POST", "/v1.0/invoke/ext/method/flaky", "")
 	if n := asked.of("/base/flaky"); n != 3 {
 		t.Errorf("the policy for the endpoint's name let it be asked %d times", n)

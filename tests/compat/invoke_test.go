@@ -95,6 +95,11 @@ func TestInvocationFromHTTPToHTTP(t *testing.T) {
 	if got := d.do("GET", "/v1.0/invoke/server/method/", ""); got.status != 200 || got.header.Get("X-Path") != "/" {
 		t.Errorf("the root: %d %v", got.status, got.header)
 	}
+	for path, seen := range map[string]string{"/": "/", "//a//b/": "/a/b", "..": "/"} {
+		if got := d.do("GET", "/v1.0/invoke/server/method/"+path, ""); got.status != 200 || got.header.Get("X-Path") != seen {
+			t.Errorf("%s: %d %v", path, got.status, got.header)
+		}
+	}
 	const noID = `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed getting app id either from the URL path or the header dapr-app-id"}`
 	for _, path := range []string{"/", "/v1.0/invoke/server", "/v1.0/nothing", "/v1.0/publish/bus"} {
 		d.expect(404, noID, "POST", path, "")
@@ -294,6 +299,10 @@ func TestInvocationFromHTTPToGRPC(t *testing.T) {
 		t.Errorf("an error of the app after a large body: %d %s", got.status, got.body)
 	}
 	d.expect(200, "GET x?", "GET", "/v1.0/invoke/server/method/x", "", "Accept: text/event-stream")
+	for path, method := range map[string]string{"": "", "/": "/", "//a//b/": "/a/b", "..": ""} {
+		d.expect(200, "GET "+method+"?", "GET", "/v1.0/invoke/server/method/"+path, "")
+	}
+	d.expect(200, "GET ?", "GET", "/", "", "dapr-app-id: server")
 }
 
 func TestInvocationFromGRPC(t *testing.T) {
