@@ -36,6 +36,12 @@ type Channel interface {
 	Close(ctx context.Context) error
 }
 
+// Greeter is a Channel to an app that is asked once what it is, before anything else.
+type Greeter interface {
+	// Greet waits until the app is ready, and asks it.
+	Greet(ctx context.Context)
+}
+
 // Event is one delivery of an event as the app sees it.
 type Event struct {
 	ID, PubSub, Topic, Route   string

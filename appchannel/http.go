@@ -33,10 +33,12 @@ type HTTP struct {
 	conns     connections
 	scheme    string
 	bulks     bulks
-	config    func() // asks the app for its configuration, once; nil does not
 }
 
-var _ Channel = (*HTTP)(nil)
+var (
+	_ Channel = (*HTTP)(nil)
+	_ Greeter = (*HTTP)(nil)
+)
 
 // idleTimeout is less than the keep-alive of common app servers (gunicorn 2 s, Node and uvicorn 5 s), so that it is the
 // sidecar that closes an idle connection: a request sent just when the app closes one would be lost.

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/sidecast/sidecast/call"
@@ -105,30 +104,32 @@ func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome 
 
 // Subscriptions asks the app each time it becomes ready.
 func (h *HTTP) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
-	config := h.port.Dapr && !h.port.NoConfig
-	if h.port.NoSubscribe && !config {
+	if h.port.NoSubscribe {
 		changed(nil) // it will not be asked
 		<-ctx.Done()
 		return nil
 	}
-	if config {
-		h.config = sync.OnceFunc(func() { // there are no actors, which is what it would say; apps may wait to be asked
-			if status, _, err := h.get(ctx, http.MethodGet, "dapr/config"); err == nil {
-				h.port.Log.Debug("the app was asked for its configuration", "status", status)
-			}
-		})
-	}
 	return h.port.subscriptions(ctx, changed, h.listSubscriptions)
+}
+
+// Greet asks an app of Dapr's for its configuration. There are no actors, which is what it would say; but it may wait to be asked.
+func (h *HTTP) Greet(ctx context.Context) {
+	if !h.port.Dapr || h.port.NoConfig {
+		return
+	}
+	ctx, done := context.WithCancel(ctx)
+	defer done()
+	_ = h.port.whileReady(ctx, "configuration", longestPause, func(ctx context.Context) error {
+		defer done()
+		if status, _, err := h.get(ctx, http.MethodGet, "dapr/config"); err == nil {
+			h.port.Log.Debug("the app was asked for its configuration", "status", status)
+		}
+		return nil
+	}, func() {})
 }
 
 // listSubscriptions reads both lists an app may have. One that is not there is empty.
 func (h *HTTP) listSubscriptions(ctx context.Context) ([]Subscription, error) {
-	if h.config != nil {
-		h.config()
-	}
-	if h.port.NoSubscribe {
-		return nil, nil
-	}
 	if h.port.Dapr {
 		return h.list(ctx, "dapr/subscribe", h.daprSubscriptions)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/appchannel"
+	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/fault"
 )
 
@@ -40,6 +41,12 @@ func (p *PubSub) start(declared []appchannel.Subscription) {
 	p.mu.Lock()
 	p.declared = declared
 	p.watch = p.system.Worker("subscriptions", func(ctx context.Context) error {
+		if app, ok := p.app.channel.(appchannel.Greeter); ok {
+			app.Greet(ctx)
+		}
+		if p.broker && !p.awaitBroker(ctx) {
+			return nil
+		}
 		return p.app.channel.Subscriptions(ctx, func(wanted []appchannel.Subscription) {
 			p.follow(ctx, wanted)
 			p.told()
@@ -47,6 +54,21 @@ func (p *PubSub) start(declared []appchannel.Subscription) {
 	})
 	p.mu.Unlock()
 	p.follow(context.Background(), nil)
+}
+
+// awaitBroker returns when the app has a broker that it may use; false when ctx ends first.
+func (p *PubSub) awaitBroker(ctx context.Context) bool {
+	for {
+		changed := p.components.Changed()
+		if _, any := p.components.Has(components.PubSubBlock, ""); any {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // Declare replaces the subscriptions of the manifests.

@@ -56,7 +56,8 @@ type Deps struct {
 	// MaxDeliveries is how often an event is delivered before it goes to the dead-letter topic of a subscription that does not
 	// say; 0 means 5. What a retry policy makes of one delivery counts once.
 	MaxDeliveries int
-	// AsDaprd leaves calls to other apps the time they take and the errors they get, unless documents say otherwise.
+	// AsDaprd leaves calls to other apps the time they take and the errors they get, unless documents say otherwise, and asks the
+	// app what it subscribes to only once there is a broker.
 	AsDaprd bool
 	// Shutdown asks the process to drain and end.
 	Shutdown func()

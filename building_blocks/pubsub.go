@@ -33,6 +33,8 @@ type PubSub struct {
 	app        *App
 	credits    int  // of each subscription of the app
 	bounded    bool // somebody set them
+	// broker is whether the app is asked what it subscribes to only once there is a broker.
+	broker bool
 	// maxDeliveries is that of subscriptions with a dead-letter topic which say none.
 	maxDeliveries int
 	lanes         *componentLanes
@@ -67,7 +69,7 @@ func newPubSub(d Deps, app *App, rules *rulebook) *PubSub {
 	asked := make(chan struct{})
 	return &PubSub{
 		maxDeliveries: cmp.Or(d.MaxDeliveries, defaultMaxDeliveries),
-		self:          d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits, bounded: d.AppMaxConcurrency > 0,
+		self:          d.Self, log: d.Log, system: d.System, components: d.Components, app: app, credits: credits, bounded: d.AppMaxConcurrency > 0, broker: d.AsDaprd,
 		lanes:      newComponentLanes(d, rules, "pubsub", governance.Pubsub),
 		deliveries: &deliveryLanes{rules: rules, lanes: map[string]*deliveryLane{}},
 		metrics:    d.Metrics, tracer: d.Tracer,

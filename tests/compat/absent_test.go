@@ -1,15 +1,22 @@
 package compat
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/sidecast/sidecast/tests/machine"
 )
@@ -133,4 +140,50 @@ func TestAnAppWhosePortIsClosed(t *testing.T) {
 	const head, why = `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: app, err: `, "gave up after 6 attempts: the app"
 	d.expect(500, head+why+"…", "GET", "/v1.0/invoke/app/method/x", "")
 	caller.expect(500, head+"rpc error: code = Internal desc = error invoking app channel: "+why+"…", "GET", "/v1.0/invoke/app/method/x", "")
+}
+
+// sickly is a gRPC app that is not always well.
+type sickly struct {
+	callback
+	well *atomic.Bool
+}
+
+func (s sickly) HealthCheck(context.Context, *emptypb.Empty) (*runtimev1.HealthCheckResponse, error) {
+	if !s.well.Load() {
+		return nil, status.Error(codes.Unavailable, "unwell")
+	}
+	return &runtimev1.HealthCheckResponse{}, nil
+}
+
+func TestAnUnhealthyAppGetsNoProxiedCalls(t *testing.T) {
+	t.Parallel()
+	app := sickly{well: &atomic.Bool{}}
+	app.well.Store(true)
+	m := machine.New(t)
+	at := serveGRPC(t, func(s *grpc.Server) {
+		runtimev1.RegisterAppCallbackHealthCheckServer(s, app)
+		s.RegisterService(&streams, app)
+	})
+	d := start(t, m, "app", "--app-port", at, "--app-protocol", "grpc", "--enable-app-health-check", "--app-health-probe-interval", "1", "--app-health-threshold", "1")
+	for _, from := range []*daprd{d, start(t, m, "caller")} {
+		ask := func() error {
+			stream, err := dial(t, from.grpc).NewStream(metadata.AppendToOutgoingContext(t.Context(), "dapr-app-id", "app"), &streams.Streams[0], "/test.Streams/Echo")
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(stream.SendMsg(&wrapperspb.BytesValue{}), stream.CloseSend()); err != nil {
+				return err
+			}
+			return stream.RecvMsg(&wrapperspb.BytesValue{})
+		}
+		app.well.Store(true)
+		machine.Until(t, "the app is well", ask)
+		app.well.Store(false)
+		machine.Until(t, "the app is unwell", func() error {
+			if err := ask(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "app is not in a healthy state") {
+				return fmt.Errorf("got %v", err)
+			}
+			return nil
+		})
+	}
 }

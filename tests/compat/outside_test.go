@@ -3,8 +3,10 @@ package compat
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -216,4 +218,44 @@ func TestHTTP2WithoutTLS(t *testing.T) {
 			t.Errorf("%s is answered %s %s", proto, response.Proto, response.Status)
 		}
 	}
+}
+
+// An app is asked what it subscribes to once there is a broker that it may use, and not before.
+func TestAppsAreAskedForSubscriptionsOnceThereIsABroker(t *testing.T) {
+	t.Parallel()
+	const broker = `
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: bus}
+spec: {type: pubsub.in-memory, version: v1}
+`
+	var there atomic.Bool
+	asked := make(chan string, 10)
+	app := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/dapr/") {
+			asked <- r.URL.Path
+			return
+		}
+		asked <- fmt.Sprint(r.URL.Path, " ", there.Load())
+		if r.URL.Path == "/dapr/subscribe" {
+			_, _ = io.WriteString(w, `[{"pubsubname":"bus","topic":"t","route":"/t"}]`)
+		}
+	}))
+	doc := newDocument(t, broker+"scopes: [another]\n")
+	d := startWith(t, machine.New(t), "", "app", "--app-port", app, "--resources-path", filepath.Dir(doc.file))
+	next := func(want string) {
+		t.Helper()
+		if got := receive(t, asked); got != want {
+			t.Errorf("the app is asked %s, not %s", got, want)
+		}
+	}
+	next("/dapr/config false")
+	d.expect(200, "", "POST", "/v1.0/invoke/app/method/x", "")
+	next("/x")
+	there.Store(true)
+	doc.write(broker)
+	next("/dapr/subscribe true")
+	d.subscribed(1)
+	d.expect(204, "", "POST", "/v1.0/publish/bus/t", "x")
+	next("/t")
 }

@@ -49,15 +49,16 @@ func callbacks() Area {
 	return Area{ID: "callbacks", Title: "gRPC apps", What: "RPC", Intro: "What the sidecar calls of an app with `--app-protocol grpc` or `grpcs`, and services of the app's own.", Rows: []Row{
 		differs("AppCallback/OnInvoke", "compat.TestInvocationFromHTTPToGRPC, compat.TestInvocationFromGRPC, appchannel.TestDaprConformance, gosdk.TestInvocation/grpc",
 			"The status an app answers with reaches callers as it is, with its details. A call that came over HTTP has no `dapr-content-type` and `dapr-content-length` in its metadata: the request has `content_type` and its data."),
-		works("AppCallback/ListTopicSubscriptions, AppCallback/OnTopicEvent", "compat.TestGRPCAppsSubscribe, appchannel.TestDaprConformance, gosdk.TestPubSub/grpc"),
+		works("AppCallback/ListTopicSubscriptions, AppCallback/OnTopicEvent", "compat.TestGRPCAppsSubscribe, compat.TestAppsAreAskedForSubscriptionsOnceThereIsABroker, appchannel.TestDaprConformance, gosdk.TestPubSub/grpc",
+			"Asked once there is a broker that the app may use, and again whenever the app restarts."),
 		differs("AppCallback/OnBulkTopicEvent", "compat.TestGRPCAppsSubscribe", "Each entry says its media type, and an event whose data is binary has its data: daprd leaves both out. Nothing to do."),
 		differs("AppCallback/ListInputBindings, AppCallback/OnBindingEvent", "compat.TestInputBindingsOfGRPCApps, compat.TestAnAppThatFailsToTellItsBindingsHasNamedNone",
 			"What the answer asks for is done: `states` too, which daprd passes over, and `data` that is no JSON goes on as text. An app that answers with them by mistake stops that."),
 		notYet("AppCallback/OnJobEvent, AppCallbackAlpha/OnJobEventAlpha1", "Never called: there are no jobs yet."),
 		works("AppCallbackAlpha/OnBulkTopicEventAlpha1", "compat.TestOldGRPCAppsGetBulks", "Called where the app does not have OnBulkTopicEvent."),
 		works("AppCallbackHealthCheck/HealthCheck", "compat.TestGRPCAppsSubscribe", "With `--enable-app-health-check`."),
-		works("any service by dapr-app-id", "compat.TestProxying, compat.TestBreakersSeeTheAnswersOfStreams",
-			"Proxied by that metadata in all four kinds, with headers, trailers and status details. Of an app that speaks HTTP the answer is UNIMPLEMENTED (daprd: UNAVAILABLE)."),
+		differs("any service by dapr-app-id", "compat.TestProxying, compat.TestBreakersSeeTheAnswersOfStreams, compat.TestAnUnhealthyAppGetsNoProxiedCalls",
+			"Proxied by that metadata in all four kinds, with headers, trailers and status details. Of an app that speaks HTTP the answer is UNIMPLEMENTED (daprd: UNAVAILABLE). An app that fails its health check gets none of these calls, as Dapr's documentation has it, and its callers UNAVAILABLE: daprd passes them on. Nothing to do."),
 		differs("policies of proxied calls", "compat.TestPoliciesHoldForProxiedCalls",
 			"Timeouts, retries and breaker as in daprd; a call that shows by a second message that it is a stream is not cut and not refused, with `dapr-stream` or without: [resiliency](concepts/resiliency.md#timeouts)."),
 	}}
@@ -65,8 +66,8 @@ func callbacks() Area {
 
 func invocation() Area {
 	return Area{ID: "invocation", Title: "HTTP API: invocation", What: "Request", Intro: "Verb, path, query, header fields, status and body pass as they are, to apps of either protocol.", Rows: []Row{
-		differs("ANY /v1.0/invoke/{app}/method/{path}", "compat.TestInvocationFromHTTPToHTTP, compat.TestInvocationFromHTTPToGRPC, compat.TestFieldsThatAreOfOneConnectionOrOfGRPC, compat.TestBodies, daprapi.TestTargetOf",
-			"Any verb passes as it is, where daprd makes POST of those that it does not know and refuses CONNECT; so do paths with an escaped `%` and fields that are not UTF-8, which daprd cannot pass. The error of a gRPC app is JSON and says so; daprd calls the same body `text/plain`. Nothing to do."),
+		differs("ANY /v1.0/invoke/{app}/method/{path}", "compat.TestInvocationFromHTTPToHTTP, compat.TestInvocationFromHTTPToGRPC, compat.TestFieldsThatAreOfOneConnectionOrOfGRPC, compat.TestBodies, compat.TestAnAppWhosePortIsClosed, daprapi.TestTargetOf",
+			"An app whose port is closed may be starting anew: it is tried for a second or two, where daprd fails at once. An app id that nobody has is looked for for a second, as with daprd. Any verb passes as it is, where daprd makes POST of those that it does not know and refuses CONNECT; so do paths with an escaped `%` and fields that are not UTF-8, which daprd cannot pass. The error of a gRPC app is JSON and says so; daprd calls the same body `text/plain`. Nothing to do."),
 		works("ANY /{path} with the header dapr-app-id", "compat.TestInvocationFromHTTPToHTTP"),
 		works("ANY /{path} with Basic authorization dapr-app-id:{app}", "compat.TestInvocationFromHTTPToHTTP"),
 		works("ANY /v1.0/invoke/{app}.{namespace}/method/{path}", "compat.TestNamespaceAndHost", "For apps of the sidecar's own namespace."),
@@ -122,7 +123,7 @@ func routes() Area {
 
 func appRoutes() Area {
 	return Area{ID: "app routes", Title: "HTTP apps", What: "Request", Intro: "What the sidecar asks of an app with `--app-protocol http`, `https` or `h2c`.", Rows: []Row{
-		works("GET /dapr/subscribe", "compat.TestRoutesVerdictsAndDeadLetters, compat.TestDisabledInitEndpoints, gosdk.TestPubSub/http", "Again whenever the app restarts."),
+		works("GET /dapr/subscribe", "compat.TestRoutesVerdictsAndDeadLetters, compat.TestDisabledInitEndpoints, compat.TestAppsAreAskedForSubscriptionsOnceThereIsABroker, gosdk.TestPubSub/http", "Once there is a broker that the app may use, and again whenever the app restarts."),
 		works("POST {route}", "compat.TestPublishedEventsAreCloudEvents, compat.TestRoutesVerdictsAndDeadLetters", "SUCCESS, RETRY, DROP and statuses mean what they mean to daprd."),
 		works("POST {route} with several events", "compat.TestDeclaredSubscriptionsAndBulk, compat.TestBulksAreNoLargerThanWhatTheAppTakesAtOnce, appchannel.TestHTTPBulksOfRawPayloads", "A bulk is no larger than `--app-max-concurrency`."),
 		works("GET /healthz", "compat.TestAnUnhealthyAppGetsNothing, compat.TestMetadata", "Or what `--app-health-check-path` names."),
