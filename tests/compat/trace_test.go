@@ -207,3 +207,42 @@ func TestAnswersNameTheSpanOfTheCall(t *testing.T) {
 		t.Errorf("an RPC is answered with %q", binary)
 	}
 }
+
+// Where tracing is off the trace that a caller names still reaches the app, in both forms, and nothing tells of one that it did not.
+func TestTraceContextPassesWhereTracingIsOff(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t)
+	off := []string{"--config", configuration(t, "  tracing: {samplingRate: \"0\"}\n")}
+	app := &observer{seen: make(chan metadata.MD, 9)}
+	start(t, m, "server", append(off, "--app-protocol", "grpc", "--app-port", serveGRPC(t, func(s *grpc.Server) { runtimev1.RegisterAppCallbackServer(s, app) }))...).await("/v1.0/healthz")
+	seen := make(chan http.Header, 9)
+	start(t, m, "web", append(off, "--app-port", serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/x" {
+			seen <- r.Header
+		}
+	})))...).await("/v1.0/healthz")
+	d := start(t, m, "client", off...)
+	client := d.client()
+	for _, fields := range [][]string{{"grpc-trace-bin", traceBinary}, {"traceparent", traceParent}, {"grpc-trace-bin", traceBinary, "traceparent", traceParent}, nil} {
+		for _, to := range []string{"server", "web"} {
+			var head metadata.MD
+			_, err := client.InvokeService(metadata.AppendToOutgoingContext(t.Context(), fields...), &runtimev1.InvokeServiceRequest{Id: to, Message: &commonv1.InvokeRequest{
+				Method: "x", HttpExtension: &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_GET},
+			}}, grpc.Header(&head))
+			if err != nil || head["traceparent"] != nil || head["grpc-trace-bin"] != nil {
+				t.Errorf("%s with %q is answered with %v %v", to, fields, head, err)
+			}
+			var got metadata.MD
+			if to == "server" {
+				got = receive(t, app.seen)
+			} else if parent := receive(t, seen)["Traceparent"]; parent != nil {
+				got = metadata.MD{"traceparent": parent, "grpc-trace-bin": {traceBinary}}
+			}
+			if fields != nil {
+				same(t, to, got)
+			} else if got["traceparent"] != nil || got["grpc-trace-bin"] != nil {
+				t.Errorf("%s is told of the trace %v", to, got)
+			}
+		}
+	}
+}
