@@ -11,7 +11,6 @@ import (
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -129,30 +128,16 @@ func plainName(name string) error {
 // bodyOf has next handle requests whose body is nothing or can be read as one of those.
 func (s *Server) bodyOf(one proto.Message, next func(http.ResponseWriter, *http.Request, params) error) func(http.ResponseWriter, *http.Request, params) error {
 	return func(w http.ResponseWriter, r *http.Request, p params) error {
-		if err := s.readMessage(r, proto.Clone(one)); err != nil {
+		if err := s.message(r, proto.Clone(one)); err != nil {
 			return err
 		}
 		return next(w, r, p)
 	}
 }
 
-// readMessage reads a body as the JSON of a message; nothing is one, too.
-func (s *Server) readMessage(r *http.Request, into proto.Message) error {
-	body, err := s.whole(r)
-	if err != nil {
-		return unreadable(err)
-	}
-	if len(body) > 0 {
-		if err := (protojson.UnmarshalOptions{DiscardUnknown: true, AllowPartial: true}).Unmarshal(body, into); err != nil {
-			return malformed(err)
-		}
-	}
-	return nil
-}
-
 func (s *Server) scheduleJob(_ http.ResponseWriter, r *http.Request, p params) error {
 	var job internalv1.JobHTTPRequest
-	if err := s.readMessage(r, &job); err != nil {
+	if err := s.message(r, &job); err != nil {
 		return err
 	}
 	if job.GetName() != "" {

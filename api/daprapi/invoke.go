@@ -1,6 +1,7 @@
 package daprapi
 
 import (
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -106,11 +107,16 @@ func (s *Server) direct(app string, err error) error {
 	} else if unreached := s.unreached(app, err); unreached != nil {
 		why = unreached
 	}
-	p := plain(http.StatusInternalServerError, codes.Internal, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %v", app, why)
+	p := directProblem()
+	p.message = fmt.Sprintf("failed to invoke, id: %s, err: %v", app, why)
 	if status.Code(why) == codes.PermissionDenied || fault.KindOf(why) == fault.Denied {
 		p.http, p.grpc = http.StatusForbidden, codes.PermissionDenied
 	}
 	return p.of(err)
+}
+
+func directProblem() *problem {
+	return plain(http.StatusInternalServerError, codes.Internal, "ERR_DIRECT_INVOKE", "")
 }
 
 // unreached is the error of a call that no app was given, in Dapr's words; nil for others. What the lane knows beyond it goes
@@ -219,6 +225,9 @@ func (s *Server) invoke(w http.ResponseWriter, r *http.Request) error {
 	to := &onward{w: w}
 	req.Pieces = call.PiecesTo(r.Context(), to)
 	resp, err := s.o.Blocks.Invocation.Invoke(r.Context(), req)
+	if err == nil && resp.Status != 0 && failure(resp.Status) {
+		s.count(directProblem())
+	}
 	switch {
 	case err == nil && resp.Passed:
 		return nil
@@ -356,15 +365,19 @@ func writeHead(w http.ResponseWriter, resp *call.Response) {
 			header["Traceparent"] = []string{parent}
 		}
 	}
-	if kind := appchannel.MediaType(resp.Header, resp.ContentType); kind != "" {
-		w.Header().Set("Content-Type", kind)
+	code := cmp.Or(resp.Status, http.StatusOK)
+	kind := appchannel.MediaType(resp.Header, resp.ContentType)
+	if kind == "" && failure(code) {
+		kind = "application/json" // as daprd says of failures whose apps say nothing
 	}
-	code := resp.Status
-	if code == 0 {
-		code = http.StatusOK
+	if kind != "" {
+		w.Header().Set("Content-Type", kind)
 	}
 	w.WriteHeader(code)
 }
+
+// failure tells the statuses that are one to daprd.
+func failure(status int) bool { return status < 200 || status > 399 }
 
 // failed answers a call that brought none: with the status that a gRPC app gave, or with a problem.
 func (s *Server) failed(w http.ResponseWriter, app string, err error) error {

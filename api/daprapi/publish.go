@@ -437,7 +437,15 @@ func (s *Server) bulkPublish(w http.ResponseWriter, r *http.Request, p params) e
 	if fault.ReasonOf(err) == fault.TopicDenied {
 		return s.publishProblem(pubsub, topic, err)
 	}
-	answerJSON(w, http.StatusInternalServerError, map[string]any{"failedEntries": failed, "errorCode": "ERR_PUBSUB_PUBLISH_MESSAGE"})
+	body, _ := json.Marshal(struct { // strings only
+		FailedEntries []failedEntry `json:"failedEntries"`
+		ErrorCode     string        `json:"errorCode"`
+	}{failed, "ERR_PUBSUB_PUBLISH_MESSAGE"})
+	err = s.publishProblem(pubsub, topic, err)
+	s.count(err)
+	w.Header().Set("metadata.responseData", string(body))
+	w.Header().Set("metadata.error", err.Error())
+	answerData(w, http.StatusInternalServerError, body)
 	return nil
 }
 

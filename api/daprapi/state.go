@@ -192,10 +192,6 @@ func (s *Server) applyEach(ctx context.Context, what, store string, items []stat
 // Metadata are of the request: operations have them, too, but for a time to live, which is each item's own.
 func (s *Server) transact(ctx context.Context, store string, items []stateItem, metadata map[string]string, trace call.Header) (err error) {
 	defer s.foldMalformed(store, &err)
-	// A store that cannot be opened fails below, as with any other call.
-	if able, failed := s.o.Blocks.State.HasTransactions(ctx, store); failed == nil && !able {
-		return noTransactions(store)
-	}
 	var tell func(components.Outbox) ([]blocks.Draft, error)
 	if s.o.Blocks.State.HasOutbox(store) {
 		stored, published, err := projections(items)
@@ -237,8 +233,11 @@ func (s *Server) transact(ctx context.Context, store string, items []stateItem, 
 	return err
 }
 
-// noTransactions is the problem of a store that has none.
-func noTransactions(store string) *problem {
+// checkTransactions says whether a store has transactions. One that cannot be opened is left to fail as with any other call.
+func (s *Server) checkTransactions(ctx context.Context, store string) error {
+	if able, err := s.o.Blocks.State.HasTransactions(ctx, store); able || err != nil {
+		return nil
+	}
 	p := storeProblem(http.StatusInternalServerError, codes.Unimplemented, "ERR_STATE_STORE_NOT_SUPPORTED", "DAPR_STATE_TRANSACTIONS_NOT_SUPPORTED",
 		store, fmt.Sprintf("state store %s doesn't support transactions", store), nil)
 	p.details = append([]protoadapt.MessageV1{&errdetails.Help{Links: []*errdetails.Help_Link{{
@@ -300,8 +299,11 @@ func stateProblem(err error, tag, format string, args ...any) error {
 	return basic(status, code, tag, format, append(slices.Clone(args), stateText(err))...).of(err).as(err, format, args...)
 }
 
-// read returns the items of keys, which may be any number, by key. Metadata are for the store.
+// read returns the items of keys, which may be any number, by key. No item has the empty key. Metadata are for the store.
 func (s *Server) read(ctx context.Context, store string, keys []string, metadata map[string]string) (map[string]state.Item, error) {
+	if slices.Contains(keys, "") {
+		keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
+	}
 	found := make(map[string]state.Item, len(keys))
 	for len(keys) > 0 {
 		n := min(len(keys), blocks.MaxStateKeys)
@@ -317,9 +319,8 @@ func (s *Server) read(ctx context.Context, store string, keys []string, metadata
 	return found, nil
 }
 
-// readBulk is read, and tells of each item by itself that no key of the store opens. No item has the empty key.
+// readBulk is read, and tells of each item by itself that no key of the store opens.
 func (s *Server) readBulk(ctx context.Context, store string, keys []string, metadata map[string]string) (found map[string]state.Item, sealed map[string]error, err error) {
-	keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
 	found, err = s.read(ctx, store, keys, metadata)
 	if fault.ReasonOf(err) != fault.ValueUndecryptable {
 		return found, nil, err

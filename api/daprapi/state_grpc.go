@@ -71,7 +71,7 @@ func (a *api) GetBulkState(ctx context.Context, in *runtimev1.GetBulkStateReques
 	found, sealed, err := a.s.readBulk(ctx, in.GetStoreName(), in.GetKeys(), in.GetMetadata())
 	a.s.o.Metrics.StateDone(in.GetStoreName(), "bulk_get", began, err)
 	if err != nil {
-		return nil, stateProblem(err, "ERR_STATE_BULK_GET", "%s")
+		return nil, plain(http.StatusInternalServerError, codes.Unknown, "", "%s", err).of(err).as(err, "%s")
 	}
 	out := &runtimev1.GetBulkStateResponse{}
 	for _, key := range in.GetKeys() {
@@ -150,6 +150,9 @@ func (a *api) DeleteBulkState(ctx context.Context, in *runtimev1.DeleteBulkState
 func (a *api) ExecuteStateTransaction(ctx context.Context, in *runtimev1.ExecuteStateTransactionRequest) (*emptypb.Empty, error) {
 	store := in.GetStoreName()
 	if err := a.s.checkStore(store); err != nil {
+		return nil, err
+	}
+	if err := a.s.checkTransactions(ctx, store); err != nil {
 		return nil, err
 	}
 	items := make([]stateItem, len(in.GetOperations()))

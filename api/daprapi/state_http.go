@@ -170,6 +170,9 @@ func (s *Server) transactState(w http.ResponseWriter, r *http.Request, p params)
 	if err := s.checkStore(store); err != nil {
 		return err
 	}
+	if err := s.checkTransactions(r.Context(), store); err != nil {
+		return err
+	}
 	var body stateTransactionRequestBody
 	if err := s.decode(r, &body); err != nil {
 		return malformed(err)

@@ -41,7 +41,11 @@ func subscriptionOf(status blocks.SubscriptionStatus) *runtimev1.PubsubSubscript
 
 // getMetadata is the HTTP form of GetMetadata, which differs from its JSON in the rules and the names of enums.
 func (s *Server) getMetadata(w http.ResponseWriter, r *http.Request, _ params) error {
-	out, err := (&api{s: s}).GetMetadata(r.Context(), &runtimev1.GetMetadataRequest{})
+	in := &runtimev1.GetMetadataRequest{}
+	if err := s.message(r, in); err != nil {
+		return err
+	}
+	out, err := (&api{s: s}).GetMetadata(r.Context(), in)
 	if err != nil {
 		return err
 	}

@@ -100,6 +100,11 @@ func TestInvocationFromHTTPToHTTP(t *testing.T) {
 			t.Errorf("%s: %d %v", path, got.status, got.header)
 		}
 	}
+	for status, kind := range map[string]string{"404": "application/json", "200": ""} {
+		if got := d.do("GET", "/v1.0/invoke/server/method/x", "", "want-status: "+status); fmt.Sprint(got.status) != status || got.header.Get("Content-Type") != kind {
+			t.Errorf("an answer without a body: %d %v", got.status, got.header)
+		}
+	}
 	const noID = `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed getting app id either from the URL path or the header dapr-app-id"}`
 	for _, path := range []string{"/", "/v1.0/invoke/server", "/v1.0/nothing", "/v1.0/publish/bus"} {
 		d.expect(404, noID, "POST", path, "")

@@ -32,6 +32,7 @@ func TestAStoreWithoutETags(t *testing.T) {
 	d.expect(500, `{"errorCode":"ERR_STATE_DELETE",…`, "DELETE", store+"/k7", "", "If-Match: 1")
 	const refused = `{"errorCode":"ERR_STATE_STORE_NOT_SUPPORTED","message":"state store store doesn't support transactions",…`
 	d.expect(500, refused, "POST", store+"/transaction", `{"operations":[{"operation":"delete","request":{"key":"k7"}}]}`)
+	d.expect(500, refused, "POST", store+"/transaction", "no request") // whatever is asked
 	d.expect(200, "7", "GET", store+"/k7", "")
 	d.expect(204, "", "DELETE", store+"/k7", "")
 	d.expect(204, "", "GET", store+"/k7", "")

@@ -167,6 +167,18 @@ func TestBadPublishRequests(t *testing.T) {
 	fails(t, err, codes.PermissionDenied, "DAPR_PUBSUB_FORBIDDEN", "topic secret is not allowed for app id limited")
 }
 
+// What has become of a bulk that fails is told in the header, too.
+func TestABulkThatFails(t *testing.T) {
+	t.Parallel()
+	d := start(t, machine.New(t), "app")
+	path := "/v1.0/publish/bulk/bus/" + strings.Repeat("x", 300) // no topic has such a name
+	got := d.expect(500, `{"failedEntries":[{"entryId":"1","error":"…`, "POST", path, `[{"entryId":"1","event":"x","contentType":"text/plain"}]`)
+	if !strings.HasSuffix(got.body, `"}],"errorCode":"ERR_PUBSUB_PUBLISH_MESSAGE"}`) || got.header.Get("metadata.responseData") != got.body ||
+		!strings.HasPrefix(got.header.Get("metadata.error"), "api error: code = Internal desc = error when publishing to topic xx") {
+		t.Errorf("got %s %v", got.body, got.header)
+	}
+}
+
 func TestRoutesVerdictsAndDeadLetters(t *testing.T) {
 	t.Parallel()
 	app := newSubscriber(`[

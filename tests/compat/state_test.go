@@ -116,6 +116,9 @@ func TestStateOverGRPC(t *testing.T) {
 	if err := save(item("a", "\x00\xff", "", 0), item("b", "2", "", 0)); err != nil {
 		t.Fatal(err)
 	}
+	if none, err := c.GetState(ctx, &runtimev1.GetStateRequest{StoreName: "store"}); err != nil || none.GetData() != nil || none.GetEtag() != "" {
+		t.Errorf("no key has %v, %v", none, err)
+	}
 	got, err := c.GetState(ctx, &runtimev1.GetStateRequest{StoreName: "store", Key: "a"})
 	if err != nil || string(got.GetData()) != "\x00\xff" || got.GetEtag() == "" {
 		t.Fatalf("got %v, %v", got, err)
