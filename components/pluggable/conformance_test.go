@@ -31,6 +31,18 @@ func TestStateWithoutTransactionsConforms(t *testing.T) {
 	}, statetest.Traits{MaxValue: MaxValue, SingleOps: true, NoChecks: true, BlindChecks: true, TTLUnit: time.Second})
 }
 
+// A program that has the service and does not answer it sets no limit.
+func TestTransactionsOfALimitThatIsNotTold(t *testing.T) {
+	dir := folderAt(t)
+	serve(t, sock(dir, "plain"), &plugintest.Program{Without: []string{"Limit"}})
+	s := open[state.Store](t, dir, "state.plain")
+	defer shut(t, s)
+	ops := []state.Op{{Key: "a", Value: []byte("1")}, {Key: "b", Value: []byte("2")}, {Key: "c", Value: []byte("3")}, {Key: "d", Value: []byte("4")}}
+	if _, err := s.Apply(t.Context(), ops); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPubSubConforms(t *testing.T) {
 	pubsubtest.Run(t, pubsubtest.Backend{
 		NoDelay: true, NoOrder: true, NothingKept: true, LocalAttempts: true, OnlyEvents: true, Durable: true,

@@ -34,19 +34,21 @@ var (
 // store is a state store of a program.
 type store struct {
 	*link
-	transact, query bool                      // the program has the service
-	said            atomic.Pointer[abilities] // when it was greeted last
+	transact, query, limit bool                      // the program has the service
+	said                   atomic.Pointer[abilities] // when it was greeted last
 }
 
 // abilities are what a program says of itself.
 type abilities struct {
 	features []string
-	most     int64 // operations of a transaction; 0 is no limit
+	most     atomic.Pointer[int64] // operations of a transaction; nil before it is asked
 }
 
 func openStore(ctx context.Context, host components.Host, at *place, s components.Settings) (state.Store, error) {
-	own := &store{transact: at.has(proto.TransactionalStateStore_ServiceDesc.ServiceName), query: at.has(proto.QueriableStateStore_ServiceDesc.ServiceName)}
-	limited := at.has(proto.TransactionalStoreMultiMaxSize_ServiceDesc.ServiceName)
+	own := &store{
+		transact: at.has(proto.TransactionalStateStore_ServiceDesc.ServiceName), query: at.has(proto.QueriableStateStore_ServiceDesc.ServiceName),
+		limit: at.has(proto.TransactionalStoreMultiMaxSize_ServiceDesc.ServiceName),
+	}
 	var err error
 	own.link, err = openLink(ctx, at.socket, at.typeOf(components.StateBlock), proto.StateStore_ServiceDesc.ServiceName, host, func(ctx context.Context, conn *grpc.ClientConn) error {
 		client := proto.NewStateStoreClient(conn)
@@ -57,15 +59,7 @@ func openStore(ctx context.Context, host components.Host, at *place, s component
 		if err != nil {
 			return err
 		}
-		said := &abilities{features: features.GetFeatures()}
-		if limited {
-			answer, err := proto.NewTransactionalStoreMultiMaxSizeClient(conn).MultiMaxSize(ctx, &proto.MultiMaxSizeRequest{})
-			if err != nil {
-				return err
-			}
-			said.most = answer.GetMaxSize()
-		}
-		own.said.Store(said)
+		own.said.Store(&abilities{features: features.GetFeatures()})
 		return nil
 	})
 	if err != nil {

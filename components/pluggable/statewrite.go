@@ -12,6 +12,8 @@ import (
 	proto "github.com/dapr/dapr/pkg/proto/components/v1"
 	"github.com/google/uuid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/components/contrib"
 	"github.com/sidecast/sidecast/fault"
@@ -127,13 +129,40 @@ func (s *store) told(err error, ops ...state.Op) error {
 // Transacts implements state.Transactor: the program must have the service and say so.
 func (s *store) Transacts() bool { return slices.Contains(s.Capabilities(), "TRANSACTIONAL") }
 
+// most is how many operations a transaction may have; 0 is no limit. The program is asked before its first, for it need not be able
+// to tell otherwise.
+func (s *store) most(ctx context.Context, op string) (int64, error) {
+	said := s.said.Load()
+	if known := said.most.Load(); known != nil {
+		return *known, nil
+	}
+	if !s.limit {
+		return 0, nil
+	}
+	answer, err := call(ctx, s.link, op, func(ctx context.Context, conn *grpc.ClientConn) (*proto.MultiMaxSizeResponse, error) {
+		answer, err := proto.NewTransactionalStoreMultiMaxSizeClient(conn).MultiMaxSize(ctx, &proto.MultiMaxSizeRequest{})
+		if status.Code(err) == codes.Unimplemented {
+			return &proto.MultiMaxSizeResponse{}, nil
+		}
+		return answer, err
+	})
+	if err != nil {
+		return 0, err
+	}
+	most := answer.GetMaxSize()
+	said.most.Store(&most)
+	return most, nil
+}
+
 // multi does several ops, all or none.
 func (s *store) multi(ctx context.Context, ops []state.Op) error {
 	const op = "apply"
 	if !s.transact {
 		return fault.New(s.typ+": "+op, fault.NotSupported, "the plug-in at %s has no transactions: it does one operation at a time", s.socket)
 	}
-	if most := s.said.Load().most; most > 0 && int64(len(ops)) > most {
+	if most, err := s.most(ctx, op); err != nil {
+		return err
+	} else if most > 0 && int64(len(ops)) > most {
 		return fault.New(s.typ+": "+op, fault.TransactionBig, "%d operations; the plug-in at %s takes at most %d in one transaction", len(ops), s.socket, most).
 			With("most", strconv.FormatInt(most, 10))
 	}

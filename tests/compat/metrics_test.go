@@ -326,7 +326,7 @@ func TestMetricsHaveDaprsNames(t *testing.T) {
 		{grpcMetrics, "dapr_grpc_io_client_roundtrip_latency", "grpc_client_method=/test.Streams/Echo grpc_client_status=OK", 1},
 		{grpcMetrics, "dapr_grpc_io_client_sent_bytes_per_rpc", "grpc_client_method=/test.Streams/Echo", -1},
 		{otherMetrics, "dapr_error_code_total", "category=state error_code=ERR_STATE_STORE_NOT_FOUND", 2},
-		{otherMetrics, "dapr_error_code_total", "category=service-invocation error_code=ERR_DIRECT_INVOKE", 2}, // of one an app's answer is the error
+		{otherMetrics, "dapr_error_code_total", "category=service-invocation error_code=ERR_DIRECT_INVOKE", 2}, // one of them is an answer of an app
 	} {
 		machine.Until(t, want.name+" "+want.labels, func() error {
 			if got := value(scrape(t, want.port), want.name, want.labels); got != want.value {

@@ -33,7 +33,8 @@ type Program struct {
 	// File is where everything is kept; "" keeps nothing.
 	File string
 	// Without lists the services that it does not have, by the last part of their names; Bulk is all calls for several things.
-	// Without Init it takes no settings, and says which it was given; without Many a transaction has FewOps at most.
+	// Without Init it takes no settings, and says which it was given; without Many a transaction has FewOps at most,
+	// without Limit it does not say how many.
 	Without []string
 	// Hung, if set, is told of each call that hangs.
 	Hung chan<- struct{}

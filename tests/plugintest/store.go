@@ -45,6 +45,9 @@ func (store) Ping(context.Context, *proto.PingRequest) (*proto.PingResponse, err
 }
 
 func (s store) MultiMaxSize(context.Context, *proto.MultiMaxSizeRequest) (*proto.MultiMaxSizeResponse, error) {
+	if slices.Contains(s.p.Without, "Limit") {
+		return nil, status.Error(codes.Unimplemented, "not told")
+	}
 	if slices.Contains(s.p.Without, "Many") {
 		return &proto.MultiMaxSizeResponse{MaxSize: FewOps}, nil
 	}
