@@ -21,6 +21,9 @@ func faultOf(op, socket string, err error) error {
 		return err
 	}
 	s, told := status.FromError(err)
+	if words := worded(s); words != nil {
+		return fault.E(op, fault.None, fault.BackendFailed, fmt.Errorf("the plug-in at %s: %w", socket, words))
+	}
 	switch {
 	case !told, s.Code() == codes.Unavailable, s.Code() == codes.Canceled: // nobody else cancels
 		return fault.New(op, fault.BackendDown, "the plug-in at %s: %s", socket, textOf(s, err))
@@ -28,9 +31,6 @@ func faultOf(op, socket string, err error) error {
 		return fault.New(op, fault.DeadlineExceeded, "the plug-in at %s: %s", socket, s.Message())
 	case s.Code() == codes.Unimplemented:
 		return fault.New(op, fault.NotSupported, "the plug-in at %s: %s", socket, s.Message())
-	}
-	if words := worded(s); words != nil {
-		return fault.E(op, fault.None, fault.BackendFailed, fmt.Errorf("the plug-in at %s: %w", socket, words))
 	}
 	return fault.New(op, fault.BackendFailed, "the plug-in at %s: %s", socket, s.Message())
 }

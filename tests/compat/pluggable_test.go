@@ -200,6 +200,8 @@ func TestPluggableComponents(t *testing.T) {
 	}
 	d.expect(418, `{"errorCode":"ERR_STATE_GET","message":"fail to get worded from state store store: api error: code = ResourceExhausted desc = come back tomorrow"}`,
 		"GET", "/v1.0/state/store/"+plugintest.WordedKey, "")
+	d.expect(418, `{"errorCode":"ERR_STATE_GET","message":"fail to get worded-canceled from state store store: api error: code = Canceled desc = come back tomorrow"}`,
+		"GET", "/v1.0/state/store/"+plugintest.CanceledKey, "")
 	_, err := d.client().GetState(t.Context(), &runtimev1.GetStateRequest{StoreName: "store", Key: plugintest.WordedKey})
 	s := status.Convert(err)
 	if len(s.Details()) != 1 || s.Code() != codes.ResourceExhausted || s.Message() != "come back tomorrow" || s.Details()[0].(*errdetails.ErrorInfo).GetReason() != "QUOTA" {

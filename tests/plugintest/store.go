@@ -63,6 +63,9 @@ func (s store) find(key string) (item, bool) {
 // WordedKey is a key whose reading fails with an error that says how it is to be answered.
 const WordedKey = "worded"
 
+// CanceledKey is one whose error has the code of a call that was cut off.
+const CanceledKey = "worded-canceled"
+
 func (s store) Get(ctx context.Context, r *proto.GetRequest) (*proto.GetResponse, error) {
 	if _, err := s.p.ready(ctx, "state"); err != nil {
 		return nil, err
@@ -70,10 +73,12 @@ func (s store) Get(ctx context.Context, r *proto.GetRequest) (*proto.GetResponse
 	if r.GetMetadata()["refuse"] != "" {
 		return nil, status.Error(codes.InvalidArgument, "the metadata says to refuse it")
 	}
-	if strings.HasSuffix(r.GetKey(), WordedKey) {
-		return nil, detailed(codes.ResourceExhausted, "come back tomorrow", &errdetails.ErrorInfo{
-			Reason: "QUOTA", Domain: "plugin.test", Metadata: map[string]string{"kit_error": "true", "http_code": "418", "tag": "ERR_QUOTA"},
-		})
+	worded := &errdetails.ErrorInfo{Reason: "QUOTA", Domain: "plugin.test", Metadata: map[string]string{"kit_error": "true", "http_code": "418", "tag": "ERR_QUOTA"}}
+	switch key := r.GetKey(); {
+	case strings.HasSuffix(key, WordedKey):
+		return nil, detailed(codes.ResourceExhausted, "come back tomorrow", worded)
+	case strings.HasSuffix(key, CanceledKey):
+		return nil, detailed(codes.Canceled, "come back tomorrow", worded)
 	}
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
