@@ -17,7 +17,13 @@ import (
 
 // conversations are those of the default build. Those of builds with the tag all_components are in allConversations.
 var conversations = []components.Component{
-	conversationOf("echo", "Says what it is told, and asks for every tool: for tests.", nil, echo.NewEcho),
+	conversationOf("echo", "Says what it is told, and asks for every tool: for tests.", modelFields, echo.NewEcho),
+}
+
+// modelFields are what manifests of models have, in whose place they may name the echo. It takes nothing of them.
+func modelFields() []components.Field {
+	const doc = "Does nothing: it is for manifests that name the echo in the place of a model."
+	return []components.Field{field("key", "string", doc, hidden), field("model", "string", doc), field("endpoint", "string", doc), field("responseCacheTTL", "string", doc, also("cacheTTL"))}
 }
 
 // conversationOf makes a component of one of the library's. Options say what is particular to it: toolsAsText.

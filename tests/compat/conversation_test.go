@@ -22,7 +22,7 @@ import (
 	"github.com/sidecast/sidecast/tests/machine"
 )
 
-var talking = component("echo", "conversation.echo") + component("limited", "conversation.echo") + component("retried", "conversation.echo") + component("theirs", "conversation.echo") + "scopes: [other]\n"
+var talking = component("echo", "conversation.echo") + component("limited", "conversation.echo", "key: testkey", "model: small") + component("retried", "conversation.echo") + component("theirs", "conversation.echo") + "scopes: [other]\n"
 
 const talkPolicies = `---
 apiVersion: dapr.io/v1alpha1

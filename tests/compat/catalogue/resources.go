@@ -123,7 +123,8 @@ func componentTypes() Area {
 		differs("middleware.http.oauth2", "compat.TestPipelinesHaveBrowsersSignIn, signin.TestSessionsAreBounded, signin.TestTheTokenTakesThePlaceOfTheClientsField, signin.TestBrowsersComeBackToTheSidecar",
 			"What is kept of browsers that do not sign in is bounded; `forceHTTPS` keeps the host; a state that is not known is 400. The token takes the place of a field that the client has sent under its name, where daprd leaves that before it."),
 		works("crypto.dapr.localstorage, crypto.dapr.jwks", "compat.TestCryptoOverHTTP, compat.TestCryptoStreams, compat.TestCryptoProvidersConform, contrib.TestKeyrings, contrib.TestKeyringsEncryptAndSign, contrib.TestKeyringsAnswerAnything"),
-		works("conversation.echo", "compat.TestConversation, compat.TestConversationsConform, contrib.TestEcho"),
+		works("conversation.echo", "compat.TestConversation, compat.TestConversationsConform, contrib.TestEcho",
+			"Takes the keys of models, in whose place manifests may name it."),
 		differs(Rest, "everything.TestNoTypeOfDaprIsMissing, everything.TestWhatIsToldNothingSaysWhatItNeeds, contrib.TestPlainState, contrib.TestPlainPubSub, contrib.TestPlainSecrets, contrib.TestPlainConfiguration, contrib.TestPlainBindings, contrib.TestPlainBindingsOfBothDirections, datasheet.TestSheetsAreTheLibrarys",
 			"In builds with `-tags all_components` alone: [all components](concepts/all-components.md). Elsewhere a manifest of them is an error that says so. Their adapters are tested, the products themselves are not: no server of theirs runs in the tests."),
 	}}
