@@ -322,9 +322,7 @@ func traceOfAll(events []*Event) call.Header {
 // Subscriptions asks the app each time it becomes ready.
 func (d *Dapr) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
 	if d.port.NoSubscribe {
-		changed(nil) // it will not be asked
-		<-ctx.Done()
-		return nil
+		return d.port.unasked(ctx, changed)
 	}
 	return d.port.subscriptions(ctx, changed, func(ctx context.Context) ([]Subscription, error) {
 		answer, err := d.app.ListTopicSubscriptions(d.outgoing(ctx, nil), &emptypb.Empty{}, grpc.WaitForReady(true))

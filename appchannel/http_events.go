@@ -105,15 +105,16 @@ func (h *HTTP) outcome(op string, response *http.Response, body []byte) Outcome 
 // Subscriptions asks the app each time it becomes ready.
 func (h *HTTP) Subscriptions(ctx context.Context, changed func([]Subscription)) error {
 	if h.port.NoSubscribe {
-		changed(nil) // it will not be asked
-		<-ctx.Done()
-		return nil
+		return h.port.unasked(ctx, changed)
 	}
 	return h.port.subscriptions(ctx, changed, h.listSubscriptions)
 }
 
 // Greet asks an app of Dapr's for its configuration. There are no actors, which is what it would say; but it may wait to be asked.
 func (h *HTTP) Greet(ctx context.Context) {
+	if h.port.Dapr && h.port.NoConfig {
+		h.port.Log.Warn("Skipping programmatic dapr configuration loading (see 'disable-init-endpoints' flag/annotation)")
+	}
 	if !h.port.Dapr || h.port.NoConfig {
 		return
 	}

@@ -354,6 +354,14 @@ func (p *port) set(why error) {
 	}
 }
 
+// unasked is subscriptions for an app that is not to be asked.
+func (p *port) unasked(ctx context.Context, changed func([]Subscription)) error {
+	p.Log.Warn("Skipping programmatic subscription loading (see 'disable-init-endpoints' flag/annotation)")
+	changed(nil)
+	<-ctx.Done()
+	return nil
+}
+
 // subscriptions asks the app each time it becomes ready.
 func (p *port) subscriptions(ctx context.Context, changed func([]Subscription), list func(context.Context) ([]Subscription, error)) error {
 	return p.whileReady(ctx, "subscriptions", longestPause, func(ctx context.Context) error {

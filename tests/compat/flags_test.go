@@ -382,6 +382,8 @@ func TestDisabledInitEndpoints(t *testing.T) {
 	if got := app.next(t); got.path != "/declared" || asked.Load()+configured.Load() != 0 {
 		t.Errorf("got %v; the app was asked %d times for subscriptions, %d for its configuration", got, asked.Load(), configured.Load())
 	}
+	d.WaitFor("Skipping programmatic dapr configuration loading", machine.Patience)
+	d.WaitFor("Skipping programmatic subscription loading", machine.Patience)
 }
 
 func TestHealthFlagsOfZeroMeanTheDefaults(t *testing.T) {
