@@ -120,6 +120,10 @@ func (s *Share) Close() {
 	}
 }
 
+// Enter takes a place for a call whose request comes in pieces, which Read does for others. It fails only when ctx ends
+// before there is one.
+func (s *Share) Enter(ctx context.Context, op string) error { return s.place.Enter(ctx, op) }
+
 // Leave implements call.Entry.
 func (s *Share) Leave() { s.place.Leave() }
 

@@ -19,6 +19,37 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const mega = 1 << 20
 
+// A call whose request comes in pieces takes a place as others do, and gives it back when it ends.
+func TestPiecesTakeAPlace(t *testing.T) {
+	b := NewBudget(mega)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	var inside []*Share
+	for {
+		share := b.Open()
+		if err := share.Enter(over, "call"); err != nil { // there was no place at once
+			if fault.KindOf(err) != fault.Canceled {
+				t.Errorf("a call whose caller has gone got %v", err)
+			}
+			share.Close()
+			break
+		}
+		inside = append(inside, share)
+	}
+	if len(inside) == 0 {
+		t.Fatal("there was no place at all")
+	}
+	inside[0].Close()
+	again := b.Open()
+	if err := again.Enter(over, "call"); err != nil {
+		t.Errorf("the place did not come free: %v", err)
+	}
+	again.Close()
+	for _, share := range inside {
+		share.Close()
+	}
+}
+
 // Whatever is offered, no more is held than the budget, no more is read than may be, and every call gets its turn or a
 // refusal that says when to come back.
 func TestOfferedTooMuch(t *testing.T) {

@@ -189,14 +189,17 @@ func (s *Server) proxy(_ any, stream grpc.ServerStream) error {
 	if s.o.Blocks.Invocation.Outside(app) {
 		return status.Errorf(codes.InvalidArgument, "failed to proxy request: %s is an HTTP endpoint, which takes no gRPC", app)
 	}
+	share := s.o.Bodies.Open()
+	defer share.Close()
+	if err := share.Enter(ctx, "proxy "+method); err != nil {
+		return err
+	}
 	req := &call.Request{App: app, Namespace: namespace, Method: method, ContentType: grpcweb.ContentType, Header: incomingHeader(ctx)}
 	req.Header = slices.DeleteFunc(req.Header, func(f call.Field) bool { return f.Key == appIDHeader })
 	bound := blocks.ToEnd
 	if values := metadata.ValueFromIncomingContext(ctx, streamKey); len(values) > 0 && truthy(values[0]) {
 		bound = blocks.Lasting
 	}
-	share := s.o.Bodies.Open()
-	defer share.Close()
 	end := proxied{stream: stream, most: 64 << 20, eager: bound == blocks.Lasting}
 	err = s.o.Blocks.Invocation.Relay(share.Context(ctx), req, blocks.Exchange{
 		Next: func() ([]byte, error) {

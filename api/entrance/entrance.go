@@ -3,9 +3,10 @@
 // Go's scheduler runs goroutines in the order in which they become ready, knows no priority, and looks at the network when
 // nothing is ready, or else every ten milliseconds. Where thousands of callers insist, a granted call would wait behind all of
 // them each time it blocks, and for its app's answer, which is there, ten milliseconds more; its slot in the app would be empty
-// meanwhile. Two things prevent that. Of the calls that have come only a few are worked on at a time between their request
-// and their first lane; the others wait in line, in the order in which they came, which costs nothing. And as long as there is
-// a line, it stands still for an instant now and then, so that nothing is ready and the network is looked at.
+// meanwhile. Two things prevent that. Of the calls that have come only as many are worked on at a time, between their request
+// and their first lane, as leave a processor to the others; the rest wait in line, in the order in which they came, which costs
+// nothing. And as long as there is a line, it stands still for an instant now and then, so that nothing is ready and the network
+// is looked at.
 //
 // Lanes give the place of a call back as soon as it was granted or has to wait (see call.Entry), so a place is held only by
 // work that waits for nothing.
@@ -20,7 +21,6 @@ package entrance
 import (
 	"context"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,30 +28,32 @@ import (
 )
 
 const (
-	// perProcessor is how many calls may be between their request and their lane, for each processor.
-	perProcessor = 4
-	// patience is how long a call stands in line. Then it goes on without a place: the line is a courtesy, and no limit.
-	patience = time.Second
 	// moving is how long a line moves at a time, and still how long it stands still then: a little longer than the calls that have
 	// a place need to be done.
 	moving, still = 2 * time.Millisecond, 300 * time.Microsecond
+	// patience is how long a line may stay as it is. Then the places count as free: the line is a courtesy, and no limit.
+	patience = time.Second
 )
 
-// Entrance is what the front doors of a sidecar share.
+// Entrance is what the front doors of a sidecar share. It has no lock: one that hundreds wait for goes from hand to hand, each
+// time behind all that is ready, and the granted calls that give their places back would wait for it, too.
 type Entrance struct {
-	mu      sync.Mutex
-	free    int // places
-	line    line
-	stopped bool        // the line stands still
-	moved   time.Time   // when it last began to
-	patient *time.Timer // ends the patience of the first in line; nil before there was a line
-	timed   bool        // it will
+	places  chan struct{} // holds one for each that is taken; who waits for room in it is served in order
+	waiting atomic.Int32  // in line
+	left    atomic.Uint64 // how often a place was given back
+	stopped atomic.Bool   // the line stands still
+	kept    atomic.Int32  // places that were given back meanwhile
+	moved   atomic.Int64  // when it last began to move, as time since began
+	began   time.Time
+	watched atomic.Bool // somebody looks whether it moves
 }
 
-// New makes one with room for what the processors can work on.
-func New() *Entrance { return newEntrance(perProcessor * runtime.GOMAXPROCS(0)) }
+// New makes one with a place for each processor but one, and at least one.
+func New() *Entrance { return newEntrance(max(runtime.GOMAXPROCS(0)-1, 1)) }
 
-func newEntrance(places int) *Entrance { return &Entrance{free: places} }
+func newEntrance(places int) *Entrance {
+	return &Entrance{places: make(chan struct{}, places), began: time.Now()}
+}
 
 // Place is a call's own. All methods may be called at the same time.
 type Place struct {
@@ -73,8 +75,10 @@ func (p *Place) Enter(ctx context.Context, op string) error {
 	if !p.state.CompareAndSwap(none, asked) {
 		return nil
 	}
-	if turn := p.At.ask(); turn != nil {
-		if got, err := p.At.wait(ctx, turn, op); err != nil || !got {
+	select {
+	case p.At.places <- struct{}{}:
+	default:
+		if err := p.At.wait(ctx, op); err != nil {
 			p.state.Store(none)
 			return err
 		}
@@ -90,131 +94,76 @@ func (p *Place) Leave() {
 	}
 }
 
-// ask takes a place, or returns the turn to wait for.
-func (e *Entrance) ask() *turn {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.free > 0 && e.line.first == nil {
-		e.free--
-		return nil
-	}
-	t := &turn{came: make(chan struct{}), until: time.Now().Add(patience)}
-	e.line.join(t)
-	if !e.timed {
-		e.time(patience)
-	}
-	return t
-}
-
-// wait is false when the call goes on without a place.
-func (e *Entrance) wait(ctx context.Context, t *turn, op string) (got bool, err error) {
+// wait stands in line.
+func (e *Entrance) wait(ctx context.Context, op string) error {
+	e.waiting.Add(1)
+	defer e.waiting.Add(-1)
+	e.watch()
 	select {
-	case <-t.came:
-		return !t.late, nil
+	case e.places <- struct{}{}:
+		return nil
 	case <-ctx.Done():
+		return fault.FromContext(op, ctx, "its turn among the calls before it")
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	switch {
-	case t.waits:
-		e.line.leave(t)
-		return false, fault.FromContext(op, ctx, "its turn among the calls before it")
-	case t.late:
-		return false, nil
-	}
-	return true, nil // its turn came meanwhile
 }
 
-// time has lose called after so long. One timer is enough for all in line, who are as patient as each other. e.mu is held.
-func (e *Entrance) time(after time.Duration) {
-	e.timed = true
-	if e.patient == nil {
-		e.patient = time.AfterFunc(after, e.lose)
+// leave frees a place, for the next in line if there is one, unless the line has moved for long enough to stand still now.
+func (e *Entrance) leave() {
+	e.left.Add(1)
+	if e.waiting.Load() == 0 || !e.stops() {
+		e.free(1)
 		return
 	}
-	e.patient.Reset(after)
-}
-
-// lose lets those go on without a place whose patience is over.
-func (e *Entrance) lose() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.timed = false
-	for t := e.line.first; t != nil; t = e.line.first {
-		if left := time.Until(t.until); left > 0 {
-			e.time(left)
-			return
-		}
-		t.late = true
-		e.line.leave(t)
-		close(t.came)
+	e.kept.Add(1)
+	if !e.stopped.Load() { // it began to move meanwhile
+		e.free(e.kept.Swap(0))
 	}
 }
 
-// leave frees a place, and has the next in line take it, or the line stand still when it has moved for long enough.
-func (e *Entrance) leave() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.free++
-	switch {
-	case e.line.first == nil || e.stopped:
-	case time.Since(e.moved) > moving:
-		e.stopped = true
-		time.AfterFunc(still, e.move)
-	default:
-		e.serve()
+// stops says whether the line stands still, which may begin with that.
+func (e *Entrance) stops() bool {
+	if e.stopped.Load() {
+		return true
 	}
+	if time.Since(e.began)-time.Duration(e.moved.Load()) <= moving || !e.stopped.CompareAndSwap(false, true) {
+		return false
+	}
+	time.AfterFunc(still, e.move)
+	return true
 }
 
 // move has a line that stands still go on.
 func (e *Entrance) move() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.stopped, e.moved = false, time.Now()
-	e.serve()
+	e.moved.Store(int64(time.Since(e.began)))
+	e.stopped.Store(false)
+	e.free(e.kept.Swap(0))
 }
 
-// serve gives the free places to those who have waited longest. e.mu is held.
-func (e *Entrance) serve() {
-	for ; e.free > 0 && e.line.first != nil; e.free-- {
-		t := e.line.first
-		e.line.leave(t)
-		close(t.came)
+func (e *Entrance) free(places int32) {
+	for range places {
+		select {
+		case <-e.places:
+		default: // it counted as free already
+		}
 	}
 }
 
-// turn is that of a call in line.
-type turn struct {
-	came       chan struct{} // closed when it is out of the line, unless its caller has left
-	until      time.Time     // its patience is over
-	waits      bool          // in line
-	late       bool          // it goes on without a place
-	next, prev *turn
+// watch has somebody look whether the line moves, as long as there is one.
+func (e *Entrance) watch() {
+	if e.watched.CompareAndSwap(false, true) {
+		left := e.left.Load()
+		time.AfterFunc(patience, func() { e.look(left) })
+	}
 }
 
-// line is of those who wait, the first before all others.
-type line struct{ first, last *turn }
-
-func (l *line) join(t *turn) {
-	t.waits, t.prev = true, l.last
-	if l.last == nil {
-		l.first = t
-	} else {
-		l.last.next = t
+// look frees all places when none was given back since there were left.
+func (e *Entrance) look(left uint64) {
+	e.watched.Store(false)
+	if e.waiting.Load() == 0 {
+		return
 	}
-	l.last = t
-}
-
-func (l *line) leave(t *turn) {
-	if t.prev == nil {
-		l.first = t.next
-	} else {
-		t.prev.next = t.next
+	if e.left.Load() == left {
+		e.free(int32(cap(e.places)))
 	}
-	if t.next == nil {
-		l.last = t.prev
-	} else {
-		t.next.prev = t.prev
-	}
-	t.waits, t.next, t.prev = false, nil, nil
+	e.watch()
 }

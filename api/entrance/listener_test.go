@@ -173,11 +173,7 @@ func TestNoPlaceIsLost(t *testing.T) {
 		})
 	}
 	all.Wait()
-	e.mu.Lock()
-	if e.free != 2 || e.line.first != nil {
-		t.Errorf("%d places of 2 are free, %d stand in line", e.free, length(e.line))
-	}
-	e.mu.Unlock()
+	empty(t, e)
 	close(stop)
 	for _, c := range open {
 		_ = c.Close()

@@ -54,6 +54,13 @@ var working worker
 type worker struct{ now, most atomic.Int32 }
 
 func (w *worker) handle(ctx context.Context, req *sidecast.Request) ([]byte, error) {
+	if err := w.work(ctx); err != nil {
+		return nil, err
+	}
+	return req.Data, nil
+}
+
+func (w *worker) work(ctx context.Context) error {
 	n := w.now.Add(1)
 	defer w.now.Add(-1)
 	for {
@@ -64,9 +71,9 @@ func (w *worker) handle(ctx context.Context, req *sidecast.Request) ([]byte, err
 	}
 	select {
 	case <-time.After(workTime):
-		return req.Data, nil
+		return nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
 

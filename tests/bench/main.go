@@ -26,11 +26,14 @@ func main() {
 	role := flag.String("role", "", "used by the benchmark itself")
 	address := flag.String("sidecar", "", "used by the benchmark itself")
 	flag.Parse()
-	if *role == "app" {
+	switch *role {
+	case "app":
 		if err := runApp(context.Background(), *address); err != nil {
 			log.Fatal(err)
 		}
 		return
+	case "web":
+		log.Fatal(runWeb())
 	}
 	if err := run(*sidecast, *out, *each, *only); err != nil {
 		log.Fatal(err)

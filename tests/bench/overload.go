@@ -9,7 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/shirou/gopsutil/v4/process"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -28,10 +30,11 @@ const (
 type storm struct {
 	// Callers says how they take a refusal: `heed` waits as long as it says, `pause` 50 to 150 ms, `insist` not at all. The last
 	// never leave less than 2000 calls under way: what a refusal takes then is 2000 times its cost over the number of cores.
-	// `own` are such callers on the sidecar of the app itself, which has the work of both then; `bare` are such callers on a gRPC
-	// server which does nothing but refuse, to compare with.
+	// `own` are such callers on the sidecar of the app itself, which has the work of both then; `web` are those of Dapr's HTTP API
+	// on such a sidecar, with a connection each; `bare` are such callers on a gRPC server which does nothing but refuse, to
+	// compare with.
 	Callers       string  `json:"callers"`
-	GoodPerSecond float64 `json:"good_per_second"`
+	GoodPerSecond float64 `json:"good_per_second"` // without those that were answered after the storm
 	Capacity      float64 `json:"capacity_per_second"`
 	MostInApp     int     `json:"most_in_app"`
 	Refused       int     `json:"refused"`
@@ -61,30 +64,71 @@ func measureOverload(binary string) (storms []storm, err error) {
 		return nil, err
 	}
 	defer s.close()
+	web, err := newWebStage(binary)
+	if err != nil {
+		return nil, err
+	}
+	defer web.close()
 	time.Sleep(3 * time.Second) // until what only the start needed has been given back
-	idle := map[*sidecar]float64{s.near: s.near.rssMiB(), s.far: s.far.rssMiB()}
+	near, far, own := s.door(s.near), s.door(s.far), web.door()
 	fmt.Printf("\n%d callers on an app that can do %.0f/s\n", callers, workers/workTime.Seconds())
-	add := func(name string, at *sidecar, wait func(time.Duration) time.Duration) error {
-		o, err := s.overload(name, at, idle[at], wait)
+	for _, one := range []struct {
+		name string
+		door door
+		wait func(time.Duration) time.Duration
+	}{
+		{"heed", near, heed}, {"pause", near, pause}, {"insist", near, insist}, {"own", far, insist}, {"web", own, insist},
+		{"bare", s.bare(), insist},
+	} {
+		o, err := one.door.overload(one.name, one.wait)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		o.print()
 		storms = append(storms, o)
-		return nil
 	}
-	for _, m := range manners {
-		if err := add(m.name, s.near, m.wait); err != nil {
-			return nil, err
-		}
-	}
-	if err := add("own", s.far, insist); err != nil {
-		return nil, err
-	}
-	return storms, add("bare", nil, insist)
+	return storms, nil
 }
 
-func insist(time.Duration) time.Duration { return 0 }
+// How callers take a refusal.
+func heed(advice time.Duration) time.Duration { return advice }
+func pause(time.Duration) time.Duration       { return 50*time.Millisecond + rand.N(100*time.Millisecond) }
+func insist(time.Duration) time.Duration      { return 0 }
+
+// door is where a storm comes in.
+type door struct {
+	ask     func(context.Context) error        // a refusal is a gRPC status, whatever the door speaks
+	most    func(context.Context) (int, error) // calls in the app at once
+	refuser *process.Process                   // its memory is looked at; nil where nobody's is
+	idle    float64                            // what it has when idle, in MiB
+	all     []*process.Process                 // whose CPU counts
+}
+
+func (s *stage) door(at *sidecar) door {
+	d := door{ask: s.asks(at.conn, "work"), most: s.most, refuser: at.process, all: s.both}
+	d.idle = rssMiB(d.refuser)
+	return d
+}
+
+// bare is the app itself, without any sidecar.
+func (s *stage) bare() door { return door{ask: s.asks(s.direct, "refuse"), most: s.most, all: s.both} }
+
+func (s *stage) asks(conn *grpc.ClientConn, method string) func(context.Context) error {
+	client := sidecastv1.NewInvocationClient(conn)
+	request := &sidecastv1.InvokeRequest{AppId: "echo", Method: method, Data: make([]byte, 1<<10)}
+	return func(ctx context.Context) error {
+		_, err := client.Invoke(ctx, request)
+		return err
+	}
+}
+
+func (s *stage) most(ctx context.Context) (int, error) {
+	most, err := sidecastv1.NewInvocationClient(s.near.conn).Invoke(ctx, &sidecastv1.InvokeRequest{AppId: "echo", Method: "most"})
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(most.Data))
+}
 
 // tally is what the callers of a storm count.
 type tally struct {
@@ -97,11 +141,12 @@ type tally struct {
 	last    error
 }
 
-func (t *tally) add(took time.Duration, later bool, err error) (advice time.Duration) {
+func (t *tally) add(took time.Duration, later, late bool, err error) (advice time.Duration) {
 	advice, advised := adviceOf(err)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
+	case err == nil && late:
 	case err == nil:
 		t.good++
 	case status.Code(err) == codes.ResourceExhausted:
@@ -128,17 +173,10 @@ func adviceOf(err error) (time.Duration, bool) {
 	return 0, false
 }
 
-// overload is a storm on a sidecar, which had so much resident memory when it was idle, or on the app itself without any.
-func (s *stage) overload(name string, at *sidecar, idleMiB float64, wait func(time.Duration) time.Duration) (o storm, err error) {
-	conn, method := s.direct, "refuse"
-	if at != nil {
-		conn, method = at.conn, "work"
-	}
-	client := sidecastv1.NewInvocationClient(conn)
-	request := &sidecastv1.InvokeRequest{AppId: "echo", Method: method, Data: make([]byte, 1<<10)}
+func (d door) overload(name string, wait func(advice time.Duration) time.Duration) (o storm, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), stormFor+30*time.Second)
 	defer cancel()
-	busy, err := cpu(s.both)
+	busy, err := cpu(d.all)
 	if err != nil {
 		return o, err
 	}
@@ -148,16 +186,17 @@ func (s *stage) overload(name string, at *sidecar, idleMiB float64, wait func(ti
 	for range callers {
 		all.Go(func() {
 			for began := time.Now(); began.Before(end); began = time.Now() {
-				_, err := client.Invoke(ctx, request)
-				if advice := t.add(time.Since(began), end.Sub(began) < stormFor-time.Second, err); err != nil {
+				err := d.ask(ctx)
+				now := time.Now()
+				if advice := t.add(now.Sub(began), end.Sub(began) < stormFor-time.Second, now.After(end), err); err != nil {
 					time.Sleep(min(wait(advice), time.Until(end)))
 				}
 			}
 		})
 	}
 	for now := range time.Tick(100 * time.Millisecond) {
-		if at != nil {
-			o.GrowthMiB = max(o.GrowthMiB, at.rssMiB()-idleMiB)
+		if d.refuser != nil {
+			o.GrowthMiB = max(o.GrowthMiB, rssMiB(d.refuser)-d.idle)
 		}
 		if now.After(end) {
 			break
@@ -165,20 +204,16 @@ func (s *stage) overload(name string, at *sidecar, idleMiB float64, wait func(ti
 	}
 	all.Wait()
 	began := time.Now()
-	if _, err = client.Invoke(ctx, request); err != nil && at != nil {
+	if err = d.ask(ctx); err != nil && d.refuser != nil {
 		return o, fmt.Errorf("a lone caller after the storm: %w", err)
 	}
 	o.CallAfter = millis(time.Since(began))
-	spent, err := cpu(s.both)
-	if err != nil {
-		return o, err
-	}
-	most, err := sidecastv1.NewInvocationClient(s.near.conn).Invoke(ctx, &sidecastv1.InvokeRequest{AppId: "echo", Method: "most"})
+	spent, err := cpu(d.all)
 	if err != nil {
 		return o, err
 	}
 	o.Callers, o.Capacity = name, workers/workTime.Seconds()
-	o.MostInApp, err = strconv.Atoi(string(most.Data))
+	o.MostInApp, err = d.most(ctx)
 	o.GoodPerSecond = float64(t.good) / stormFor.Seconds()
 	o.Refused, o.OtherFailures = len(t.refused), t.others
 	if n := len(t.refused); n > 0 && len(t.later) > 0 {

@@ -109,8 +109,10 @@ func startSidecar(binary, dataDir, app string, more ...string) (*sidecar, error)
 	}
 }
 
-func (s *sidecar) rssMiB() float64 {
-	memory, err := s.process.MemoryInfo()
+func (s *sidecar) rssMiB() float64 { return rssMiB(s.process) }
+
+func rssMiB(p *process.Process) float64 {
+	memory, err := p.MemoryInfo()
 	if err != nil {
 		return 0
 	}
@@ -168,7 +170,12 @@ func newStage(binary string, farFlags ...string) (*stage, error) {
 
 // startApp starts an app beside a sidecar and tells where it takes direct calls.
 func startApp(beside *sidecar) (app *exec.Cmd, address string, err error) {
-	app = exec.Command(os.Args[0], "-role", "app", "-sidecar", beside.address)
+	return startRole("app", "-sidecar", beside.address)
+}
+
+// startRole starts this program as one of its roles, which tells its address first.
+func startRole(role string, more ...string) (app *exec.Cmd, address string, err error) {
+	app = exec.Command(os.Args[0], append([]string{"-role", role}, more...)...)
 	app.Stderr = os.Stderr
 	out, err := app.StdoutPipe()
 	if err != nil {
