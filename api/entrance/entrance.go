@@ -32,7 +32,7 @@ const (
 	// a place need to be done.
 	moving, still = 2 * time.Millisecond, 300 * time.Microsecond
 	// patience is how long a line may stay as it is. Then the places count as free: the line is a courtesy, and no limit.
-	patience = time.Second
+	patience = 100 * time.Millisecond
 )
 
 // Entrance is what the front doors of a sidecar share. It has no lock: one that hundreds wait for goes from hand to hand, each
