@@ -48,16 +48,6 @@ type storm struct {
 	CallAfter     float64 `json:"call_after_ms"`       // of a lone caller right after the storm
 }
 
-// manners are how callers take a refusal.
-var manners = []struct {
-	name string
-	wait func(advice time.Duration) time.Duration
-}{
-	{"heed", func(advice time.Duration) time.Duration { return advice }},
-	{"pause", func(time.Duration) time.Duration { return 50*time.Millisecond + rand.N(100*time.Millisecond) }},
-	{"insist", insist},
-}
-
 func measureOverload(binary string) (storms []storm, err error) {
 	s, err := newStage(binary, "--app-max-concurrency", strconv.Itoa(workers))
 	if err != nil {

@@ -99,11 +99,13 @@ func TestActorsWorkflowsAndJobsThatAreNotThere(t *testing.T) {
 	is("RegisterActorReminder", err, codes.Unavailable, "placement service is not configured", "")
 	_, err = client.StartWorkflowBeta1(ctx, &runtimev1.StartWorkflowRequest{})
 	is("StartWorkflowBeta1", err, codes.Unavailable, "placement service is not configured", "")
+	//lint:ignore SA1019 alpha1 is there as long as clients of Dapr have it
 	_, err = client.PurgeWorkflowAlpha1(ctx, &runtimev1.PurgeWorkflowRequest{})
 	is("PurgeWorkflowAlpha1", err, codes.Unavailable, "placement service is not configured", "")
 	_, err = client.ScheduleJob(ctx, &runtimev1.ScheduleJobRequest{})
 	is("ScheduleJob", err, codes.InvalidArgument, "Job is empty", "DAPR_SCHEDULER_EMPTY")
 	schedule := "@every 1s"
+	//lint:ignore SA1019 alpha1 is there as long as clients of Dapr have it
 	_, err = client.ScheduleJobAlpha1(ctx, &runtimev1.ScheduleJobRequest{Job: &runtimev1.Job{Name: "j", Schedule: &schedule}})
 	is("ScheduleJobAlpha1", err, codes.Internal, "failed to schedule job"+off, "DAPR_SCHEDULER_SCHEDULE_JOB")
 	_, err = client.ListJobs(ctx, &runtimev1.ListJobsRequest{})
