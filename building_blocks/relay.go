@@ -253,7 +253,7 @@ func (f uploaded) send(ctx context.Context, to call.ClientStream) (done bool, er
 		call.SetTrailer(to, f.trailer)
 		return true, to.CloseSend(ctx)
 	case f.err != nil:
-		return true, f.err
+		return true, resiliency.Final{Err: f.err} // the caller's own, which another attempt would not change
 	}
 	if err := to.Send(ctx, f.data); errors.Is(err, io.EOF) {
 		return true, nil // the handler has returned without reading all: its answer is what counts
@@ -266,7 +266,8 @@ func (f uploaded) send(ctx context.Context, to call.ClientStream) (done bool, er
 // judge keeps a lane from a further attempt that could not be the same call.
 func (u *upload) judge(err error) error {
 	repeats := !u.spent.Load() && !u.begun.Load()
-	if err == nil || repeats && (u.bound != Lasting || fault.NotSent(err)) {
+	_, final := err.(resiliency.Final)
+	if err == nil || final || repeats && (u.bound != Lasting || fault.NotSent(err)) {
 		return err
 	}
 	if fault.NotSent(err) {
