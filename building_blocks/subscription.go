@@ -256,6 +256,9 @@ func (c *consumer) handOver(ctx context.Context, d pubsub.Delivery, turn turn) (
 	defer turn.pass()
 	event = unwrap(c.sub.PubSub, c.sub.Topic, c.sub.Route, c.sub.Raw, d)
 	event.Bulk = c.sub.Bulk
+	if b, ok := c.broker.(pubsub.Immediate); ok && event.Bulk != nil && b.Immediate() {
+		event.Bulk = &appchannel.Bulk{Most: 1}
+	}
 	turn.wait(ctx) // also one that goes nowhere: those behind it must not overtake those before
 	if expired(event) {
 		return event, appchannel.Outcome{Verdict: appchannel.Drop, Reason: expiredReason}, nil

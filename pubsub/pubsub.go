@@ -105,6 +105,12 @@ type Delivery interface {
 	Retry(ctx context.Context, delay time.Duration) error
 }
 
+// Immediate is a Broker whose messages are handed over as they come, also where several go together: it may give out none
+// before the one before is settled.
+type Immediate interface {
+	Immediate() bool
+}
+
 // Unreadable is a Delivery of a broker that reads its messages in a format of their own. A message that is none of that format
 // is delivered with the bytes that it has, to become a dead letter: the app does not get it.
 type Unreadable interface {

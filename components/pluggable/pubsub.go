@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +24,7 @@ import (
 var (
 	_ components.Ailing  = (*broker)(nil)
 	_ components.Capable = (*broker)(nil)
+	_ pubsub.Immediate   = (*broker)(nil)
 )
 
 // broker is a broker of a program.
@@ -50,6 +52,11 @@ func (b *broker) Ailment() error {
 		}
 	}
 	return nil
+}
+
+// Immediate implements pubsub.Immediate.
+func (b *broker) Immediate() bool {
+	return slices.Contains(b.Capabilities(), string(contribpubsub.FeatureBulkSubscribeImmediate))
 }
 
 // Capabilities implements components.Capable.

@@ -183,6 +183,12 @@ func TestSignalsDrain(t *testing.T) {
 			<-began
 			signal(d)
 			d.WaitFor("stopping, within 30s", machine.Patience)
+			if got := d.do("GET", "/v1.0/metadata", ""); got.status != 200 {
+				t.Errorf("the app uses its sidecar meanwhile: %d %s", got.status, got.body)
+			}
+			if got := d.do("GET", "/v1.0/invoke/app/method/slow", ""); got.status != 500 {
+				t.Errorf("another call meanwhile: %d %s", got.status, got.body)
+			}
 			close(end)
 			if got := <-answers; got.status != 200 || got.body != "done" {
 				t.Errorf("the call that was under way: %d %s", got.status, got.body)

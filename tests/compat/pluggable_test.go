@@ -406,3 +406,37 @@ func TestTypesOfPlugIns(t *testing.T) {
 		t.Errorf("lint: %d %s %s", r.Code, r.Out, r.Err)
 	}
 }
+
+// TestBulksOfPlugInsWithoutPatience: an app that takes bulks is given what there is, where the program does not want it to wait.
+func TestBulksOfPlugInsWithoutPatience(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t)
+	plugIn(t, m, "plugged", "Patience")
+	heard := make(chan int, 2)
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/dapr/subscribe":
+			fmt.Fprint(w, `[{"pubsubname":"bus","topic":"orders","route":"/orders","bulkSubscribe":{"enabled":true,"maxMessagesCount":100,"maxAwaitDurationMs":3600000}}]`)
+		case "/orders":
+			var bulk struct {
+				Entries []struct {
+					EntryID string `json:"entryId"`
+				} `json:"entries"`
+			}
+			if err := json.NewDecoder(r.Body).Decode(&bulk); err != nil {
+				t.Error(err)
+			}
+			for _, e := range bulk.Entries {
+				fmt.Fprintf(w, `{"statuses":[{"entryId":%q,"status":"SUCCESS"}]}`, e.EntryID)
+			}
+			heard <- len(bulk.Entries)
+		}
+	})
+	d := startWith(t, m, component("bus", "pubsub.plugged"), "app", "--app-port", serve(t, app))
+	for range 2 {
+		d.expect(204, "", "POST", "/v1.0/publish/bus/orders", `7`, "Content-Type: application/json")
+		if got := receive(t, heard); got != 1 {
+			t.Errorf("a bulk of %d events", got)
+		}
+	}
+}

@@ -23,8 +23,12 @@ func (b broker) Init(ctx context.Context, r *proto.PubSubInitRequest) (*proto.Pu
 	return &proto.PubSubInitResponse{}, b.p.init(ctx, "pubsub", r.GetMetadata())
 }
 
-func (broker) Features(context.Context, *proto.FeaturesRequest) (*proto.FeaturesResponse, error) {
-	return &proto.FeaturesResponse{Features: []string{"BULK_PUBSUB"}}, nil
+func (b broker) Features(context.Context, *proto.FeaturesRequest) (*proto.FeaturesResponse, error) {
+	features := []string{"BULK_PUBSUB"}
+	if slices.Contains(b.p.Without, "Patience") {
+		features = append(features, "BULK_SUBSCRIBE_IMMEDIATE")
+	}
+	return &proto.FeaturesResponse{Features: features}, nil
 }
 
 func (broker) Ping(context.Context, *proto.PingRequest) (*proto.PingResponse, error) {

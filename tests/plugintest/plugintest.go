@@ -34,7 +34,7 @@ type Program struct {
 	File string
 	// Without lists the services that it does not have, by the last part of their names; Bulk is all calls for several things.
 	// Without Init it takes no settings, and says which it was given; without Many a transaction has FewOps at most,
-	// without Limit it does not say how many.
+	// without Limit it does not say how many. Without Patience its messages do not wait for others to fill a bulk.
 	Without []string
 	// Hung, if set, is told of each call that hangs.
 	Hung chan<- struct{}
