@@ -193,7 +193,7 @@ func extensionOf(req *call.Request) *commonv1.HTTPExtension {
 func (d *Dapr) answered(ctx context.Context, op string, from *peer.Peer, heard bool, err error) error {
 	s, _ := status.FromError(err)
 	if ctx.Err() != nil || s.Code() == codes.Unavailable && !heard {
-		return d.failed(ctx, op, from, err)
+		return away(d.failed(ctx, op, from, err))
 	}
 	e := fault.E(op, fault.KindFromGRPC(uint32(s.Code())), fault.AppFailed, errors.New(s.Message())).
 		With(GRPCStatus, strconv.Itoa(int(s.Code()))).With(GRPCMessage, s.Message())
@@ -203,6 +203,17 @@ func (d *Dapr) answered(ctx context.Context, op string, from *peer.Peer, heard b
 		}
 	}
 	return e
+}
+
+// Ready implements Channel.
+func (d *Dapr) Ready() error { return away(d.grpcPort.Ready()) }
+
+// away keeps in the fault of a call to an app that is not there what gRPC says of that, which Dapr takes for the app's own status.
+func away(err error) error {
+	if e, ok := errors.AsType[*fault.Error](err); ok && e.Reason == fault.AppUnreachable {
+		return e.With(GRPCStatus, strconv.Itoa(int(codes.Unavailable))).With(GRPCMessage, e.Err.Error())
+	}
+	return err
 }
 
 // withFields keeps in the fault of a handler what came with its status.

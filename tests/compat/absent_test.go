@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	commonv1 "github.com/dapr/dapr/pkg/proto/common/v1"
 	runtimev1 "github.com/dapr/dapr/pkg/proto/runtime/v1"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -142,6 +143,36 @@ func TestAnAppWhosePortIsClosed(t *testing.T) {
 	const head, why = `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: app, err: `, "gave up after 6 attempts: the app"
 	d.expect(500, head+why+"…", "GET", "/v1.0/invoke/app/method/x", "")
 	caller.expect(500, head+"rpc error: code = Internal desc = error invoking app channel: "+why+"…", "GET", "/v1.0/invoke/app/method/x", "")
+}
+
+// What gRPC says of an app that is not there is taken for what the app says, as by daprd.
+func TestAGRPCAppWhosePortIsClosed(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t)
+	app := grpc.NewServer()
+	runtimev1.RegisterAppCallbackServer(app, callback{})
+	listener := listen(t)
+	served := make(chan error)
+	go func() { served <- app.Serve(listener) }()
+	d := start(t, m, "app", "--app-port", port(listener.Addr().String()), "--app-protocol", "grpc")
+	d.await("/v1.0/healthz")
+	caller := start(t, m, "caller")
+	machine.Until(t, "the app is found", func() error {
+		if got := caller.do("POST", "/v1.0/invoke/app/method/x", ""); got.status != 200 {
+			return fmt.Errorf("%d %s", got.status, got.body)
+		}
+		return nil
+	})
+	app.Stop()
+	<-served
+	d.WaitFor("app is not ready", machine.Patience)
+	for _, from := range []*daprd{d, caller} {
+		const why = "the app"
+		from.expect(503, `{"code":14,"message":"`+why+"…", "POST", "/v1.0/invoke/app/method/x", "")
+		_, err := runtimev1.NewDaprClient(dial(t, from.grpc)).InvokeService(t.Context(), &runtimev1.InvokeServiceRequest{
+			Id: "app", Message: &commonv1.InvokeRequest{Method: "x"}})
+		fails(t, err, codes.Unavailable, "", why)
+	}
 }
 
 // sickly is a gRPC app that is not always well.
