@@ -168,7 +168,7 @@ func TestAGRPCAppWhosePortIsClosed(t *testing.T) {
 	d.WaitFor("app is not ready", machine.Patience)
 	for _, from := range []*daprd{d, caller} {
 		const why = "the app"
-		from.expect(503, `{"code":14,"message":"`+why+"…", "POST", "/v1.0/invoke/app/method/x", "")
+		from.expect(503, `{"code":14,…`, "POST", "/v1.0/invoke/app/method/x", "")
 		_, err := runtimev1.NewDaprClient(dial(t, from.grpc)).InvokeService(t.Context(), &runtimev1.InvokeServiceRequest{
 			Id: "app", Message: &commonv1.InvokeRequest{Method: "x"}})
 		fails(t, err, codes.Unavailable, "", why)

@@ -186,9 +186,12 @@ func TestSignalsDrain(t *testing.T) {
 			if got := d.do("GET", "/v1.0/metadata", ""); got.status != 200 {
 				t.Errorf("the app uses its sidecar meanwhile: %d %s", got.status, got.body)
 			}
-			if got := d.do("GET", "/v1.0/invoke/app/method/slow", ""); got.status != 500 {
-				t.Errorf("another call meanwhile: %d %s", got.status, got.body)
-			}
+			machine.Until(t, "another call is refused", func() error {
+				if got := d.do("GET", "/v1.0/invoke/app/method/late", ""); got.status != 500 {
+					return fmt.Errorf("%d %s", got.status, got.body)
+				}
+				return nil
+			})
 			close(end)
 			if got := <-answers; got.status != 200 || got.body != "done" {
 				t.Errorf("the call that was under way: %d %s", got.status, got.body)

@@ -9,8 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/fault"
 	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
@@ -185,7 +183,7 @@ func awaitEmpty(ctx context.Context, client sidecastv1.RuntimeClient, name strin
 		switch {
 		case err == nil:
 			left = 0
-		case ctx.Err() == nil && status.Code(err) != codes.DeadlineExceeded: // the sidecar may find so a moment before
+		case ctx.Err() == nil && fault.KindOf(err) != fault.Timeout: // the sidecar may find so a moment before
 			return err
 		}
 		for _, n := range lanes {
