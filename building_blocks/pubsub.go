@@ -95,6 +95,8 @@ type Draft struct {
 	// Wrap makes the envelope in the block's place: a CloudEvent in JSON and its id, of the header with its traceparent. A
 	// front door whose clients know another form of it sets it.
 	Wrap func(call.Header) (id string, envelope []byte, err error)
+	// Judged gives a failure of the broker the form by which policies match it, where the front door has one.
+	Judged func(error) error
 }
 
 // Published is what became of one draft.
@@ -147,7 +149,11 @@ func (p *PubSub) publish(ctx context.Context, component, topic string, drafts []
 		p.draft(ctx, &out, i, use.Name, topic, &drafts[i])
 	}
 	err = p.lanes.of(use.Name).Do(ctx, resiliency.Call{Op: op}, func(ctx context.Context, _ actors.Grant) error {
-		return out.send(ctx, use.Backend, use.Topics.OnServer(topic))
+		err := out.send(ctx, use.Backend, use.Topics.OnServer(topic))
+		if err != nil && drafts[0].Judged != nil {
+			err = drafts[0].Judged(err)
+		}
+		return err
 	})
 	if err != nil && out.stored == 0 && len(out.messages) > 0 {
 		return nil, err

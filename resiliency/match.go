@@ -21,8 +21,14 @@ func (m Match) speaks(err error) (meant, speaks bool) {
 			return within(m.Statuses, status.HTTPStatus()), true
 		}
 	}
-	if len(m.Codes) > 0 && fault.ReasonOf(err) == fault.AppFailed {
-		return within(m.Codes, fault.AppCode(err)), true
+	if len(m.Codes) > 0 {
+		var code interface{ GRPCCode() int }
+		switch {
+		case errors.As(err, &code):
+			return within(m.Codes, code.GRPCCode()), true
+		case fault.ReasonOf(err) == fault.AppFailed:
+			return within(m.Codes, fault.AppCode(err)), true
+		}
 	}
 	if len(m.Kinds)+len(m.Reasons) > 0 {
 		kind := fault.KindOf(err)

@@ -68,7 +68,7 @@ func (s *Server) told(stored []stateItem, published map[string]*stateItem, trace
 				shown = other
 			}
 			drafts = append(drafts, blocks.Draft{
-				Header: append(call.Header(nil), trace...), Key: item.metadata["partitionKey"],
+				Header: append(call.Header(nil), trace...), Key: item.metadata["partitionKey"], Judged: asGRPC.judged,
 				Wrap: func(header call.Header) (string, []byte, error) { return s.outboxEnvelope(box, item, shown, header) },
 			})
 		}

@@ -2,7 +2,6 @@ package pluggable
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 
@@ -21,18 +20,22 @@ func faultOf(op, socket string, err error) error {
 		return err
 	}
 	s, told := status.FromError(err)
-	if words := worded(s); words != nil {
-		return fault.E(op, fault.None, fault.BackendFailed, fmt.Errorf("the plug-in at %s: %w", socket, words))
-	}
-	switch {
-	case !told, s.Code() == codes.Unavailable, s.Code() == codes.Canceled: // nobody else cancels
+	if !told {
 		return fault.New(op, fault.BackendDown, "the plug-in at %s: %s", socket, textOf(s, err))
-	case s.Code() == codes.DeadlineExceeded:
-		return fault.New(op, fault.DeadlineExceeded, "the plug-in at %s: %s", socket, s.Message())
-	case s.Code() == codes.Unimplemented:
-		return fault.New(op, fault.NotSupported, "the plug-in at %s: %s", socket, s.Message())
 	}
-	return fault.New(op, fault.BackendFailed, "the plug-in at %s: %s", socket, s.Message())
+	reason, said := fault.BackendFailed, errors.New(s.Message())
+	switch s.Code() {
+	case codes.Unavailable, codes.Canceled: // nobody else cancels
+		reason, said = fault.BackendDown, errors.New(textOf(s, err))
+	case codes.DeadlineExceeded:
+		reason = fault.DeadlineExceeded
+	case codes.Unimplemented:
+		reason = fault.NotSupported
+	}
+	if words := worded(s); words != nil {
+		reason, said = fault.BackendFailed, words
+	}
+	return fault.New(op, reason, "the plug-in at %s: %w", socket, said).With(fault.AppStatus, strconv.Itoa(int(s.Code())))
 }
 
 // textOf leaves out the layers of the library that say nothing.

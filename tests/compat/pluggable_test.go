@@ -440,3 +440,71 @@ func TestBulksOfPlugInsWithoutPatience(t *testing.T) {
 		}
 	}
 }
+
+// TestRetriesOfPublishesByCode: what a program refuses to store is tried again as the policy has it for the protocol of whoever
+// publishes.
+func TestRetriesOfPublishesByCode(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t)
+	plugIn(t, m, "plugged")
+	policy := `apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: r}
+spec:
+  policies:
+    retries:
+      web: {policy: constant, duration: 1ms, maxRetries: 2, matching: {httpStatusCodes: "429,500-599"}}
+      rpc: {policy: constant, duration: 1ms, maxRetries: 2, matching: {gRPCStatusCodes: "8,14"}}
+      all: {policy: constant, duration: 1ms, maxRetries: 2}
+  targets:
+    components:
+      web: {outbound: {retry: web}}
+      rpc: {outbound: {retry: rpc}}
+      all: {outbound: {retry: all}}
+`
+	resources := policy
+	for _, name := range []string{"web", "rpc", "all"} {
+		resources += "---\n" + component(name, "pubsub.plugged")
+	}
+	d := startWith(t, m, resources, "app")
+	client := d.client()
+	for i, c := range []struct {
+		pubsub         string
+		code           codes.Code
+		overWeb, byRPC int
+	}{
+		{"web", codes.Unavailable, 3, 3},
+		{"web", codes.ResourceExhausted, 3, 3},
+		{"web", codes.FailedPrecondition, 1, 3},
+		{"rpc", codes.Unavailable, 3, 3},
+		{"rpc", codes.FailedPrecondition, 3, 1},
+		{"rpc", codes.Unknown, 3, 1},
+		{"all", codes.FailedPrecondition, 3, 3},
+	} {
+		code := fmt.Sprint(int(c.code))
+		tried := func(topic string, times int, said string) {
+			t.Helper()
+			if !strings.Contains(said, fmt.Sprintf("try %d of %s", times, topic)) {
+				t.Errorf("%s by %s, %v: not %d tries: %s", topic, c.pubsub, c.code, times, said)
+			}
+		}
+		d.expect(204, "", "POST", "/v1.0/publish/"+c.pubsub+"/fine", `1`) // or the breaker opens
+		topic := fmt.Sprint("web", i)
+		r := d.do("POST", "/v1.0/publish/"+c.pubsub+"/"+topic+"?metadata.code="+code, `1`)
+		tried(topic, c.overWeb, r.body)
+		topic = fmt.Sprint("webs", i)
+		r = d.do("POST", "/v1.0-alpha1/publish/bulk/"+c.pubsub+"/"+topic,
+			`[{"entryId":"1","event":1,"contentType":"application/json","metadata":{"code":"`+code+`"}}]`, "Content-Type: application/json")
+		tried(topic, c.overWeb, r.body)
+		topic = fmt.Sprint("rpc", i)
+		md := map[string]string{"code": code}
+		_, err := client.PublishEvent(t.Context(), &runtimev1.PublishEventRequest{PubsubName: c.pubsub, Topic: topic, Data: []byte("1"), Metadata: md})
+		tried(topic, c.byRPC, fmt.Sprint(err))
+		topic = fmt.Sprint("rpcs", i)
+		answer, err := client.BulkPublishEvent(t.Context(), &runtimev1.BulkPublishRequest{
+			PubsubName: c.pubsub, Topic: topic,
+			Entries: []*runtimev1.BulkPublishRequestEntry{{EntryId: "1", Event: []byte("1"), ContentType: "text/plain", Metadata: md}},
+		})
+		tried(topic, c.byRPC, fmt.Sprint(answer, err))
+	}
+}

@@ -43,9 +43,24 @@ func (b broker) store(topic string, m message) {
 	}
 }
 
+// refuse fails with the code that the metadata ask for, and says how often it has done so for the topic.
+func (b broker) refuse(topic, code string) error {
+	n, err := strconv.ParseUint(code, 10, 32)
+	if err != nil {
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	b.p.mu.Lock()
+	defer b.p.mu.Unlock()
+	b.p.refused[topic]++
+	return status.Errorf(codes.Code(n), "try %d of %s", b.p.refused[topic], topic)
+}
+
 func (b broker) Publish(ctx context.Context, r *proto.PublishRequest) (*proto.PublishResponse, error) {
 	if _, err := b.p.ready(ctx, "pubsub"); err != nil {
 		return nil, err
+	}
+	if code := r.GetMetadata()["code"]; code != "" {
+		return nil, b.refuse(r.GetTopic(), code)
 	}
 	return &proto.PublishResponse{}, b.p.change(func() error {
 		b.store(r.GetTopic(), message{Data: r.GetData(), Metadata: r.GetMetadata(), ContentType: r.GetContentType()})
@@ -59,6 +74,9 @@ func (b broker) BulkPublish(ctx context.Context, r *proto.BulkPublishRequest) (*
 	}
 	if _, err := b.p.ready(ctx, "pubsub"); err != nil {
 		return nil, err
+	}
+	if code := r.GetEntries()[0].GetMetadata()["code"]; code != "" {
+		return nil, b.refuse(r.GetTopic(), code)
 	}
 	answer := &proto.BulkPublishResponse{}
 	return answer, b.p.change(func() error {

@@ -44,6 +44,7 @@ type Program struct {
 	kept     kept
 	settings map[string]map[string]string // by service and instance
 	busy     map[string]bool              // messages and events that a stream has
+	refused  map[string]int               // publishes that were told to fail, by topic
 }
 
 // kept is what outlives the program.
@@ -72,6 +73,7 @@ type message struct {
 func (p *Program) Serve(ctx context.Context, listener net.Listener) error {
 	p.mu.Lock()
 	p.changed, p.busy, p.settings = make(chan struct{}), map[string]bool{}, map[string]map[string]string{}
+	p.refused = map[string]int{}
 	p.kept = kept{Items: map[string]item{}, Topics: map[string]map[string][]message{}}
 	data, err := os.ReadFile(p.File)
 	if err == nil {

@@ -176,8 +176,8 @@ func resiliency() Area {
 	return Area{ID: "resiliency", Title: "Resiliency resources", What: "Key", Intro: "Dapr's keys; [resiliency](reference/resiliency.md) has those that Sidecast adds.", Rows: []Row{
 		works("spec.policies.timeouts", dapr+", compat.TestPoliciesGuardInvocation"),
 		works("spec.policies.retries.policy, spec.policies.retries.duration, spec.policies.retries.maxInterval, spec.policies.retries.maxRetries", dapr+", e2e.TestDaprResiliency"),
-		differs("spec.policies.retries.matching.httpStatusCodes, spec.policies.retries.matching.gRPCStatusCodes", dapr+", compat.TestPoliciesGuardInvocation",
-			"Decides of the answers of apps. A component's failures are all tried again: daprd matches that of a publish, which is 500 or UNKNOWN unless a pluggable component says another. Give such a component a policy without retries."),
+		works("spec.policies.retries.matching.httpStatusCodes, spec.policies.retries.matching.gRPCStatusCodes", dapr+", compat.TestPoliciesGuardInvocation, compat.TestRetriesOfPublishesByCode",
+			"Decides of the answers of apps, and of publishes that a pluggable component refused: by the status of HTTP or the code of gRPC, as the publisher speaks. All other failures are tried again."),
 		works("spec.policies.circuitBreakers.maxRequests, spec.policies.circuitBreakers.interval, spec.policies.circuitBreakers.timeout, spec.policies.circuitBreakers.trip", dapr+", compat.TestPoliciesGuardInvocation"),
 		works("spec.targets.apps.timeout, spec.targets.apps.retry", "compat.TestPoliciesGuardInvocation"),
 		differs("spec.targets.apps.circuitBreaker, spec.targets.apps.circuitBreakerCacheSize", "compat.TestPoliciesGuardInvocation, compat.TestBreakersSeeTheAnswersOfStreams, governance.TestRead",
