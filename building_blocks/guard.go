@@ -246,7 +246,7 @@ func (s *ruleSet) close() {
 // repeats says whether a policy has calls in pieces of an operation made again that were sent.
 func (g *guard) repeats(verb, operation string) bool {
 	in := func(p *resiliency.Policy) bool {
-		return p.Retry.NonIdempotent || p.Retry.ByVerb && call.Repeatable(verb)
+		return p.Retry.NonIdempotent || (p.Retry.ByVerb || p.Retry.Lost) && call.Repeatable(verb)
 	}
 	if in(g.inPieces().Policy()) {
 		return true

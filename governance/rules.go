@@ -86,7 +86,7 @@ func (r *Rules) App(id string, base resiliency.Policy) Target {
 		return t.over(base)
 	}
 	if built, ok := r.book.builtIn(); ok {
-		built.NotHere = base.Retry.NotHere
+		built.NotHere, built.Lost = base.Retry.NotHere, base.Retry.Lost
 		base.Name, base.Retry = builtInService, built
 	}
 	return Target{Policy: r.book.defaults("App").over(base)}

@@ -107,6 +107,8 @@ type Retry struct {
 	NonIdempotent bool
 	// ByVerb takes calls that are Repeatable for idempotent ones.
 	ByVerb bool
+	// Lost does so after an instance was lost that had the call (fault.InstanceLost), and after nothing else.
+	Lost bool
 	// Elsewhere tries only instances that the call has not tried, at once.
 	Elsewhere bool
 	// NotHere are reasons of failures that only another instance can make good: one that the call has not tried is, at once,

@@ -16,7 +16,8 @@ import (
 // another is, at once. Policies that name such refusals in On, or fail later, know what they do.
 func (p *Policy) again(now time.Time, t *Turn, err error, elsewhere bool) (time.Duration, bool) {
 	r := &p.Retry
-	follows, named := r.follows(err, t.Call.Idempotent || r.ByVerb && t.Call.Repeatable)
+	byVerb := t.Call.Repeatable && (r.ByVerb || r.Lost && fault.ReasonOf(err) == fault.InstanceLost)
+	follows, named := r.follows(err, t.Call.Idempotent || byVerb)
 	switch {
 	case r.Max >= 0 && t.tries > r.Max || !follows || isFinal(err):
 		return 0, false

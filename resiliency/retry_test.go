@@ -18,6 +18,7 @@ var retryKeys = map[string]policyKey{
 	"max-interval":   func(t *testing.T, p *Policy, v string) { p.Retry.MaxInterval = duration(t, v) },
 	"backoff":        func(_ *testing.T, p *Policy, v string) { p.Retry.Backoff = Backoff(v) },
 	"by-verb":        func(_ *testing.T, p *Policy, v string) { p.Retry.ByVerb = v == "true" },
+	"lost":           func(_ *testing.T, p *Policy, v string) { p.Retry.Lost = v == "true" },
 	"non-idempotent": func(_ *testing.T, p *Policy, v string) { p.Retry.NonIdempotent = v == "true" },
 	"mode":           func(_ *testing.T, p *Policy, v string) { p.Mode = FailureMode(v) },
 	"on-statuses":    func(t *testing.T, p *Policy, v string) { p.Retry.On.Statuses = rangesOf(t, v) },

@@ -17,7 +17,7 @@ type Call struct {
 	// for certain that the work never began.
 	Idempotent bool
 	// Repeatable says that the call's verb lets it be made twice (RFC 9110 §9.2.2) though its caller did not mark it: it may
-	// be hedged, and repeated where the policy says so (Retry.ByVerb).
+	// be hedged, and repeated where the policy says so (Retry.ByVerb, Retry.Lost).
 	Repeatable bool
 	// InPieces says that its bodies travel in pieces, or that it is a stream: Policy.Pieces is for it. Its driver does not hedge it.
 	InPieces bool
