@@ -28,7 +28,7 @@ const (
 	// garbage is how much of it in bytes the collector lets gather, if that is not less than leastPercent of what it goes
 	// through. With Go's own measure, as much as what lives, it would run many times a second in a sidecar, where little lives,
 	// and in a burst, where more does, let as much again gather.
-	garbage, leastPercent = 16 << 20, 50
+	garbage, leastPercent = 12 << 20, 25
 )
 
 // limitMemory sets the collector's soft limit, unless the user has by GOMEMLIMIT. It returns the limit in force.
