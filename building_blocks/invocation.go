@@ -304,7 +304,7 @@ func (v *Invocation) stream(ctx context.Context, req *call.Request, up *upload, 
 			}
 			defer stream.Close()
 			up.heard = grant.Answered
-			return up.attempt(ctx, stream, x)
+			return v.last(grant, up.attempt(ctx, stream, x))
 		},
 		func(ctx context.Context, lane *actors.Lane, err error) error { return up.settle(ctx, lane, x, err) })
 	told, status := toldFailure{}, errStatus(0)
@@ -318,11 +318,22 @@ func (v *Invocation) stream(ctx context.Context, req *call.Request, up *upload, 
 }
 
 func (v *Invocation) call(ctx context.Context, grant actors.Grant, req *call.Request) (*call.Response, error) {
-	return v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+	resp, err := v.fabric.Call(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+	return resp, v.last(grant, err)
 }
 
 func (v *Invocation) open(ctx context.Context, grant actors.Grant, req *call.Request) (call.ClientStream, error) {
-	return v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+	stream, err := v.fabric.Stream(ctx, fabric.Target{App: req.App, Instance: grant.Endpoint}, req)
+	return stream, v.last(grant, err)
+}
+
+// last keeps a lane from a further attempt at a call to this very instance once it is leaving: its caller is told while there is
+// somebody to tell it.
+func (v *Invocation) last(grant actors.Grant, err error) error {
+	if err != nil && grant.Endpoint == v.self.Instance && v.fabric.Leaving() {
+		return resiliency.Final{Err: err}
+	}
+	return err
 }
 
 // toldFailure is what an answer says of a call that failed. The caller has had the answer: only the lane has to know.

@@ -223,6 +223,9 @@ func (f *Fabric) Stats() Stats {
 	}
 }
 
+// Leaving says that this instance takes no more calls.
+func (f *Fabric) Leaving() bool { return f.inbound.leaving.Load() }
+
 // Leave tells everyone that this sidecar goes, refuses new calls with fault.Shutdown and waits for running ones until ctx
 // ends. Calls of its own still go out: those that run may need them. Only Close may follow.
 func (f *Fabric) Leave(ctx context.Context) error {
