@@ -39,7 +39,7 @@ type daprConfig struct {
 	MaxBody, ReadBuffer                         int64
 	BlockShutdown                               time.Duration
 	AllowedOrigins, Token                       string
-	Profiling, NoMetrics                        bool
+	Profiling, NoMetrics, BuiltIn               bool  // BuiltIn: components that exist without a file do
 	APILogging                                  *bool // nil leaves it to the Configuration
 	Log                                         io.Writer
 	Hangups                                     <-chan os.Signal // SIGHUP: all files are read again
@@ -76,12 +76,12 @@ SIDECAST_FABRIC_CREDS its credentials file.`,
 			d.hangups = hangups()
 			if err := d.options(flags); err != nil {
 				fmt.Fprintln(os.Stderr, "Failed to parse flags:", err)
-				exit(commands.ExitFailed)
+				exit(d.failed(err))
 				return nil
 			}
 			if err := d.run(command.Context(), flags); err != nil {
 				fmt.Fprintln(os.Stderr, "Fatal error from runtime:", err)
-				exit(commands.ExitFailed)
+				exit(d.failed(err))
 			}
 			return nil
 		},
@@ -90,9 +90,13 @@ SIDECAST_FABRIC_CREDS its credentials file.`,
 	return command
 }
 
-// calledDaprd says whether the program was started by that name.
-func calledDaprd(arg0 string) bool {
-	return strings.TrimSuffix(filepath.Base(arg0), ".exe") == "daprd"
+// failed is the exit code for an error: that of daprd, but a supervisor is told what trying again does not help.
+func (d *daprFlags) failed(err error) int {
+	var known *fault.Error
+	if d.host.ExitWithParent && (!errors.As(err, &known) || known.Kind == fault.Invalid) {
+		return commands.ExitUsage
+	}
+	return commands.ExitFailed
 }
 
 func (d *daprFlags) run(ctx context.Context, flags *pflag.FlagSet) error {

@@ -32,7 +32,15 @@ type daprFlags struct {
 	blockShutdown, bindingTimeout                                     time.Duration
 	metrics, profiling, logJSON, apiLogging, appTLS, healthCheck      bool
 	version, buildInfo, wait                                          bool
+	builtIn                                                           bool
+	host                                                              config // what hostFlags say
 	hangups                                                           <-chan os.Signal
+}
+
+// hostFlags are flags of Sidecast's own that a supervisor starts a daprd with. They are hidden: daprd has none of them.
+var hostFlags = []string{
+	"exit-with-parent", "grpc-port", "data-dir", "fabric", "fabric-creds", "fabric-nkey", "fabric-ca", "fabric-cert", "fabric-key",
+	"fabric-replicas", "fabric-sync",
 }
 
 // meaningless are daprd's flags for what Sidecast has no use for: the fabric takes the place of the control plane and of
@@ -93,6 +101,15 @@ func (d *daprFlags) declare(f *pflag.FlagSet) {
 	f.BoolVar(&d.version, "version", false, "Print the runtime version")
 	f.BoolVar(&d.buildInfo, "build-info", false, "Print the build info")
 	f.BoolVar(&d.wait, "wait", false, "Wait until the sidecar on --dapr-http-port can be used, then exit")
+	f.BoolVar(&d.builtIn, "built-in-components", false, "Have the components of a sidecar that was given no files")
+	own := pflag.NewFlagSet("", pflag.ContinueOnError)
+	d.host.flags(own)
+	for _, name := range hostFlags {
+		f.AddFlag(own.Lookup(name))
+	}
+	for _, name := range append([]string{"built-in-components"}, hostFlags...) {
+		_ = f.MarkHidden(name)
+	}
 	for _, m := range meaninglessFlags {
 		const doc = "Accepted and without effect: the fabric needs none"
 		switch m.kind {
@@ -172,11 +189,16 @@ func (d *daprFlags) sidecar(given *pflag.FlagSet) (*config, error) {
 	c := &config{
 		AppID: d.appID, Namespace: os.Getenv("NAMESPACE"),
 		AppHealth: d.healthCheck, AppHealthPath: "/" + strings.TrimPrefix(d.healthPath, "/"),
-		ListenAddress: "127.0.0.1", MaxBody: "64MiB", FabricSync: "interval", Replicas: 1,
+		ListenAddress: "127.0.0.1", MaxBody: "64MiB",
+		ExitWithParent: d.host.ExitWithParent, DataDir: d.host.DataDir, FabricSync: d.host.FabricSync, Replicas: d.host.Replicas,
+		NKey: d.host.NKey, CA: d.host.CA, Cert: d.host.Cert, CertKey: d.host.CertKey,
 		LogFormat: "text", Resources: d.resources,
 		AppAddress: d.appAddress, MetricsAddress: d.metricsAddress,
-		Fabric: os.Getenv("SIDECAST_FABRIC"), Credentials: os.Getenv("SIDECAST_FABRIC_CREDS"),
+		Fabric: or(d.host.Fabric, os.Getenv("SIDECAST_FABRIC")), Credentials: or(d.host.Credentials, os.Getenv("SIDECAST_FABRIC_CREDS")),
 		FabricPort: 0, // a data folder is a group: its members find the port in it, and those of two users have nothing to share
+	}
+	if given.Changed("grpc-port") {
+		c.GRPCPort = d.host.GRPCPort
 	}
 	if d.logJSON {
 		c.LogFormat = "json"
@@ -258,7 +280,7 @@ func (d *daprFlags) app(c *config, _ *pflag.FlagSet) (err error) {
 
 // ports reads where the sidecar listens.
 func (d *daprFlags) ports(c *config, given *pflag.FlagSet) error {
-	c.dapr = &daprConfig{Meaningless: meaninglessOf(given), SocketDir: d.socketDir, PublicAddress: d.publicAddress, NoMetrics: !d.metrics}
+	c.dapr = &daprConfig{Meaningless: meaninglessOf(given), BuiltIn: d.builtIn, SocketDir: d.socketDir, PublicAddress: d.publicAddress, NoMetrics: !d.metrics}
 	internal, _ := given.GetString("dapr-internal-grpc-port")
 	for _, p := range []struct {
 		text string

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -29,8 +30,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := 0
 	root := newRoot(func(c int) { code = c })
-	if calledDaprd(os.Args[0]) {
-		root.SetArgs(append([]string{"daprd"}, os.Args[1:]...))
+	if name := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe"); name == "daprd" || name == "dapr" {
+		root.SetArgs(append([]string{name}, os.Args[1:]...))
 	}
 	if failed := commands.Execute(ctx, root); failed != 0 {
 		code = failed
@@ -57,7 +58,7 @@ and look at it from another terminal with
   sidecast tree
   sidecast invoke hello / --verb GET`,
 	}
-	root.AddCommand(newRun(exit), newDaprd(exit), newConfig(), newReference())
+	root.AddCommand(newRun(exit), newDaprd(exit), newDaprCommand(exit), newConfig(), newReference())
 	root.AddCommand(commands.New(commands.Deps{Catalogue: catalogue{}, Lint: lint, Version: version})...)
 	return root
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -35,7 +36,7 @@ once. The app finds its sidecar by SIDECAST_GRPC_PORT: where a default port is t
 any free one is used.
 
 With -f FILE, all the apps of the file run, each beside its own sidecar, with one merged log. An app that fails is
-started again, with back-off.
+started again, with back-off. The sidecars of a file called dapr.yaml serve Dapr's API: see "sidecast dapr run --help".
 
 With neither, only the sidecar runs, in this process: that is how it is started by systemd, Kubernetes and the like.
 
@@ -50,12 +51,9 @@ when it leaves another takes it over. Without --app-port an app dials its sideca
 			case file != "" && len(args) > 0:
 				return fault.New("run", fault.FlagInvalid, "-f and a command exclude each other: name the command in the file")
 			case file != "":
-				plan, notes, err := supervisor.Load(file)
+				plan, err := loadPlan(file, false)
 				if err != nil {
 					return err
-				}
-				for _, note := range notes {
-					fmt.Fprintln(os.Stderr, note)
 				}
 				return supervise(command.Flags(), c, plan, output, sidecarLogs, exit)
 			case len(args) > 0:
@@ -78,6 +76,15 @@ when it leaves another takes it over. Without --app-port an app dials its sideca
 	command.Flags().BoolVar(&sidecarLogs, "sidecar-logs", false, "show the sidecars' whole logs, not only warnings and errors")
 	completeRunFlags(command)
 	return command
+}
+
+// loadPlan reads a run file and shows the notes to it. See supervisor.Load.
+func loadPlan(file string, dapr bool) (supervisor.Plan, error) {
+	plan, notes, err := supervisor.Load(file, dapr)
+	for _, note := range notes {
+		fmt.Fprintln(os.Stderr, note)
+	}
+	return plan, err
 }
 
 // outliveReaders makes writing to a log that nobody reads any more an error of the write. Otherwise SIGPIPE would end the
@@ -212,6 +219,13 @@ var notForSidecars = map[string]bool{
 // sidecarArgs makes the command line of one sidecar: what the app's entry says, and the flags that hold for all.
 func sidecarArgs(given *pflag.FlagSet, c *config, app supervisor.App) []string {
 	args := []string{"run", "--exit-with-parent", "--app-id", app.ID, "--data-dir", c.DataDir}
+	config, interval, timeout := "resources-path", app.Health.Interval.String(), app.Health.Timeout.String()
+	if app.Dapr {
+		args[0], config = "daprd", "config"
+		interval, timeout = strconv.Itoa(int(app.Health.Interval.Seconds())), strconv.Itoa(int(app.Health.Timeout.Milliseconds()))
+		args = append(args, "--dapr-http-port", strconv.Itoa(app.DaprHTTPPort), "--dapr-grpc-port", strconv.Itoa(app.DaprGRPCPort))
+		args = append(args, app.DaprFlags...)
+	}
 	add := func(flag, value string) {
 		if value != "" && value != "0" && value != "0s" {
 			args = append(args, "--"+flag, value)
@@ -220,7 +234,9 @@ func sidecarArgs(given *pflag.FlagSet, c *config, app supervisor.App) []string {
 	add("app-port", strconv.Itoa(app.Port))
 	add("app-protocol", app.Protocol)
 	add("app-max-concurrency", strconv.Itoa(app.MaxConcurrency))
-	add("namespace", or(app.Namespace, c.readsOf()))
+	if !app.Dapr { // whose namespace is in its environment
+		add("namespace", or(app.Namespace, c.readsOf()))
+	}
 	args = append(args, "--grpc-port", strconv.Itoa(app.GRPCPort), "--metrics-port", strconv.Itoa(app.MetricsPort))
 	level := or(app.LogLevel, "info")
 	if given.Changed("log-level") {
@@ -234,16 +250,19 @@ func sidecarArgs(given *pflag.FlagSet, c *config, app supervisor.App) []string {
 	for _, path := range paths {
 		add("resources-path", path)
 	}
-	add("resources-path", app.ConfigFile)
+	if app.Dapr && len(paths) == 0 {
+		args = append(args, "--built-in-components")
+	}
+	add(config, app.ConfigFile)
 	if app.Health.Enabled {
 		args = append(args, "--enable-app-health-check")
 		add("app-health-check-path", app.Health.Path)
-		add("app-health-probe-interval", app.Health.Interval.String())
-		add("app-health-probe-timeout", app.Health.Timeout.String())
+		add("app-health-probe-interval", interval)
+		add("app-health-probe-timeout", timeout)
 		add("app-health-threshold", strconv.Itoa(app.Health.Threshold))
 	}
 	given.Visit(func(f *pflag.Flag) {
-		if !notForSidecars[f.Name] && f.Name != "data-dir" {
+		if !notForSidecars[f.Name] && f.Name != "data-dir" && (!app.Dapr || slices.Contains(hostFlags, f.Name)) {
 			args = append(args, "--"+f.Name+"="+f.Value.String())
 		}
 	})

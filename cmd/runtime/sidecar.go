@@ -175,9 +175,9 @@ func newCallback(c *config, through *pipeline.Client, m *telemetry.Metrics, log 
 	return appchannel.OpenHTTP(callback), nil
 }
 
-// builtIn are the components that exist without a file: daprd has none.
+// builtIn are the components that exist without a file: daprd has none, unless its supervisor says so.
 func (c *config) builtIn() []components.Manifest {
-	if c.dapr != nil {
+	if c.dapr != nil && !c.dapr.BuiltIn {
 		return nil
 	}
 	return standard.Defaults()

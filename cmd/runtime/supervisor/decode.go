@@ -25,6 +25,7 @@ type node = ast.Node
 // decoder turns YAML into structs by their `run` tags and collects everything that is wrong, with its place.
 type decoder struct {
 	file    string
+	dapr    bool // the file is Dapr's
 	anchors map[string]node
 	// places holds where each value stood, by path: `apps[1].appPort`.
 	places   map[string]node
@@ -128,13 +129,17 @@ func (d *decoder) collect(at string, n node, known map[string]string, found map[
 		}
 		key := scalar(rows.Key())
 		name, ok := known[key]
+		why := meaningless[key]
+		if daprKeys[key] != "" && !d.dapr {
+			why = "the sidecars of this file have no Dapr API; those of a file called dapr.yaml do"
+		}
 		switch {
+		case why != "":
+			d.notes = append(d.notes, fmt.Sprintf("%s:%d: %s has no effect: %s",
+				d.file, rows.Key().GetToken().Position.Line, join(at, key), why))
 		case ok:
 			found[name] = rows.Value()
 			d.places[join(at, name)] = rows.Key()
-		case meaningless[key] != "":
-			d.notes = append(d.notes, fmt.Sprintf("%s:%d: %s has no effect: %s",
-				d.file, rows.Key().GetToken().Position.Line, join(at, key), meaningless[key]))
 		default:
 			d.report(rows.Key().GetToken(), "%s: there is no such key%s", join(at, key), nearest(key, known))
 		}
@@ -194,7 +199,11 @@ func (d *decoder) decode(at string, n node, target reflect.Value, tag reflect.St
 	case reflect.Map:
 		d.environment(at, n, target)
 	default:
-		d.scalarInto(at, n, target, tag.Get("oneof"))
+		oneof := tag.Get("oneof")
+		if d.dapr {
+			oneof = cmp.Or(tag.Get("dapr"), oneof)
+		}
+		d.scalarInto(at, n, target, oneof)
 	}
 }
 

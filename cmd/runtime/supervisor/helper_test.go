@@ -163,7 +163,7 @@ func beApp(role string, args []string) int {
 
 // beSupervisor runs the run file until it is killed.
 func beSupervisor(file string) int {
-	plan, _, err := Load(file)
+	plan, _, err := Load(file, false)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

@@ -129,7 +129,7 @@ func (p *pair) awaitSidecar(sidecar *kept) bool {
 	p.answered.Store(true)
 	h.answered()
 	if !h.plan.NoSidecars {
-		h.out.say("%s: sidecar answers on gRPC %s", p.label, sidecarAddress(p.app))
+		h.out.say("%s: sidecar answers on %s", p.label, doors(p.app))
 	}
 	select {
 	case <-h.together:
@@ -138,6 +138,14 @@ func (p *pair) awaitSidecar(sidecar *kept) bool {
 		return false
 	}
 	return true
+}
+
+// doors are the addresses that the app, and who looks at it, finds its sidecar at.
+func doors(app App) string {
+	if !app.Dapr {
+		return "gRPC " + sidecarAddress(app)
+	}
+	return fmt.Sprintf("HTTP 127.0.0.1:%d, gRPC 127.0.0.1:%d", app.DaprHTTPPort, app.DaprGRPCPort)
 }
 
 // because is what a try to reach the sidecar tells beyond that nobody answered in time.

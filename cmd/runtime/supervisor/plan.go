@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -74,6 +75,11 @@ type App struct {
 
 	// GRPCPort and MetricsPort are where the sidecar listens; 0 means any free port, chosen once.
 	GRPCPort, MetricsPort int
+	// Dapr says that the sidecar serves Dapr's API as well, as daprd does, on DaprHTTPPort and DaprGRPCPort; 0 means any free
+	// port. DaprFlags are flags of daprd's that it is started with.
+	Dapr                       bool
+	DaprHTTPPort, DaprGRPCPort int
+	DaprFlags                  []string
 	// Namespace, LogLevel and ResourcesPaths are passed to the sidecar; empty means its defaults. ConfigFile holds more
 	// resources, a Configuration among them; "" means none.
 	Namespace, LogLevel, ConfigFile string
@@ -81,7 +87,7 @@ type App struct {
 	// Env is added to the environment of the app and of its sidecar.
 	Env map[string]string
 
-	// Restart says after which ends the app is started again; "" means OnFailure, for a main app Never.
+	// Restart says after which ends the app is started again; "" means OnFailure, for a main app and one of Dapr's Never.
 	Restart Restart
 	// Main ends the run when this app ends, with its exit code.
 	Main bool
@@ -169,7 +175,7 @@ func (a *App) prepare(plan Plan) error {
 	}
 	if a.Restart == "" {
 		a.Restart = OnFailure
-		if a.Main {
+		if a.Main || a.Dapr { // as Dapr has it
 			a.Restart = Never
 		}
 	}
@@ -208,6 +214,17 @@ func (plan Plan) environment(a App) []string {
 		added["SIDECAST_GRPC_PORT"], added["DAPR_GRPC_PORT"] = port, port
 		added["SIDECAST_GRPC_ENDPOINT"] = "127.0.0.1:" + port
 	}
+	if a.Dapr {
+		for name, port := range map[string]int{
+			"DAPR_HTTP_PORT": a.DaprHTTPPort, "DAPR_GRPC_PORT": a.DaprGRPCPort, "DAPR_METRICS_PORT": a.MetricsPort,
+		} {
+			added[name] = strconv.Itoa(port)
+		}
+		added["APP_PROTOCOL"] = cmp.Or(a.Protocol, "http")
+		if a.Namespace != "" {
+			added["NAMESPACE"] = a.Namespace
+		}
+	}
 	env := slices.Clone(plan.Env)
 	token := added["SIDECAST_API_TOKEN"]
 	for _, entry := range env {
@@ -229,8 +246,13 @@ func (plan Plan) environment(a App) []string {
 	return env
 }
 
-// absolute makes a path of the run file, which is relative to the file's folder, independent of where we are.
+// absolute makes a path of the run file, which is relative to a folder, independent of where we are. ~ is the user's home.
 func absolute(folder, path string) string {
+	if rest, ok := strings.CutPrefix(path, "~"); ok && (rest == "" || os.IsPathSeparator(rest[0])) {
+		if home, err := os.UserHomeDir(); err == nil {
+			path = filepath.Join(home, rest)
+		}
+	}
 	if path == "" || filepath.IsAbs(path) {
 		return path
 	}

@@ -13,7 +13,11 @@ import (
 
 // sidecarPorts are the ports of one sidecar, each with its key in the run file.
 func (a *App) sidecarPorts() map[string]*int {
-	return map[string]*int{"grpcPort": &a.GRPCPort, "metricsPort": &a.MetricsPort}
+	ports := map[string]*int{"grpcPort": &a.GRPCPort, "metricsPort": &a.MetricsPort}
+	if a.Dapr {
+		ports["daprHTTPPort"], ports["daprGRPCPort"] = &a.DaprHTTPPort, &a.DaprGRPCPort
+	}
+	return ports
 }
 
 // assignPorts checks that the ports asked for are free and chooses the others.

@@ -23,7 +23,7 @@
 // No child outlives the supervisor: see process.go for what each system offers, and parent.go for the pipe by which a
 // sidecar learns that the supervisor was killed. A process that leaves its group and detaches on purpose is let go.
 //
-//	plan, err := supervisor.Load("sidecast.yaml")
+//	plan, notes, err := supervisor.Load("sidecast.yaml", false)
 //	ctx, kill, release := supervisor.Signals(context.Background())
 //	defer release()
 //	plan.Kill = kill

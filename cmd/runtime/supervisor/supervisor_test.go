@@ -284,6 +284,27 @@ func TestEnvironmentOfAnApp(t *testing.T) {
 	}
 }
 
+func TestEnvironmentOfAnAppOfDaprs(t *testing.T) {
+	e := app("orders", "env")
+	e.Dapr, e.Namespace = true, "shop"
+	s := newStage(t, e).start().ends(0)
+	for _, pattern := range []string{
+		`DAPR_HTTP_PORT=\d+`, `DAPR_GRPC_PORT=\d+`, `DAPR_METRICS_PORT=\d+`, `APP_PROTOCOL=http`, `NAMESPACE=shop`,
+	} {
+		if !regexp.MustCompile(`(?m)^orders +\| ` + pattern + `$`).MatchString(s.out.String()) {
+			t.Errorf("no %s", pattern)
+		}
+	}
+	s.says("orders: sidecar answers on HTTP 127.0.0.1:")
+}
+
+// As with Dapr: an app that fails is not started again, and the others go on.
+func TestAppsOfDaprsAreNotRestarted(t *testing.T) {
+	failing := app("failing", "exit", "3")
+	failing.Dapr = true
+	newStage(t, failing).start().ends(3).says("failing: exited with status 3").says("it is not restarted")
+}
+
 func TestSignals(t *testing.T) {
 	ctx, kill, release := Signals(t.Context())
 	defer release()
