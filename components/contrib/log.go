@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +34,8 @@ var _ logger.Logger = logs{}
 
 func (l logs) write(level slog.Level, text string) {
 	if level >= slog.LevelWarn {
-		if strings.Contains(text, errGivenBack.Error()) || l.lines.repeat(text, time.Now()) {
+		// Who reads from a connection that this program has closed is stopping.
+		if strings.Contains(text, errGivenBack.Error()) || strings.Contains(text, net.ErrClosed.Error()) || l.lines.repeat(text, time.Now()) {
 			level = slog.LevelDebug
 		}
 	}

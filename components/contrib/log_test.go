@@ -1,9 +1,11 @@
 package contrib
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -137,5 +139,19 @@ func TestLinesAreForgotten(t *testing.T) {
 	}
 	if len(l.last) > mostRecent {
 		t.Errorf("%d lines are remembered", len(l.last))
+	}
+}
+
+// What readers say of connections that their own program has closed is no warning.
+func TestStoppingIsNoNews(t *testing.T) {
+	var out bytes.Buffer
+	log := newLogs(slog.New(slog.NewTextHandler(&out, nil)), nil)
+	log.Warnf("error reading from stream orders: read tcp: %v", net.ErrClosed)
+	if out.Len() > 0 {
+		t.Errorf("written: %s", out.String())
+	}
+	log.Warnf("error reading from stream orders: connection reset by peer")
+	if !strings.Contains(out.String(), "connection reset") {
+		t.Errorf("written: %q", out.String())
 	}
 }
