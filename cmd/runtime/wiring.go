@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel"
 	"go.uber.org/fx"
 	"go.uber.org/fx/fxevent"
+	"golang.org/x/time/rate"
 
 	"github.com/sidecast/sidecast/access"
 	"github.com/sidecast/sidecast/actors"
@@ -158,7 +159,7 @@ func listenSocket(flag, path string) (net.Listener, error) {
 const lastSpans = 500 * time.Millisecond
 
 func newTracer(lc fx.Lifecycle, c *config, settings *configuration.Settings, log *slog.Logger) (*telemetry.Tracer, error) {
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
+	otel.SetErrorHandler(tracesLog(log))
 	traces, err := readyTraces(c, settings, log)
 	if err != nil {
 		return nil, err
@@ -173,6 +174,14 @@ func newTracer(lc fx.Lifecycle, c *config, settings *configuration.Settings, log
 		return nil
 	}})
 	return tracer, nil
+}
+
+// tracesLog writes what goes wrong with traces, once a minute: a collector that is away fails every few seconds.
+func tracesLog(log *slog.Logger) otel.ErrorHandlerFunc {
+	rarely := rate.Sometimes{Interval: time.Minute}
+	return func(err error) {
+		rarely.Do(func() { log.Warn("spans do not reach the collector", "error", err) })
+	}
 }
 
 // readyTraces are those that settings and the environment name.
