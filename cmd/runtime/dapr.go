@@ -20,12 +20,35 @@ func newDaprCommand(exit func(code int)) *cobra.Command {
 		Use:   "dapr",
 		Short: "Run apps with the words of Dapr's command line",
 		Long: `Runs apps beside sidecars with Dapr's API, with the words of Dapr's command line. A program called dapr that is a copy of,
-or a link to, sidecast does the same.`,
-		Args: cobra.NoArgs,
-		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
+or a link to, sidecast does the same.
+
+Of other commands of Dapr's it says what takes their place.`,
+		Args:               cobra.ArbitraryArgs,
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true}, // those of the other commands
+		RunE: func(command *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return command.Help()
+			}
+			if instead := insteadOf[args[0]]; instead != "" {
+				return fault.New("dapr "+args[0], fault.FlagInvalid, "there is no such command here: %s", instead)
+			}
+			return fault.New("dapr "+args[0], fault.FlagInvalid, "there is no such command here; `dapr run` is")
+		},
 	}
 	command.AddCommand(newDaprRun(exit))
 	return command
+}
+
+// insteadOf tells what takes the place of other commands of Dapr's.
+var insteadOf = map[string]string{
+	"init":      "nothing has to be set up, `dapr run` goes at once",
+	"uninstall": "nothing was set up",
+	"stop":      "Ctrl-C ends a run, and so does a SIGTERM to its process",
+	"list":      "`sidecast status` lists who runs",
+	"status":    "`sidecast status` lists who runs",
+	"invoke":    "`sidecast invoke APP METHOD` calls an app",
+	"publish":   "`sidecast publish TOPIC` publishes",
+	"dashboard": "`sidecast status` and `sidecast tree` show what runs",
 }
 
 // shorthands are the short flags of `dapr run`.

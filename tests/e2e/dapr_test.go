@@ -147,3 +147,16 @@ spec: {type: state.in-memory, version: v1}
 		t.Errorf("with a broken file: exit code %d, output:\n%s", code, run.Output())
 	}
 }
+
+func TestOtherCommandsOfDaprsNameTheirReplacement(t *testing.T) {
+	t.Parallel()
+	m := machine.New(t)
+	for command, want := range map[string]string{
+		"stop --app-id web": "Ctrl-C", "init": "nothing has to be set up", "list": "sidecast status", "annotate -k x": "`dapr run` is",
+	} {
+		result := m.Command(append([]string{"dapr"}, strings.Fields(command)...)...)
+		if result.Code != 2 || !strings.Contains(result.Err, want) {
+			t.Errorf("dapr %s: %+v", command, result)
+		}
+	}
+}
