@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/sidecast/sidecast/components"
 	"github.com/sidecast/sidecast/components/standard"
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/fault/faultgrpc"
 	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
 )
 
@@ -180,4 +182,16 @@ func manifests(t *testing.T, text string) *components.Documents {
 		t.Fatal(err)
 	}
 	return docs
+}
+
+func TestAnAppOfDaprsIsToldOfItsSidecar(t *testing.T) {
+	s := start(t, t.TempDir(), "orders", "one")
+	for method, want := range map[string]string{
+		"/dapr.proto.runtime.v1.Dapr/GetState": "sidecast dapr run", "/sidecast.v1.State/Nothing": "no such method", "/a.b/C": "no such method",
+	} {
+		err := s.conn.Invoke(t.Context(), method, &sidecastv1.GetRequest{}, &sidecastv1.GetResponse{})
+		if status.Code(err) != codes.Unimplemented || fault.ReasonOf(faultgrpc.From(err)) != fault.NotSupported || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
 }

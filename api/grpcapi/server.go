@@ -84,6 +84,7 @@ func New(o Options) *Server {
 	}
 	s.grpc = grpc.NewServer(
 		grpc.ForceServerCodecV2(newCodec()),
+		grpc.UnknownServiceHandler(unknown),
 		grpc.MaxRecvMsgSize(int(maxRead)),
 		grpc.MaxSendMsgSize(int(o.MaxBody)+envelopeRoom),
 		grpc.MaxConcurrentStreams(1<<14),
@@ -107,6 +108,15 @@ func New(o Options) *Server {
 		reflection.Register(s.grpc)
 	}
 	return s
+}
+
+// unknown answers calls of what there is not. Those of Dapr's SDKs come from an app that was started beside the wrong sidecar.
+func unknown(_ any, stream grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(stream)
+	if strings.HasPrefix(method, "/dapr.proto.") {
+		return fault.New(method, fault.NotSupported, "this sidecar has no Dapr API; that of an app which `sidecast dapr run` or a dapr.yaml starts has")
+	}
+	return fault.New(method, fault.NotSupported, "there is no such method")
 }
 
 // Serve answers on listener until Close.
