@@ -89,14 +89,19 @@ is no such folder the app has a statestore, a pubsub and a lockstore that need n
 			if err != nil {
 				return err
 			}
-			d.host.LogLevel = d.logLevel
+			if d.host.LogLevel = strings.ToLower(d.logLevel); d.host.LogLevel == "fatal" {
+				d.host.LogLevel = "error" // as daprd takes it
+			}
 			return supervise(command.Flags(), &d.host, plan, output, sidecarLogs, exit)
 		},
 	}
 	all := pflag.NewFlagSet("", pflag.ContinueOnError)
 	d.declare(all)
+	for _, m := range meaninglessFlags {
+		_ = all.MarkHidden(m.name)
+	}
 	all.VisitAll(func(f *pflag.Flag) {
-		if planned[f.Name] != nil || f.Name == "log-level" {
+		if planned[f.Name] != nil || f.Name == "log-level" || f.Name == "profile-port" {
 			f.DefValue = "" // a run has others than daprd
 		}
 		if !slices.Contains(notForRuns, f.Name) {
@@ -153,6 +158,9 @@ func (d *daprFlags) plan(given *pflag.FlagSet, command []string) (supervisor.Pla
 	}
 	if len(d.config) == 0 {
 		app.ConfigFile = config
+	}
+	if d.profiling && !given.Changed("profile-port") {
+		app.DaprFlags = append(app.DaprFlags, "--profile-port=0") // any free one
 	}
 	given.Visit(func(f *pflag.Flag) {
 		if _, ok := planned[f.Name]; ok || slices.Contains(hostFlags, f.Name) {

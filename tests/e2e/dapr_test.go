@@ -121,7 +121,7 @@ spec: {type: state.in-memory, version: v1}
 `)
 	app, _ := daprApp(t)
 	port := machine.Port(t)
-	run := m.Start(machine.Binary(t), "dapr", "run", "-a", "web", "-p", app, "-H", port, "--log-level", "error")
+	run := m.Start(machine.Binary(t), "dapr", "run", "-a", "web", "-p", app, "-H", port, "--log-level", "fatal", "--enable-profiling")
 	if got := daprAPI(t, port, "GET", "invoke/web/method/hello", "", 200); got != "hello" {
 		t.Errorf("the app answered %q", got)
 	}

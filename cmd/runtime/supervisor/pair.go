@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -144,6 +145,11 @@ func (p *pair) awaitSidecar(sidecar *kept) bool {
 func doors(app App) string {
 	if !app.Dapr {
 		return "gRPC " + sidecarAddress(app)
+	}
+	for _, flag := range app.DaprFlags {
+		if folder, ok := strings.CutPrefix(flag, "--unix-domain-socket="); ok {
+			return "sockets in " + folder
+		}
 	}
 	return fmt.Sprintf("HTTP 127.0.0.1:%d, gRPC 127.0.0.1:%d", app.DaprHTTPPort, app.DaprGRPCPort)
 }

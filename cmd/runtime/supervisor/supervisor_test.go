@@ -296,6 +296,9 @@ func TestEnvironmentOfAnAppOfDaprs(t *testing.T) {
 		}
 	}
 	s.says("orders: sidecar answers on HTTP 127.0.0.1:")
+
+	e.DaprFlags = []string{"--unix-domain-socket=/run/dapr"}
+	newStage(t, e).start().ends(0).says("orders: sidecar answers on sockets in /run/dapr")
 }
 
 // As with Dapr: an app that fails is not started again, and the others go on.

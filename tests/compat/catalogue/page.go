@@ -15,7 +15,8 @@ Each line that says *works* or *differs* names tests that show it, and no RPC, r
 left out: a test compares this page with daprd's source. [The front door](decisions/dapr-front-door.md) says why things are as
 they are.
 
-To try it, put ` + "`sidecast`" + ` in daprd's place under the name ` + "`daprd`" + `, or write ` + "`sidecast daprd`" + ` where you wrote ` + "`daprd`" + `; and run
+To try it, write ` + "`sidecast dapr run`" + ` where you wrote ` + "`dapr run`" + `, and ` + "`sidecast daprd`" + ` where you wrote ` + "`daprd`" + `; or put
+` + "`sidecast`" + ` in the place of both under their names. [The run file](concepts/run-file.md#daprs-template) tells of ` + "`dapr.yaml`" + `. Run
 ` + "`sidecast lint`" + ` on your resources.
 
 ## At a glance
