@@ -105,6 +105,7 @@ func (c Callback) withDefaults() Callback {
 
 const (
 	firstPoll = 5 * time.Millisecond   // after the first refused connection
+	longStart = 5 * time.Second        // without a connection that is worth a word
 	lastPoll  = 250 * time.Millisecond // at most between connections to a port that refuses
 )
 
@@ -264,8 +265,11 @@ func (p *port) signal() {
 	p.changed = make(chan struct{})
 }
 
-// awaitPort polls until the port takes a connection; false when ctx ends.
+// awaitPort polls until the port takes a connection; false when ctx ends. It tells once of one that takes none for long: apps
+// are started with wrong ports.
 func (p *port) awaitPort(ctx context.Context) bool {
+	late := time.AfterFunc(longStart, func() { p.Log.Warn("nothing listens on the app's port yet", "address", p.Address) })
+	defer late.Stop()
 	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
 		if p.takes(ctx) {
 			select {

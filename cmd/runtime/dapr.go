@@ -92,6 +92,7 @@ is no such folder the app has a statestore, a pubsub and a lockstore that need n
 			if d.host.LogLevel = strings.ToLower(d.logLevel); d.host.LogLevel == "fatal" {
 				d.host.LogLevel = "error" // as daprd takes it
 			}
+			d.host.FabricPort = 0 // as of a daprd: who shares the data folder shares the fabric
 			return supervise(command.Flags(), &d.host, plan, output, sidecarLogs, exit)
 		},
 	}
@@ -138,6 +139,9 @@ func (d *daprFlags) plan(given *pflag.FlagSet, command []string) (supervisor.Pla
 			return supervisor.Plan{}, err
 		}
 		app.ID = filepath.Base(folder)
+	}
+	if d.apiLogging {
+		app.LogLevel = "info" // so that it is seen
 	}
 	for name, port := range planned {
 		if port == nil || !given.Changed(name) {

@@ -132,6 +132,12 @@ spec: {type: state.in-memory, version: v1}
 		t.Errorf("exit code %d; output:\n%s", code, run.Output())
 	}
 
+	run = m.Start(machine.Binary(t), "dapr", "run", "-H", port, "--app-id", "logged", "--resources-path", t.TempDir(), "--enable-api-logging")
+	daprAPI(t, port, "GET", "metadata", "", 200)
+	run.WaitFor("HTTP API Called", machine.Patience)
+	run.Interrupt()
+	run.Wait(30 * time.Second)
+
 	run = m.Start(machine.Binary(t), "dapr", "run", "--app-id", "env", "--resources-path", t.TempDir(), "env")
 	if code := run.Wait(30 * time.Second); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -146,6 +152,13 @@ spec: {type: state.in-memory, version: v1}
 	if code := run.Wait(30 * time.Second); code == 0 || strings.Contains(run.Output(), "restarting") {
 		t.Errorf("with a broken file: exit code %d, output:\n%s", code, run.Output())
 	}
+}
+
+func TestAPortThatNobodyListensOnIsTold(t *testing.T) {
+	t.Parallel()
+	m, port := machine.New(t), machine.Port(t)
+	m.Start(machine.Binary(t), "dapr", "run", "--app-id", "web", "--app-port", port).
+		WaitFor("nothing listens on the app's port yet.*127.0.0.1:"+port, machine.Patience)
 }
 
 func TestOtherCommandsOfDaprsNameTheirReplacement(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/sidecast/sidecast/fault"
@@ -258,8 +257,8 @@ func (e appEntry) app(dapr bool) App {
 	if dapr {
 		app.Dapr, app.DaprHTTPPort, app.DaprGRPCPort, app.GRPCPort = true, e.HTTPPort, e.GRPCPort, 0
 		app.DaprFlags = e.daprSettings.flags()
-		if app.LogLevel == "" && strings.HasSuffix(strings.ToLower(e.SidecarLog), "console") {
-			app.LogLevel = "info"
+		if app.LogLevel == "" && (e.APILogging || e.SidecarLog != "" && e.SidecarLog != "file") {
+			app.LogLevel = "info" // so that it is seen
 		}
 	}
 	return app
