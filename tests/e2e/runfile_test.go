@@ -32,7 +32,7 @@ apps:
 		m.Await(app, run)
 	}
 	client := m.Await("caller", run).Client()
-	for app, want := range map[string]fault.Reason{"guarded": fault.AccessDenied, "open": fault.AppNotConnected} {
+	for app, want := range map[string]fault.Reason{"guarded": fault.AccessDenied, "open": fault.NoApp} {
 		machine.Until(t, "an answer of "+app, func() error { // which is seen a moment after it has started
 			_, err := client.Invoke(t.Context(), app, "method", nil)
 			if fault.ReasonOf(err) != want {
