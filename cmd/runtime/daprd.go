@@ -163,8 +163,11 @@ func awaitOutbound(ctx context.Context, port string) error {
 }
 
 // daprLogger writes lines with the fields of daprd's, by which collectors of logs find them: level in lower case, app_id,
-// scope, type and ver.
+// scope, type and ver. In the merged log of a run people read them, who see the name of the app before each.
 func daprLogger(c *config, level slog.Level) *slog.Logger {
+	if c.ExitWithParent && c.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(c.dapr.Log, &slog.HandlerOptions{Level: level}))
+	}
 	options := &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) > 0 || a.Key != slog.LevelKey {
 			return a

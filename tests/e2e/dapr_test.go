@@ -135,6 +135,9 @@ spec: {type: state.in-memory, version: v1}
 	run = m.Start(machine.Binary(t), "dapr", "run", "-H", port, "--app-id", "logged", "--resources-path", t.TempDir(), "--enable-api-logging")
 	daprAPI(t, port, "GET", "metadata", "", 200)
 	run.WaitFor("HTTP API Called", machine.Patience)
+	if strings.Contains(run.Output(), "app_id=") {
+		t.Errorf("lines for collectors of logs:\n%s", run.Output())
+	}
 	run.Interrupt()
 	run.Wait(30 * time.Second)
 
