@@ -88,10 +88,11 @@ func (a *App) start() error { return a.fabric.Serve(a) }
 func (a *App) Channel() appchannel.Channel { return a.channel }
 
 // Room is how many calls one caller can have here at most, for those that work and those that wait, and for as many again as
-// work: while an answer travels, its caller counts a call that is over here. 0 is no bound.
+// work: while an answer travels, its caller counts a call that is over here. 0 is no bound: a queue that sheds has a place for calls that
+// come when it is full.
 func (a *App) Room() int {
 	p := a.lane.Policy()
-	if p.MaxInFlight == 0 || p.Queue.Full == resiliency.WaitAnyway {
+	if p.MaxInFlight == 0 || p.Queue.Full != resiliency.Refuse {
 		return 0
 	}
 	return 2*p.MaxInFlight + p.MaxQueue

@@ -144,7 +144,7 @@ func (g *guard) operations(wanted []governance.Operation) {
 func (g *guard) lane(op governance.Operation) *ruleLane {
 	l := g.lanes[op.Name]
 	if l == nil {
-		l = &ruleLane{Lane: g.book.system.Lane(g.name+"/op:"+op.Name, op.Policy)}
+		l = &ruleLane{Lane: g.book.system.Lane(resiliency.RuleLane(g.name, op.Name), op.Policy)}
 		g.lanes[op.Name] = l
 	} else if !reflect.DeepEqual(l.policy, op.Policy) {
 		l.SetPolicy(op.Policy)

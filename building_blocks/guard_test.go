@@ -89,6 +89,62 @@ func TestARuleIsForItsOperationsAlone(t *testing.T) {
 	served.Wait()
 }
 
+// A caller takes a refusal for one of all calls only when it is: not that of a rule for some operations, and not one for want of
+// priority.
+func TestARefusalOfSomeCallsIsNotOneOfAll(t *testing.T) {
+	arrived, release := make(chan struct{}, 8), make(chan struct{})
+	dir := t.TempDir()
+	caller := sidecar(t, dir, "caller", &testApp{}, 0)
+	orders := sidecar(t, dir, "orders", &testApp{invoke: func(ctx context.Context, req *call.Request) (*call.Response, error) {
+		if req.Method != "other" {
+			arrived <- struct{}{}
+			<-release
+		}
+		return echo(ctx, req)
+	}}, 0)
+	var running sync.WaitGroup
+	defer func() { close(release); running.Wait() }()
+	invoke := func(method, priority string) error {
+		req := &call.Request{App: "orders", Method: method}
+		if priority != "" {
+			req.Header.Add("x-priority", priority)
+		}
+		_, err := caller.Invocation.Invoke(t.Context(), req)
+		return err
+	}
+	hold := func(method, priority string) {
+		running.Go(func() {
+			if err := invoke(method, priority); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+
+	orders.SetRules(rules(t, `
+  policies: {concurrency: {one: {maxInFlight: 1, maxQueue: 0}}}
+  targets: {app: {operations: {/slow: {concurrency: one}}}}
+`))
+	hold("slow", "")
+	<-arrived
+	wantReason(t, invoke("slow", ""), fault.QueueFull)
+	if err := invoke("other", ""); err != nil {
+		t.Error(err)
+	}
+
+	orders.SetRules(rules(t, `
+  policies: {concurrency: {two: {maxInFlight: 2, maxQueue: 1, queue: {full: shed-lowest-priority, priorityHeader: x-priority}}}}
+  targets: {app: {concurrency: two}}
+`))
+	hold("running", "")
+	<-arrived
+	shed := make(chan error, 1)
+	go func() { shed <- invoke("waiting", "3") }()
+	eventually(t, "it waits", func() bool { return orders.App.lane.Status(t.Context()).Queued == 1 })
+	wantReason(t, invoke("refused", "1"), fault.QueueFull)
+	hold("urgent", "9")
+	wantReason(t, <-shed, fault.QueueShed)
+}
+
 func TestAFailureTellsTheLaneItIsOf(t *testing.T) {
 	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: func(context.Context, *call.Request) (*call.Response, error) {
 		return nil, fault.New("x", fault.AppUnreachable, "no")

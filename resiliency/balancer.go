@@ -2,6 +2,7 @@ package resiliency
 
 import (
 	"cmp"
+	"errors"
 	"math/bits"
 	"slices"
 	"time"
@@ -166,6 +167,9 @@ func (e *endpoint) judge(now time.Time, err error) {
 		}
 		switch fault.ReasonOf(err) {
 		case fault.QueueFull, fault.FabricBusy:
+			if !forAll(err) {
+				return
+			}
 			if !now.Before(e.full) {
 				e.spared = 0
 			}
@@ -174,4 +178,11 @@ func (e *endpoint) judge(now time.Time, err error) {
 			e.full = now.Add(e.wait)
 		}
 	}
+}
+
+// forAll tells whether a refusal for want of room speaks for every call of this lane. That of a rule for some operations at the
+// endpoint does not, nor one that a higher priority would have spared.
+func forAll(err error) bool {
+	f, ok := errors.AsType[*fault.Error](err)
+	return ok && f.Meta[tooLow] == "" && !IsRuleLane(f.Meta["lane"])
 }

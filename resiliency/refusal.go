@@ -5,10 +5,23 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/sidecast/sidecast/fault"
 )
+
+// ruleMark stands in the name of a lane of a rule for some operations, after that of the lane of all.
+const ruleMark = "/op:"
+
+// RuleLane is the name of the lane of a rule for some operations of the target that lane guards.
+func RuleLane(lane, rule string) string { return lane + ruleMark + rule }
+
+// IsRuleLane tells whether that is the name of such a lane.
+func IsRuleLane(name string) bool { return strings.Contains(name, ruleMark) }
+
+// tooLow is where a refusal has the priority of its call, if a call of a higher one would have got a place.
+const tooLow = "priority"
 
 func (m *Machine) deadlineSpent(now time.Time, t *Turn) error {
 	return fault.New(t.Call.Op, fault.BudgetSpent, "the deadline passed %v before the call could start",
@@ -21,19 +34,18 @@ func (m *Machine) laneDraining(t *Turn) error {
 
 // queueFull says who waits, and for what.
 func (m *Machine) queueFull(t *Turn) error {
-	full := func(format string, args ...any) error {
+	full := func(format string, args ...any) *fault.Error {
 		return fault.New(t.Call.Op, fault.QueueFull, "lane %s "+format, append([]any{m.lane}, args...)...).After(m.gate.retryAfter())
 	}
 	waiting := m.gate.queue.len
 	if m.admission == Held {
 		return full("is paused by an operator, and %d calls wait for it to go on; it keeps at most %d", waiting, m.room())
 	}
-	lowest := ""
 	if m.gate.queue.rule.Full == ShedLowest && waiting > 0 {
-		lowest = fmt.Sprintf(", none of a lower priority than %d", t.priority)
+		return full("has %d calls in flight and %d waiting, none of a lower priority than %d; its policy allows %d and %d",
+			m.gate.inFlight, waiting, t.priority, m.gate.limit, m.room()).With(tooLow, strconv.Itoa(int(t.priority)))
 	}
-	return full("has %d calls in flight and %d waiting%s; its policy allows %d and %d",
-		m.gate.inFlight, waiting, lowest, m.gate.limit, m.room())
+	return full("has %d calls in flight and %d waiting; its policy allows %d and %d", m.gate.inFlight, waiting, m.gate.limit, m.room())
 }
 
 func (m *Machine) queueShed(now time.Time, t *Turn, why string) error {

@@ -156,6 +156,11 @@ func (s *stage) parse(now time.Time, words []string) Event {
 			err.Err = httpStatus(number(s.t, status))
 			err.Kind = fault.KindFromHTTP(number(s.t, status))
 		}
+		for _, key := range []string{"lane", "priority"} {
+			if v, ok := args[key]; ok {
+				err = err.With(key, v)
+			}
+		}
 		return &Outcome{Turn: s.turns[words[1]], Err: err, Took: duration(s.t, args["took"])}
 	case "leave":
 		return Leave{s.turns[words[1]]}

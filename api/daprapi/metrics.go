@@ -165,7 +165,7 @@ const streamLane = "/streams"
 // placeOf is what a lane's name says of where it stands, and what Dapr's resources say of it.
 func placeOf(lane string, rules *governance.Rules) (at policyAt, p resiliency.Policy, ok bool) {
 	block, name, _ := strings.Cut(lane, "/")
-	if strings.Contains(lane, "/op:") || name == "" {
+	if resiliency.IsRuleLane(lane) || name == "" {
 		return at, p, false
 	}
 	at.direction = "outbound"
