@@ -202,6 +202,31 @@ func (b *book) checkAnswers(doc *resiliencyDocument, set *policySet, outbound bo
 	}
 }
 
+// checkInstances reports attempts at other instances where none are chosen: a component or the local app is one target, and for
+// rules of operations the target's own lane chooses.
+func (b *book) checkInstances(doc *resiliencyDocument, set *policySet, chosen bool) {
+	if set == nil {
+		return
+	}
+	check := func(names *policyNames, at manifest.Where, why string) {
+		if names.FailureMode == string(resiliency.Failover) {
+			doc.Fail(at.Line, at.Path+".failureMode", "failover has no effect here: %s", why)
+		}
+		if b.retries[names.Retry.Text].Elsewhere {
+			doc.Fail(names.Retry.Line, names.Retry.Path, "names %q, which tries only elsewhere and has no effect here: %s", names.Retry.Text, why)
+		}
+	}
+	one, all := "there is no other instance", "instances are chosen for the whole target: write it there"
+	if !chosen {
+		check(&set.policyNames, set.Where, one)
+		all = one
+	}
+	for _, name := range sorted(set.Operations) {
+		op := set.Operations[name]
+		check(&op.policyNames, op.Where, all)
+	}
+}
+
 // validate reports what a lane would not take.
 func (b *book) validate(doc *resiliencyDocument, at manifest.Where, s *settings) {
 	wrong := slices.DeleteFunc(wrongs(s), func(text string) bool { return b.wrong[text] })

@@ -60,7 +60,7 @@ type sergoFallback struct {
 }
 
 type sergoResponse struct {
-	StatusCode int           `yaml:"responseStatusCode,required" min:"100" max:"599" doc:"HTTP status."`
+	StatusCode int           `yaml:"responseStatusCode,required" min:"200" max:"599" doc:"HTTP status."`
 	Body       string        `yaml:"responseContentBody" doc:"Body."`
 	Headers    []sergoHeader `yaml:"responseAdditionalHeaders" doc:"Header fields."`
 }
@@ -270,6 +270,9 @@ func fallbackAction(d *manifest.Document, o *manifest.Object) *sergoStrategy {
 		return &sergoStrategy{answer: &resiliency.Fallback{}}
 	}
 	f := &resiliency.Fallback{Status: s.BehaviorDesc.StatusCode, Body: []byte(s.BehaviorDesc.Body), On: sergoRefusals}
+	if bodiless(f.Status) && len(f.Body) > 0 {
+		d.Fail(o.Line("behaviorDesc"), o.At("behaviorDesc.responseContentBody"), noBody, f.Status)
+	}
 	for _, h := range s.BehaviorDesc.Headers {
 		if h.Key != "" && !isField(h.Key, h.Value) {
 			d.Fail(h.Line, h.Path, noField)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -118,6 +119,7 @@ func (r *reader) resolve() *Rules {
 			if set.CircuitBreakerCacheSize > 0 {
 				doc.warn(set.Where, "circuitBreakerCacheSize", "has no effect: one breaker guards all methods of an app")
 			}
+			r.book.checkInstances(doc, &set.policySet, true)
 			rules.apps[id] = r.book.target(doc, "apps."+id, &set.policySet)
 		}
 		for _, name := range sorted(t.Components) {
@@ -125,15 +127,19 @@ func (r *reader) resolve() *Rules {
 			doc.checkOperations(c.Outbound, r.known[name])
 			r.book.checkAnswers(doc, c.Outbound, true)
 			r.book.checkAnswers(doc, c.Inbound, false)
+			r.book.checkInstances(doc, c.Outbound, false)
+			r.book.checkInstances(doc, c.Inbound, false)
 			rules.components[name] = componentRules{
 				outbound: r.book.target(doc, "components."+name+".outbound", c.Outbound),
 				inbound:  r.book.target(doc, "components."+name+".inbound", c.Inbound),
 			}
 			if short := doc.bothWays(c); short != nil {
+				r.book.checkInstances(doc, short, false)
 				rules.components[name] = rules.components[name].or(c, r.book.target(doc, "components."+name, short))
 			}
 		}
 		if t.App != nil {
+			r.book.checkInstances(doc, t.App, false)
 			rules.local = r.book.target(doc, "app", t.App)
 		}
 		doc.checkActors(r.book)
@@ -191,8 +197,15 @@ func (doc *resiliencyDocument) check() {
 		if q := c.Queue; q != nil && q.Interval > 0 && q.Target == 0 {
 			doc.Fail(c.Line, c.Path+".queue.interval", "has no effect without target")
 		}
-		if a := c.Adaptive; a != nil && a.Max > 0 && a.Min > a.Max {
+		if q := c.Queue; q != nil && strings.HasPrefix(q.Full, "shed-") && c.MaxQueue != nil && *c.MaxQueue == 0 {
+			doc.Fail(c.Line, c.Path+".queue.full", "has no effect with maxQueue 0: nobody waits who could be shed")
+		}
+		switch a := c.Adaptive; {
+		case a == nil:
+		case a.Max > 0 && a.Min > a.Max:
 			doc.Fail(c.Line, c.Path+".adaptive.min", "%d is more than max, %d", a.Min, a.Max)
+		case c.MaxInFlight != nil && *c.MaxInFlight > 0 && a.Min > *c.MaxInFlight:
+			doc.Fail(c.Line, c.Path+".adaptive.min", "%d is more than maxInFlight, %d", a.Min, *c.MaxInFlight)
 		}
 	}
 	for _, name := range sorted(p.Protections) {
@@ -218,6 +231,9 @@ func (doc *resiliencyDocument) checkRetry(name string, s retrySpec) {
 		doc.Fail(s.Line, s.Path+".multiplier", "has no effect on policy constant")
 	case growing && s.Policy != "exponential" && s.Jitter != nil:
 		doc.Fail(s.Line, s.Path+".jitter", "has no effect on policy %s, which is random by itself", s.Policy)
+	}
+	if b := s.Budget; b != nil && b.Share == 0 && b.PerSecond == 0 && !doc.failed(s.Path) {
+		doc.Fail(s.Line, s.Path+".budget", "says nothing: write share or perSecond; who wants no retries writes maxRetries: 0")
 	}
 	doc.checkMatch(s.Where, "matching", s.Matching)
 	switch name {
@@ -247,14 +263,24 @@ func (doc *resiliencyDocument) checkBreaker(b breakerSpec) {
 	}
 }
 
-// noField is what is wrong with a header field that is none.
-const noField = "is no header field of HTTP"
+// noField is what is wrong with a header field that is none, and with one that only the sender of an answer can know.
+const noField = "is no header field of HTTP that an answer may be given"
 
-// isField says whether HTTP can carry a field: a token and a text without control characters (RFC 9110 §5).
+// framing are the fields that say how a message is sent.
+var framing = []string{"connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+
+// isField says whether HTTP can carry a field of an answer: a token and a text without control characters (RFC 9110 §5).
 func isField(key, value string) bool {
-	return key != "" && !strings.ContainsFunc(key, func(r rune) bool {
+	return key != "" && !slices.Contains(framing, strings.ToLower(key)) && !strings.ContainsFunc(key, func(r rune) bool {
 		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r)
 	}) && !strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f })
+}
+
+// noBody is what is wrong with a body of an answer that has none.
+const noBody = "is not sent: an answer with status %d has no body"
+
+func bodiless(status int) bool {
+	return status == http.StatusNoContent || status == http.StatusNotModified
 }
 
 func (doc *resiliencyDocument) checkFallback(f fallbackSpec) {
@@ -269,6 +295,8 @@ func (doc *resiliencyDocument) checkFallback(f fallbackSpec) {
 		doc.Fail(f.Line, f.Path, "needs exactly one of status, app and lastGood")
 	case f.Status == 0 && (f.Body != "" || f.Headers != nil):
 		doc.Fail(f.Line, f.Path, "has headers or body, which need a status")
+	case bodiless(f.Status) && f.Body != "":
+		doc.Fail(f.Line, f.Path+".body", noBody, f.Status)
 	}
 	for _, key := range sorted(f.Headers) {
 		if !isField(key, f.Headers[key]) {

@@ -33,11 +33,11 @@ type timeoutParts struct {
 }
 
 type adaptiveTimeoutParts struct {
-	Quantile   manifest.Share `yaml:"quantile" ext:"1" doc:"Which of the observed times counts: 99.9% is the p99.9, and the default."`
-	Multiplier float64        `yaml:"multiplier" ext:"1" min:"0" doc:"What it is multiplied by; 1.5 when left out."`
-	Min        duration       `yaml:"min" ext:"1" doc:"Least bound; 10ms when left out."`
-	Max        duration       `yaml:"max" ext:"1" doc:"Greatest bound; that of an attempt or else 30s when left out."`
-	MinCalls   int            `yaml:"minCalls" ext:"1" min:"0" doc:"Attempts that must have been seen first; 100 when left out."`
+	Quantile   positiveShare `yaml:"quantile" ext:"1" doc:"Which of the observed times counts: 99.9% is the p99.9, and the default."`
+	Multiplier float64       `yaml:"multiplier" ext:"1" min:"1" doc:"What it is multiplied by; 1.5 when left out."`
+	Min        duration      `yaml:"min" ext:"1" doc:"Least bound; 10ms when left out."`
+	Max        duration      `yaml:"max" ext:"1" doc:"Greatest bound; that of an attempt or else 30s when left out."`
+	MinCalls   int           `yaml:"minCalls" ext:"1" min:"1" doc:"Attempts that must have been seen first; 100 when left out."`
 }
 
 type retrySpec struct {
@@ -70,24 +70,24 @@ type matchSpec struct {
 
 type breakerSpec struct {
 	manifest.Where
-	MaxRequests  int            `yaml:"maxRequests" min:"0" doc:"Calls that may pass while half-open, and must succeed to close it; 1 when left out."`
-	Interval     duration       `yaml:"interval" doc:"Clears all counts while closed, each time it has passed; never when left out."`
-	Timeout      duration       `yaml:"timeout" doc:"How long it stays open before it lets probes pass; 60s when left out."`
-	Trip         trip           `yaml:"trip" doc:"CEL expression over requests, totalSuccesses, totalFailures, consecutiveSuccesses and consecutiveFailures that opens it; consecutiveFailures > 5 when nothing else does."`
-	Failures     int            `yaml:"failures" ext:"1" min:"1" doc:"Failures in a row that open it."`
-	FailureRatio manifest.Share `yaml:"failureRatio" ext:"1" doc:"Share of failed calls within the window that opens it."`
-	SlowRatio    manifest.Share `yaml:"slowRatio" ext:"1" doc:"Share of slow calls within the window that opens it."`
-	SlowAfter    positive       `yaml:"slowAfter" ext:"1" doc:"How long a call must take to be slow."`
-	Window       positive       `yaml:"window" ext:"1" doc:"The calls of so much time are looked at; 10s when left out."`
-	WindowCalls  int            `yaml:"windowCalls" ext:"1" min:"1" max:"1048576" doc:"The last so many calls are looked at, instead of a time."`
-	MinCalls     int            `yaml:"minCalls" ext:"1" min:"1" doc:"Calls the window must hold before a ratio counts; 10 when left out."`
-	OpenShare    openShare      `yaml:"openShare" ext:"1" doc:"Share of calls that may pass even while it is open; true is 0.01%, none when left out."`
-	Ramp         *rampSpec      `yaml:"ramp" ext:"1" doc:"Lets the traffic come back in steps after the probes; at once when left out."`
+	MaxRequests  int           `yaml:"maxRequests" min:"0" doc:"Calls that may pass while half-open, and must succeed to close it; 1 when left out."`
+	Interval     duration      `yaml:"interval" doc:"Clears all counts while closed, each time it has passed; never when left out."`
+	Timeout      duration      `yaml:"timeout" doc:"How long it stays open before it lets probes pass; 60s when left out."`
+	Trip         trip          `yaml:"trip" doc:"CEL expression over requests, totalSuccesses, totalFailures, consecutiveSuccesses and consecutiveFailures that opens it; consecutiveFailures > 5 when nothing else does."`
+	Failures     int           `yaml:"failures" ext:"1" min:"1" doc:"Failures in a row that open it."`
+	FailureRatio positiveShare `yaml:"failureRatio" ext:"1" doc:"Share of failed calls within the window that opens it."`
+	SlowRatio    positiveShare `yaml:"slowRatio" ext:"1" doc:"Share of slow calls within the window that opens it."`
+	SlowAfter    positive      `yaml:"slowAfter" ext:"1" doc:"How long a call must take to be slow."`
+	Window       positive      `yaml:"window" ext:"1" doc:"The calls of so much time are looked at; 10s when left out."`
+	WindowCalls  int           `yaml:"windowCalls" ext:"1" min:"1" max:"1048576" doc:"The last so many calls are looked at, instead of a time."`
+	MinCalls     int           `yaml:"minCalls" ext:"1" min:"1" doc:"Calls the window must hold before a ratio counts; 10 when left out."`
+	OpenShare    openShare     `yaml:"openShare" ext:"1" doc:"Share of calls that may pass even while it is open; true is 0.01%, none when left out."`
+	Ramp         *rampSpec     `yaml:"ramp" ext:"1" doc:"Lets the traffic come back in steps after the probes; at once when left out."`
 }
 
 type rampSpec struct {
-	Step  manifest.Share `yaml:"step" ext:"1" doc:"Share that each step adds; 10% when left out."`
-	Every positive       `yaml:"every" ext:"1" doc:"Time between steps; 10s when left out."`
+	Step  positiveShare `yaml:"step" ext:"1" doc:"Share that each step adds; 10% when left out."`
+	Every positive      `yaml:"every" ext:"1" doc:"Time between steps; 10s when left out."`
 }
 
 type rateLimitSpec struct {
@@ -143,7 +143,7 @@ type hedgeSpec struct {
 
 type fallbackSpec struct {
 	manifest.Where
-	Status   int               `yaml:"status" ext:"1" min:"100" max:"599" doc:"HTTP status of the answer."`
+	Status   int               `yaml:"status" ext:"1" min:"200" max:"599" doc:"HTTP status of the answer."`
 	Headers  map[string]string `yaml:"headers" ext:"1" doc:"Header fields of the answer."`
 	Body     string            `yaml:"body" ext:"1" doc:"Body of the answer."`
 	App      string            `yaml:"app" ext:"1" doc:"Another app id to ask, once."`

@@ -77,6 +77,35 @@ func (*positive) Schema() map[string]any {
 	}}
 }
 
+// positiveShare is a share that zero is no value of: who wants none leaves it out.
+type positiveShare float64
+
+// DecodeNode reads a share of more than zero.
+func (s *positiveShare) DecodeNode(d *manifest.Document, n *manifest.Node, path string) {
+	text, ok := text(d, n, path)
+	if !ok {
+		return
+	}
+	share, err := manifest.ParseShare(text)
+	switch {
+	case err != nil:
+		d.Fail(n.Line, path, "%q %v", text, err)
+	case share == 0:
+		d.Fail(n.Line, path, "%q must be more than zero", text)
+	}
+	*s = positiveShare(share)
+}
+
+// Schema describes the share for editors.
+func (*positiveShare) Schema() map[string]any {
+	return map[string]any{"anyOf": []any{
+		map[string]any{"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+		map[string]any{"type": "string", "pattern": sharePattern, "not": map[string]any{"pattern": `^[0.]+%?$`}},
+	}}
+}
+
+const sharePattern = `^[0-9]+(\.[0-9]+)?%?$`
+
 // openShare is a share, or true for the usual one.
 type openShare float64
 
@@ -104,7 +133,7 @@ func (s *openShare) DecodeNode(d *manifest.Document, n *manifest.Node, path stri
 func (*openShare) Schema() map[string]any {
 	return map[string]any{"anyOf": []any{
 		map[string]any{"type": "number", "minimum": 0, "maximum": 1}, map[string]any{"type": "boolean"},
-		map[string]any{"type": "string", "pattern": `^[0-9]+(\.[0-9]+)?%?$`},
+		map[string]any{"type": "string", "pattern": sharePattern},
 	}}
 }
 

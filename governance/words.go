@@ -49,7 +49,11 @@ func (w *words) timeouts(p *resiliency.Policy) {
 		if multiplier == 0 {
 			multiplier = 1.5
 		}
-		w.say("and once %d were seen, %s times their p%s", orInt(a.MinCalls, 100), number(multiplier), number(a.Quantile*100))
+		seen := "and once %d were seen, %s times their p%s"
+		if p.AttemptTimeout == 0 {
+			seen = "once %d attempts were seen, each may take %s times their p%s"
+		}
+		w.say(seen, orInt(a.MinCalls, 100), number(multiplier), number(a.Quantile*100))
 	}
 }
 
@@ -72,9 +76,10 @@ func (w *words) retry(p *resiliency.Policy) {
 	if r.Max < 0 {
 		text = "retries until the time is up"
 	}
-	text += ", " + waits(r)
 	if r.Elsewhere {
-		text += ", each on another instance"
+		text += ", at once, each on another instance"
+	} else {
+		text += ", " + waits(r)
 	}
 	text += " " + after(r)
 	if b := r.Budget; b.Share > 0 || b.PerSecond > 0 {
