@@ -113,7 +113,8 @@ func (l *ledger) tick(now time.Time, since time.Duration, offers []offer) [][]by
 			a.demand /= 2
 		}
 		a.calls, a.per, a.whole, a.seen = o.calls, o.per, o.whole, true
-		a.demand += float64(o.offered) / max(since, interval/10).Seconds() / 2
+		// Nobody needs more than all there is. What is offered beyond that would count for long after it has ended.
+		a.demand += min(float64(o.offered)/max(since, interval/10).Seconds(), float64(o.calls)/o.per.Seconds()) / 2
 	}
 	ids := slices.Sorted(maps.Keys(l.accounts))
 	var payloads [][]byte

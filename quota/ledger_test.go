@@ -164,6 +164,23 @@ func TestALoneBusyMemberGetsNearlyAll(t *testing.T) {
 	})
 }
 
+// TestWhatWasAskedForIsSoonForgotten: one that was offered many times the limit holds no more of it back, once it has stopped, than
+// one that was offered just the limit.
+func TestWhatWasAskedForIsSoonForgotten(t *testing.T) {
+	eachAlgorithm(t, func(t *testing.T, s *namespace) {
+		a := s.join("a", 1000, 100*time.Millisecond)
+		s.join("b", 1000, 400*time.Millisecond)
+		s.run(8 * time.Second)
+		a.rate = 0
+		s.run(4 * time.Second)
+		clear(s.admitted)
+		s.run(5 * time.Second)
+		if n := s.admitted["b"]; n < 140 {
+			t.Errorf("the one that goes on has %d calls of 200", n)
+		}
+	})
+}
+
 // TestSharesMoveWithoutExcess: however demand moves, while membership stands shares sum to no more than 1, but for the
 // time that a message takes.
 func TestSharesMoveWithoutExcess(t *testing.T) {
