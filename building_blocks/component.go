@@ -96,7 +96,7 @@ func (d *deliveryLanes) use(pubsub, topic string) (lane *guard, done func()) {
 	l := d.lanes[name]
 	if l == nil {
 		l = &deliveryLane{guard: d.rules.guard(name, false, func(r *governance.Rules) governance.Target {
-			return r.Delivery(pubsub, deliveryPolicy)
+			return r.Delivery(pubsub, deliveryPolicy).Of(topic)
 		})}
 		d.lanes[name] = l
 	}

@@ -2,6 +2,7 @@ package blocks
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"github.com/sidecast/sidecast/fault"
 	"github.com/sidecast/sidecast/governance"
 	"github.com/sidecast/sidecast/manifest"
+	"github.com/sidecast/sidecast/pubsub"
 	"github.com/sidecast/sidecast/resiliency"
 )
 
@@ -282,6 +284,50 @@ func TestDeliveriesAreRetriedInTheirLane(t *testing.T) {
 		if len(d.said) != 1 || d.said[0] != want || tries != min(asked+1, 3) {
 			t.Errorf("after %d refusals: %v in %d tries, want %s", asked, d.said, tries, want)
 		}
+	}
+}
+
+// What the lane refuses is not shown to the app, so it does not count against the deliveries of an event.
+func TestRefusedDeliveriesAreNotTries(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
+	sink := &scriptedSink{takes: make(chan int, 1), deliver: func(context.Context) (appchannel.Outcome, error) {
+		return appchannel.Outcome{Verdict: appchannel.Retry, Reason: "not yet"}, nil
+	}}
+	c := testConsumer(b, sink, nil, appchannel.Subscription{PubSub: "pubsub", Topic: "t", MaxDeliveries: 2})
+	lane, done := b.PubSub.deliveries.use("pubsub", "t")
+	defer done()
+	c.lane = lane
+	d := &observed{stored: stored{message: pubsub.Message{ID: "1"}}}
+	deliver := func(admission, want string) {
+		t.Helper()
+		if _, err := b.Runtime.Steer(Operator{}, Order{Lane: "sub/pubsub/t", Admission: admission}); err != nil {
+			t.Fatal(err)
+		}
+		d.attempt++
+		c.deliver(t.Context(), t.Context(), d, turn{})
+		if got := d.said[len(d.said)-1]; got != want {
+			t.Errorf("delivery %d: %s, want %s", d.attempt, got, want)
+		}
+	}
+	deliver("drained", "retry")
+	deliver("drained", "retry")
+	deliver("admitting", "retry")
+	deliver("admitting", "ack")
+}
+
+// Of the rules for topics a subscription has only the one for its own.
+func TestASubscriptionHasTheRuleForItsTopic(t *testing.T) {
+	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
+	b.SetRules(rules(t, `
+  policies: {timeouts: {t: 3s}}
+  targets: {components: {pubsub: {inbound: {operations: {placed: {timeout: t}, "paid*": {timeout: t}, paid.late: {timeout: t}}}}}}
+`))
+	for _, topic := range []string{"placed", "paid.late", "shipped"} {
+		_, done := b.PubSub.deliveries.use("pubsub", topic)
+		defer done()
+	}
+	if names := operationLanes(t, b); !slices.Equal(names, []string{"sub/pubsub/paid.late/op:paid.late", "sub/pubsub/placed/op:placed"}) {
+		t.Errorf("got %v", names)
 	}
 }
 

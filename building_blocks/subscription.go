@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/sidecast/sidecast/actors"
 	"github.com/sidecast/sidecast/appchannel"
 	"github.com/sidecast/sidecast/components"
@@ -113,7 +115,7 @@ func (p *PubSub) Subscribe(ctx context.Context, sub appchannel.Subscription, sin
 	defer done()
 	c := &consumer{
 		block: p, sub: sub, cutOffs: cutOffs, sink: sink, broker: use.Backend, topics: use.Topics, feed: feed, lane: lane,
-		log: p.log.With("topic", sub.Topic, "group", sub.Group),
+		unseen: newUnseen(), log: p.log.With("topic", sub.Topic, "group", sub.Group),
 	}
 	c.ordered, _ = sink.(Ordered)
 	_, c.wrong = appchannel.RawPayload(sub.Metadata)
@@ -134,7 +136,8 @@ type consumer struct {
 	topics  components.Topics
 	feed    pubsub.Feed
 	lane    *guard
-	wrong   error // with the subscription: no event can be given to the sink
+	unseen  *lru.Cache[string, int] // deliveries that the broker counts and the app was not shown, by event
+	wrong   error                   // with the subscription: no event can be given to the sink
 	log     *slog.Logger
 	running sync.WaitGroup
 }
@@ -363,8 +366,15 @@ func (c *consumer) extendWhileRunning(ctx context.Context, d pubsub.Delivery) (s
 
 // settle tells the broker what the app said. An event that the app never saw does not count against its deliveries.
 func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchannel.Event, outcome appchannel.Outcome, failure error) error {
-	if failure == nil && outcome.Verdict == appchannel.Success {
+	unseen, _ := c.unseen.Peek(event.ID)
+	switch {
+	case failure == nil && outcome.Verdict == appchannel.Success:
+		if unseen > 0 {
+			c.unseen.Remove(event.ID)
+		}
 		return d.Ack(ctx)
+	case fault.NotSent(failure) && event.ID != "":
+		c.unseen.Add(event.ID, unseen+1)
 	}
 	reason := outcome.Reason
 	if failure != nil {
@@ -379,7 +389,7 @@ func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchan
 			return c.settleUndeliverable(ctx, d, event, reason)
 		}
 	}
-	spent := c.sub.MaxDeliveries > 0 && d.Attempt() >= c.sub.MaxDeliveries && !fault.NotSent(failure)
+	spent := c.sub.MaxDeliveries > 0 && d.Attempt()-unseen >= c.sub.MaxDeliveries && !fault.NotSent(failure)
 	if outcome.Verdict == appchannel.Drop || spent {
 		return c.bury(ctx, d, event, reason)
 	}
@@ -390,6 +400,17 @@ func (c *consumer) settle(ctx context.Context, d pubsub.Delivery, event *appchan
 	c.log.Info("an event was not handled and will be delivered again",
 		"event", event.ID, "delivery", d.Attempt(), "after", delay, "reason", reason)
 	return d.Retry(ctx, delay)
+}
+
+// maxUnseen bounds the events of which it is known how often the app was not shown them.
+const maxUnseen = 4096
+
+func newUnseen() *lru.Cache[string, int] {
+	unseen, err := lru.New[string, int](maxUnseen)
+	if err != nil {
+		panic(err) // the size is a constant
+	}
+	return unseen
 }
 
 // settleUndeliverable does not lose an event that nobody can have as it is: it goes to the dead-letter topic at once, or waits,

@@ -252,7 +252,7 @@ func testConsumer(b *Blocks, sink Sink, feed pubsub.Feed, sub appchannel.Subscri
 		sub.AckWait = minAckWait
 	}
 	return &consumer{
-		block: b.PubSub, sub: sub, sink: sink, feed: feed, lane: testGuard(b), log: b.PubSub.log,
+		block: b.PubSub, sub: sub, sink: sink, feed: feed, lane: testGuard(b), unseen: newUnseen(), log: b.PubSub.log,
 	}
 }
 

@@ -85,7 +85,8 @@ func TestUndeliverableEventsAreBuriedOrWait(t *testing.T) {
 			defer done()
 			dead := &graveyard{}
 			consumer := &consumer{
-				block: one.PubSub, sub: c.sub, sink: &scriptedSink{deliver: c.deliver}, broker: dead, lane: lane,
+				unseen: newUnseen(),
+				block:  one.PubSub, sub: c.sub, sink: &scriptedSink{deliver: c.deliver}, broker: dead, lane: lane,
 				log: slog.New(slog.NewTextHandler(&log, nil)),
 			}
 			d := &paced{unreadable: c.bytes, observed: observed{stored: stored{pubsub.Message{

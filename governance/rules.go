@@ -52,6 +52,17 @@ type Target struct {
 	Apart *resiliency.Policy
 }
 
+// Of is the target of a single operation: of the rules only the one for it.
+func (t Target) Of(operation string) Target {
+	i := slices.IndexFunc(t.Operations, func(o Operation) bool { return o.Matches("", operation) })
+	if i < 0 {
+		t.Operations = nil
+	} else {
+		t.Operations = t.Operations[i : i+1]
+	}
+	return t
+}
+
 // Operation is a rule for some operations of a target. Its policy says only what the rule does: it has no defaults.
 type Operation struct {
 	// Name tells it from the others of the target.
