@@ -2,6 +2,7 @@ package resiliency
 
 import (
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -30,7 +31,7 @@ type shield struct {
 	next     time.Time // look
 	share    float64
 	worst    measure                  // of the last look
-	seen     [maxPriority + 1]float64 // calls by priority; halved with each look
+	seen     [maxPriority + 1]float64 // calls by priority; halved with each step
 	owed     [maxPriority + 1]float64 // calls by priority that are yet to be shed
 }
 
@@ -63,7 +64,7 @@ func (s *shield) look(now time.Time, waited time.Duration) {
 	}
 	s.next = now.Add(shieldStep)
 	for i := range s.seen {
-		s.seen[i] /= 2
+		s.seen[i] /= math.Exp2(steps)
 	}
 	s.worst = s.measure(now, waited)
 	switch {

@@ -71,9 +71,12 @@ func (m *Machine) budgetOver(t *Turn) error {
 
 func (m *Machine) overloaded(t *Turn) error {
 	s := &m.shield
-	return fault.New(t.Call.Op, fault.Overloaded, "lane %s sheds %v of its calls, those of low priority first (this has %d): "+
-		"%s is at %s, the policy allows %s", m.lane, percent(s.share), t.priority, s.worst.name, s.worst.at, s.worst.allowed).
-		After(shieldStep)
+	why := "the overload is over, and it sheds less each second"
+	if s.worst.severity > relief {
+		why = fmt.Sprintf("%s is at %s, the policy allows %s", s.worst.name, s.worst.at, s.worst.allowed)
+	}
+	return fault.New(t.Call.Op, fault.Overloaded, "lane %s sheds %v of its calls, those of low priority first (this has %d): %s",
+		m.lane, percent(s.share), t.priority, why).After(shieldStep)
 }
 
 // noEndpoint is why none was chosen: none is known, or all would refuse the call, and are spared that.

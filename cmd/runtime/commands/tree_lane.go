@@ -113,7 +113,11 @@ func bounds(l *sidecastv1.LaneStatus) string {
 		parts = append(parts, "at rest "+rest)
 	}
 	if l.GetShedding() > 0 {
-		parts = append(parts, fmt.Sprintf("sheds %.0f %% of the calls: CPU %.0f %%, memory %.0f %%", 100*l.Shedding, 100*l.Cpu, 100*l.Memory))
+		sheds := fmt.Sprintf("sheds %.0f %% of the calls", 100*l.Shedding)
+		if l.Cpu > 0 || l.Memory > 0 { // or it is the queue's delay, which nobody has to measure
+			sheds += fmt.Sprintf(": CPU %.0f %%, memory %.0f %%", 100*l.Cpu, 100*l.Memory)
+		}
+		parts = append(parts, sheds)
 	}
 	return strings.Join(parts, " · ")
 }
