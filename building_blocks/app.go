@@ -126,8 +126,8 @@ func (a *App) ServeCall(ctx context.Context, req *call.Request) (resp *call.Resp
 			resp, err := a.channel.Invoke(ctx, own)
 			return taken("serve", own, resp, err)
 		},
-		func(ctx context.Context, grant actors.Grant, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
-			return a.fallback.settle(ctx, grant, lane, req, resp, err)
+		func(ctx context.Context, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
+			return a.fallback.settle(ctx, lane, req, resp, err)
 		})
 	return answered(resp, err)
 }

@@ -32,16 +32,15 @@ type invokeFallback struct {
 }
 
 // settlement is settle, or what does without a fallback.
-type settlement func(f *invokeFallback, ctx context.Context, grant actors.Grant, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error)
+type settlement func(f *invokeFallback, ctx context.Context, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error)
 
 // ignore passes on what came of req, whatever the lane's fallback is.
-func (f *invokeFallback) ignore(_ context.Context, _ actors.Grant, _ *actors.Lane, _ *call.Request, resp *call.Response, err error) (*call.Response, error) {
+func (f *invokeFallback) ignore(_ context.Context, _ *actors.Lane, _ *call.Request, resp *call.Response, err error) (*call.Response, error) {
 	return resp, err
 }
 
-// settle passes on what came of req in lane, or what the lane's fallback answers in its place. Grant, if there is one, hears when
-// that is an answer in pieces which begins.
-func (f *invokeFallback) settle(ctx context.Context, grant actors.Grant, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error) {
+// settle passes on what came of req in lane, or what the lane's fallback answers in its place.
+func (f *invokeFallback) settle(ctx context.Context, lane *actors.Lane, req *call.Request, resp *call.Response, err error) (*call.Response, error) {
 	if err == nil {
 		if rule := lane.Policy().Keeps(); rule != nil && isRead(req) {
 			if good := wholeOf(req, resp); good != nil && len(good.Body) <= maxKept {
@@ -58,7 +57,7 @@ func (f *invokeFallback) settle(ctx context.Context, grant actors.Grant, lane *a
 	case rule == nil:
 		return resp, err
 	case rule.App != "":
-		other := attempted(grant, req)
+		other := attempted(actors.Grant{}, req)
 		if other == req {
 			other = new(*req)
 		}
@@ -67,7 +66,7 @@ func (f *invokeFallback) settle(ctx context.Context, grant actors.Grant, lane *a
 		answer, otherErr := f.invoke(ctx, other)
 		if otherErr != nil {
 			if err = alsoFailed(err, "the fallback app "+rule.App, otherErr); req.Pieces.Taken() {
-				return nil, brokenOff(grant, err, otherErr)
+				return nil, brokenOff(err, otherErr)
 			}
 			return resp, err
 		}
@@ -90,16 +89,13 @@ func (f *invokeFallback) settle(ctx context.Context, grant actors.Grant, lane *a
 	return staticAnswer(rule), nil
 }
 
-// brokenOff is err of a call whose caller has had the beginning of another answer in its place, before other broke it off: no
-// attempt follows. That a caller went away says nothing of a target.
-func brokenOff(grant actors.Grant, err, other error) error {
+// brokenOff is err of a call whose caller has had the beginning of another answer in its place, before other broke it off. That a
+// caller went away says nothing of a target.
+func brokenOff(err, other error) error {
 	if fault.KindOf(other) == fault.Canceled {
-		err = other
+		return other
 	}
-	if grant.Attempt == 0 { // it is part of none that might be made again
-		return err
-	}
-	return resiliency.Final{Err: err}
+	return err
 }
 
 // writtenAnswer is what the policy of a lane writes down in place of err, for a call in pieces: nil where it has the past or

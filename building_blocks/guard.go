@@ -248,15 +248,13 @@ func (g *guard) repeats(verb, operation string) bool {
 	in := func(p *resiliency.Policy) bool {
 		return p.Retry.NonIdempotent || (p.Retry.ByVerb || p.Retry.Lost) && call.Repeatable(verb)
 	}
-	if in(g.inPieces().Policy()) {
-		return true
+	if r, set := g.enter(verb, operation); r != nil {
+		defer set.leave()
+		if in(r.Policy()) || r.operation.Decides.Retry {
+			return in(r.Policy())
+		}
 	}
-	r, set := g.enter(verb, operation)
-	if r == nil {
-		return false
-	}
-	defer set.leave()
-	return in(r.Policy())
+	return in(g.inPieces().Policy())
 }
 
 // keeps says whether a policy has last good answers to an operation take the place of failures or refusals.
@@ -287,39 +285,37 @@ func (g *guard) doAs(ctx context.Context, operation string, call resiliency.Call
 	defer set.leave()
 	var inner innerFailure
 	err := r.Do(ctx, call, func(ctx context.Context, outer actors.Grant) error {
-		return inner.note(g.Lane.Do(ctx, call, func(ctx context.Context, grant actors.Grant) error {
+		return inner.note(g.Lane.Do(ctx, r.behind(call), func(ctx context.Context, grant actors.Grant) error {
 			return attempt(ctx, grant.Behind(outer))
 		}))
 	})
 	return inner.or(err)
 }
 
-// pass is Do for attempts that have a value, and calls that may have a verb. What came of the lane, and then of the rule before it, is told to settle,
-// which may answer in its place: in that of a failure of the rule's own, as the rule says or else as the lane does. Its grant is
-// that of the rule's attempt which it is part of, zero when it is part of none.
+// pass is Do for attempts that have a value, and calls that may have a verb. What came of it is told to settle, which may answer in
+// its place as the policy of a lane says: as that of the rule does, or else that of the target's lane.
 func pass[T any](ctx context.Context, g *guard, verb string, call resiliency.Call,
 	attempt func(context.Context, actors.Grant) (T, error),
-	settle func(context.Context, actors.Grant, *actors.Lane, T, error) (T, error)) (T, error) {
+	settle func(context.Context, *actors.Lane, T, error) (T, error)) (T, error) {
 	r, set := g.enter(verb, call.Op)
 	if r == nil {
 		value, err := actors.Do(ctx, g.Lane, call, attempt)
-		return settle(ctx, actors.Grant{}, g.Lane, value, err)
+		return settle(ctx, g.Lane, value, err)
 	}
 	defer set.leave()
 	var inner innerFailure
 	value, err := actors.Do(ctx, r.Lane, call, func(ctx context.Context, outer actors.Grant) (T, error) {
-		value, err := actors.Do(ctx, g.Lane, call, func(ctx context.Context, grant actors.Grant) (T, error) {
+		value, err := actors.Do(ctx, g.Lane, r.behind(call), func(ctx context.Context, grant actors.Grant) (T, error) {
 			return attempt(ctx, grant.Behind(outer))
 		})
-		value, err = settle(ctx, outer, g.Lane, value, err)
 		return value, inner.note(err)
 	})
-	err = inner.or(err)
-	ownFailure := r.failed(err, &inner)
-	if value, err = settle(ctx, actors.Grant{}, r.Lane, value, err); err != nil && ownFailure {
-		value, err = settle(ctx, actors.Grant{}, g.Lane, value, err)
+	failed := inner.or(err)
+	value, err = settle(ctx, r.Lane, value, failed)
+	if r.settled(failed, err) {
+		return value, err
 	}
-	return value, err
+	return settle(ctx, g.Lane, value, err)
 }
 
 // passAlone is pass for what travels in pieces: no two attempts at that can run beside each other, whatever policies say of hedges.
@@ -332,24 +328,28 @@ func passAlone(ctx context.Context, g *guard, verb string, call resiliency.Call,
 	}
 	defer set.leave()
 	var inner innerFailure
-	err := r.Do(ctx, call, func(ctx context.Context, outer actors.Grant) error {
-		err := lane.Do(ctx, call, func(ctx context.Context, grant actors.Grant) error {
+	failed := inner.or(r.Do(ctx, call, func(ctx context.Context, outer actors.Grant) error {
+		return inner.note(lane.Do(ctx, r.behind(call), func(ctx context.Context, grant actors.Grant) error {
 			return attempt(ctx, grant.Behind(outer))
-		})
-		return inner.note(settle(ctx, lane, err))
-	})
-	err = inner.or(err)
-	ownFailure := r.failed(err, &inner)
-	if err = settle(ctx, r.Lane, err); err != nil && ownFailure {
-		err = settle(ctx, lane, err)
+		}))
+	}))
+	err := settle(ctx, r.Lane, failed)
+	if r.settled(failed, err) {
+		return err
 	}
-	return err
+	return settle(ctx, lane, err)
 }
 
-// failed says that err is of the rule and not of the lane behind it, which has answered for its own, and that the rule leaves it
-// to a fallback.
-func (r *rule) failed(err error, inner *innerFailure) bool {
-	return err != nil && !inner.is(err) && r.Policy().Mode != resiliency.Failback
+// behind is a call as the lane of the target gets it from that of the rule.
+func (r *rule) behind(call resiliency.Call) resiliency.Call {
+	call.Decided = r.operation.Decides
+	return call
+}
+
+// settled says that nothing is left for the target's fallback: the rule's has answered in place of what failed, or the caller shall
+// have the failure.
+func (r *rule) settled(failed, err error) bool {
+	return failed != nil && (err == nil || r.Policy().Mode == resiliency.Failback)
 }
 
 // innerFailure is how a lane answered that stands behind a rule. It tells its own lane, policy and attempts, which the rule's
@@ -372,14 +372,8 @@ func (f *innerFailure) or(err error) error {
 	if err == nil || own == nil || *own == nil || !errors.As(err, &passed) || passed.Meta["attempts"] != "1" {
 		return err
 	}
-	if f.is(err) {
+	if fault.KindOf(err) == fault.KindOf(*own) && fault.ReasonOf(err) == fault.ReasonOf(*own) {
 		return *own
 	}
 	return err
-}
-
-// is tells whether err is the lane's own failure, be it after several attempts.
-func (f *innerFailure) is(err error) bool {
-	own := f.last.Load()
-	return own != nil && *own != nil && fault.KindOf(err) == fault.KindOf(*own) && fault.ReasonOf(err) == fault.ReasonOf(*own)
 }

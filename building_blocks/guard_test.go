@@ -159,6 +159,68 @@ func TestAFailureTellsTheLaneItIsOf(t *testing.T) {
 	}
 }
 
+// A rule that says how calls are attempted says it in place of the target, and what fails is answered as it says before the target
+// does.
+func TestARuleTakesThePlaceOfItsTarget(t *testing.T) {
+	dir := t.TempDir()
+	var tries atomic.Int32
+	var bounded atomic.Bool // as the target says: with a second at most
+	sidecar(t, dir, "orders", &testApp{deliver: handled, invoke: func(ctx context.Context, _ *call.Request) (*call.Response, error) {
+		tries.Add(1)
+		deadline, ok := ctx.Deadline()
+		bounded.Store(ok && time.Until(deadline) <= time.Second)
+		return &call.Response{Status: 500}, nil
+	}}, 0)
+	shop := sidecar(t, dir, "shop", &testApp{invoke: echo, deliver: handled}, 0)
+	sees(t, shop, "orders")
+	shop.SetRules(rules(t, `
+  policies:
+    timeouts: {short: {attempt: 1s}, long: {attempt: 1h}}
+    retries: {none: {maxRetries: 0}, once: {maxRetries: 1, duration: 1ms}, twice: {maxRetries: 2, duration: 1ms}}
+    circuitBreakers: {b: {failures: 2, timeout: 1h}}
+    concurrency: {few: {maxInFlight: 100}}
+    fallbacks: {all: {status: 210}, own: {status: 211}}
+  targets:
+    apps:
+      orders:
+        timeout: short
+        retry: twice
+        fallback: all
+        operations:
+          none: {retry: none}
+          once: {retry: once}
+          failfast: {failureMode: failfast}
+          failback: {failureMode: failback}
+          longer: {timeout: long}
+          limited: {concurrency: few}
+          own: {fallback: own}
+          breaker: {circuitBreaker: b}
+`))
+	ask := func(method string) int {
+		tries.Store(0)
+		resp, err := shop.Invocation.Invoke(t.Context(), &call.Request{App: "orders", Method: method, Verb: "GET"})
+		if err != nil {
+			return int(fault.KindOf(err).HTTP())
+		}
+		return resp.Status
+	}
+	for _, c := range []struct {
+		method string
+		status int
+		tries  int32
+	}{
+		{"longer", 210, 3}, {"other", 210, 3}, {"none", 210, 1}, {"once", 210, 2}, {"failfast", 210, 1}, {"failback", 500, 1}, {"limited", 210, 3},
+		{"own", 211, 3}, {"breaker", 210, 3}, {"breaker", 210, 3}, {"breaker", 210, 0},
+	} {
+		if status := ask(c.method); status != c.status || tries.Load() != c.tries {
+			t.Errorf("%s: status %d after %d tries, want %d after %d", c.method, status, tries.Load(), c.status, c.tries)
+		}
+		if bounded.Load() != (c.method != "longer") {
+			t.Errorf("%s: within a second is %v", c.method, bounded.Load())
+		}
+	}
+}
+
 // Rules come, change and go while calls run: none fails, and the lanes of rules that went are gone.
 func TestNewRulesDropNoCall(t *testing.T) {
 	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
@@ -331,17 +393,17 @@ func TestASubscriptionHasTheRuleForItsTopic(t *testing.T) {
 	}
 }
 
-func TestPassSettlesWithTheLaneAndThenTheRule(t *testing.T) {
+func TestPassSettlesWithTheRuleAndThenTheLane(t *testing.T) {
 	b := sidecar(t, t.TempDir(), "orders", &testApp{invoke: echo}, 0)
 	b.SetRules(rules(t, lateRule))
 	var lanes []string
 	value, err := pass(t.Context(), b.App.lane, "", resiliency.Call{Op: "late/x"},
 		func(context.Context, actors.Grant) (int, error) { return 1, nil },
-		func(_ context.Context, _ actors.Grant, lane *actors.Lane, value int, err error) (int, error) {
+		func(_ context.Context, lane *actors.Lane, value int, err error) (int, error) {
 			lanes = append(lanes, lane.Policy().Name)
 			return value + 1, err
 		})
-	if value != 3 || err != nil || len(lanes) != 2 || lanes[0] != "app-max-concurrency" || lanes[1] != "test/app./late/*" {
+	if value != 3 || err != nil || len(lanes) != 2 || lanes[0] != "test/app./late/*" || lanes[1] != "app-max-concurrency" {
 		t.Errorf("got %d, %v, by %v", value, err, lanes)
 	}
 }

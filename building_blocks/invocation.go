@@ -234,9 +234,9 @@ func (v *Invocation) invoke(ctx context.Context, req *call.Request, settle settl
 			resp, err := t.call(ctx, v, grant, own)
 			return taken("invoke", own, resp, err)
 		},
-		func(ctx context.Context, grant actors.Grant, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
+		func(ctx context.Context, lane *actors.Lane, resp *call.Response, err error) (*call.Response, error) {
 			_, reached = answered(resp, err)
-			return settle(&t.fallback, ctx, grant, lane, req, resp, err)
+			return settle(&t.fallback, ctx, lane, req, resp, err)
 		})
 }
 

@@ -438,22 +438,22 @@ func TestAFallbackAppAnswersInPieces(t *testing.T) {
 	}
 }
 
-// Attempts beside each other share a caller: the answer of an app says nothing of the spare that another attempt asks meanwhile.
-func TestAnAnswerBesideAFallbackIsNotMarked(t *testing.T) {
+// A fallback is for what is left of all attempts: while one beside the failed one goes on, nobody else is asked.
+func TestNoFallbackBesideAnAttempt(t *testing.T) {
 	dir := t.TempDir()
-	var tries atomic.Int32
-	fallingBack := make(chan struct{})
-	sidecar(t, dir, "spare", &testApp{deliver: handled, invoke: func(ctx context.Context, _ *call.Request) (*call.Response, error) {
-		close(fallingBack)
-		<-ctx.Done()
-		return nil, fault.FromContext("answer", ctx, "nothing")
+	var tries, spare atomic.Int32
+	failed := make(chan struct{})
+	sidecar(t, dir, "spare", &testApp{deliver: handled, invoke: func(ctx context.Context, req *call.Request) (*call.Response, error) {
+		spare.Add(1)
+		return echo(ctx, req)
 	}}, 0)
 	sidecar(t, dir, "orders", &testApp{deliver: handled, invoke: func(ctx context.Context, req *call.Request) (*call.Response, error) {
 		if tries.Add(1) > 1 {
+			defer close(failed)
 			return &call.Response{Status: 500}, nil
 		}
 		select {
-		case <-fallingBack:
+		case <-failed:
 		case <-ctx.Done():
 		}
 		return inPieces(ctx, req, 200, two)
@@ -472,14 +472,14 @@ func TestAnAnswerBesideAFallbackIsNotMarked(t *testing.T) {
 	resp, err := shop.Invocation.Invoke(t.Context(), &call.Request{
 		App: "orders", Method: "m", Verb: "GET", Idempotent: true, Pieces: call.PiecesTo(t.Context(), to),
 	})
-	if err != nil || !resp.Passed || to.body.String() != "one two" || to.head.Header.Get(FallbackHeader) != "" || tries.Load() != 2 {
-		t.Errorf("%+v, %v after %d tries; %q came after %+v", resp, err, tries.Load(), to.body.String(), to.head)
+	if err != nil || !resp.Passed || to.body.String() != "one two" || to.head.Header.Get(FallbackHeader) != "" || tries.Load() != 2 || spare.Load() != 0 {
+		t.Errorf("%+v, %v after %d tries, and %d of the spare; %q came after %+v", resp, err, tries.Load(), spare.Load(), to.body.String(), to.head)
 	}
 }
 
-// What another app answers in pieces is the outcome of the attempt that it takes the place of: a rule before the target hears when
-// it begins, has no timeout hold on it after that, and follows it with nothing where it breaks off.
-func TestARuleHearsOfAFallbackInPieces(t *testing.T) {
+// What another app answers in pieces comes after all attempts of a rule: no timeout of the rule holds for it, its breaker learns
+// nothing of it, and nothing follows it where it breaks off.
+func TestAFallbackInPiecesIsNoAttemptOfARule(t *testing.T) {
 	dir := t.TempDir()
 	var tries atomic.Int32
 	sidecar(t, dir, "spare", &testApp{deliver: handled, invoke: func(ctx context.Context, req *call.Request) (*call.Response, error) {
@@ -526,12 +526,12 @@ func TestARuleHearsOfAFallbackInPieces(t *testing.T) {
 	g := shop.Invocation.target("orders").calls
 	rule, set := g.enter("GET", "m/whole")
 	defer set.leave()
-	if s := rule.Status(t.Context()); s.Breaker != "closed" || s.TimedOut != 0 || s.Retried != 0 {
+	if s := rule.Status(t.Context()); s.Breaker != "closed" || s.TimedOut != 0 || s.Retried != 2 {
 		t.Errorf("the rule has %+v", s)
 	}
 	tries.Store(0)
 	to, resp, err = ask("m/breaks")
-	if resp != nil || fault.KindOf(err) == fault.None || fault.KindOf(err) == fault.Canceled || tries.Load() != 1 || to.body.String() != "one " {
+	if resp != nil || fault.KindOf(err) == fault.None || fault.KindOf(err) == fault.Canceled || tries.Load() != 3 || to.body.String() != "one " {
 		t.Errorf("%+v, %v after %d tries; %q came", resp, err, tries.Load(), to.body.String())
 	}
 }

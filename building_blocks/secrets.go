@@ -66,6 +66,6 @@ func readSecrets[T any](ctx context.Context, s *Secrets, component, op string,
 }
 
 // asItIs is for calls that no fallback answers.
-func asItIs[T any](_ context.Context, _ actors.Grant, _ *actors.Lane, value T, err error) (T, error) {
+func asItIs[T any](_ context.Context, _ *actors.Lane, value T, err error) (T, error) {
 	return value, err
 }

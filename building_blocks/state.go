@@ -91,7 +91,7 @@ func (s *State) GetWith(ctx context.Context, component string, keys []string, me
 			}
 			return items, err
 		},
-		func(ctx context.Context, _ actors.Grant, lane *actors.Lane, items []state.Item, err error) ([]state.Item, error) {
+		func(ctx context.Context, lane *actors.Lane, items []state.Item, err error) ([]state.Item, error) {
 			failed = err
 			return s.lastOr(ctx, lane, func() key { return readKey(component, keys, metadata) }, items, err)
 		})

@@ -55,7 +55,7 @@ func (r *Rules) Explain(d Defaults) []Explanation {
 		if o.app != "" {
 			app = "app " + o.app
 		}
-		rule := o.guard()
+		rule := o.guard(new(settings))
 		all = append(all, Explanation{"calls that reach " + app + ", " + rule.Name, Words(rule.Policy)})
 	}
 	toApp := func(what, id string) {

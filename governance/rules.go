@@ -68,6 +68,8 @@ type Operation struct {
 	// Name tells it from the others of the target.
 	Name   string
 	Policy resiliency.Policy
+	// Decides is what the rule does in place of the target.
+	Decides resiliency.Decided
 
 	pattern pattern
 }
@@ -182,7 +184,7 @@ func (r *Rules) Local(base resiliency.Policy) Target {
 	}
 	t := r.local.over(base)
 	for _, rule := range r.sergo {
-		t.merge(rule.guard())
+		t.merge(rule.guard(new(settings)))
 	}
 	slices.SortStableFunc(t.Operations, func(a, b Operation) int { return a.pattern.compare(b.pattern) })
 	return t
@@ -246,11 +248,14 @@ func (t *target) over(base resiliency.Policy) Target {
 	}
 	all := Target{Policy: t.settings.over(base)}
 	for _, o := range t.operations {
-		all.Operations = append(all.Operations, o.guard())
+		all.Operations = append(all.Operations, o.guard(&t.settings))
 	}
 	return all
 }
 
-func (o operation) guard() Operation {
-	return Operation{Name: o.pattern.text, Policy: o.settings.over(resiliency.Policy{}), pattern: o.pattern}
+// guard is the rule for an operation of a target.
+func (o operation) guard(target *settings) Operation {
+	s := o.settings
+	decides := s.attempted(target)
+	return Operation{Name: o.pattern.text, Policy: s.over(resiliency.Policy{}), Decides: decides, pattern: o.pattern}
 }

@@ -212,6 +212,50 @@ func TestTheMostSpecificOperationIsFirst(t *testing.T) {
 	}
 }
 
+// A rule that says how calls are attempted has from the target what it leaves out, but for what only the target's lane can do.
+func TestARuleSaysHowCallsAreAttempted(t *testing.T) {
+	const policies = `apiVersion: dapr.io/v1alpha1
+kind: Resiliency
+metadata: {name: r}
+spec:
+  policies:
+    timeouts: {short: 1s, long: 1m}
+    retries: {few: {maxRetries: 2}, many: {maxRetries: 9}, elsewhere: {maxRetries: 3, elsewhere: true}}
+    hedges: {h: {after: 10ms}}
+    fallbacks: {f: {status: 200}}
+    concurrency: {c: {maxInFlight: 1}}
+  targets: {apps: {a: {`
+	type says struct {
+		timeout, hedge time.Duration
+		retries        int
+		mode           resiliency.FailureMode
+		decides        resiliency.Decided
+	}
+	all := resiliency.Decided{Timeout: true, Retry: true, Hedge: true}
+	for _, c := range []struct {
+		target, rule string
+		want         says
+	}{
+		{"timeout: short, retry: few, hedge: h", "concurrency: c", says{}},
+		{"timeout: short, retry: few, hedge: h", "fallback: f, failureMode: failsafe", says{mode: "failsafe"}},
+		{"timeout: short, retry: few, hedge: h", "timeout: long", says{time.Minute, 10 * time.Millisecond, 2, "", all}},
+		{"timeout: short, retry: few, hedge: h", "retry: many", says{time.Second, 10 * time.Millisecond, 9, "", all}},
+		{"timeout: short, retry: few, hedge: h", "failureMode: failfast", says{time.Second, 10 * time.Millisecond, 0, "failfast", all}},
+		{"timeout: short", "failureMode: failcache", says{time.Second, 0, 0, "failcache", resiliency.Decided{Timeout: true, Retry: true}}},
+		{"failureMode: failback", "timeout: long", says{time.Minute, 0, 0, "failfast", resiliency.Decided{Timeout: true, Retry: true}}},
+		{"failureMode: failover", "timeout: long", says{time.Minute, 0, 0, "", resiliency.Decided{Timeout: true}}},
+		{"retry: elsewhere", "timeout: long", says{time.Minute, 0, 0, "", resiliency.Decided{Timeout: true}}},
+		{"", "retry: few", says{0, 0, 2, "", resiliency.Decided{Retry: true}}},
+	} {
+		text := policies + strings.TrimPrefix(c.target+", operations: {x: {"+c.rule+"}}}}}\n", ", ")
+		rule := read(t, Who{}, text).App("a", standard.App).Operations[0]
+		p := rule.Policy
+		if got := (says{p.AttemptTimeout, p.Hedge.After, p.Retry.Max, p.Mode, rule.Decides}); got != c.want {
+			t.Errorf("%s, and for an operation %s: %+v", c.target, c.rule, got)
+		}
+	}
+}
+
 func TestPatterns(t *testing.T) {
 	for _, c := range []struct {
 		pattern, verb, op string

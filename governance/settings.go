@@ -81,6 +81,39 @@ func (s *settings) over(p resiliency.Policy) resiliency.Policy {
 	return p
 }
 
+// attempted has the settings of an operation that say how calls are attempted say all of it: what they leave out is the target's. It
+// returns what the target's own lane need not do then.
+func (s *settings) attempted(target *settings) resiliency.Decided {
+	own := s.retries != nil || tries(s.mode)
+	if !own && s.timeouts == nil && s.hedge == nil {
+		return resiliency.Decided{}
+	}
+	if s.timeouts == nil {
+		s.timeouts = target.timeouts
+	}
+	if s.hedge == nil {
+		s.hedge = target.hedge
+	}
+	// Where retries go to other instances, they stay with the lane that chooses them.
+	elsewhere := target.mode == resiliency.Failover || target.retries != nil && target.retries.Elsewhere
+	if !own && !elsewhere {
+		s.retries, own = target.retries, target.retries != nil || tries(target.mode)
+		switch {
+		case s.mode != "":
+		case target.mode == resiliency.Failback: // whether there is a fallback is for each to say
+			s.mode = resiliency.Failfast
+		case tries(target.mode):
+			s.mode = target.mode
+		}
+	}
+	return resiliency.Decided{Timeout: s.timeouts != nil, Retry: own, Hedge: s.hedge != nil}
+}
+
+// tries says that a failure mode says whether there are more attempts than one.
+func tries(mode resiliency.FailureMode) bool {
+	return mode == resiliency.Failfast || mode == resiliency.Failback || mode == resiliency.Failcache
+}
+
 // empty says that nothing is set.
 func (s *settings) empty() bool {
 	return s.timeouts == nil && s.retries == nil && s.breaker == nil && s.limits == nil && s.concurrency == nil &&

@@ -181,7 +181,7 @@ type policyNames struct {
 type policySet struct {
 	manifest.Where
 	policyNames `yaml:",inline"`
-	Operations  map[string]operationTarget `yaml:"operations" ext:"1" doc:"Rules for single operations, before those of the target: a path or method, with * for any text, or VERB:/path. The most specific one counts."`
+	Operations  map[string]operationTarget `yaml:"operations" ext:"1" doc:"Rules for single operations, by a path or method, with * for any text, or VERB:/path; the most specific one counts. Its timeout, retry, hedge, failureMode and fallback take the place of the target's, all else comes before the target's."`
 }
 
 type operationTarget struct {

@@ -8,7 +8,7 @@ const mostHedges = 5
 // hedge says how long a first or repeated attempt of t may take before another is started beside it, and how many may be;
 // 0 for none.
 func (m *Machine) hedge(t *Turn) (after time.Duration, most int) {
-	if m.policy.Hedge.After == 0 || t.hedge || !t.Call.Idempotent && !t.Call.Repeatable {
+	if m.policy.Hedge.After == 0 || t.hedge || t.Call.Decided.Hedge || !t.Call.Idempotent && !t.Call.Repeatable {
 		return 0, 0
 	}
 	return m.policy.Hedge.After, m.policy.Hedge.Max

@@ -18,6 +18,8 @@ func (p *Pieces) validate(check checker) {
 // within bounds the next attempt of t.
 func (m *Machine) within(now time.Time, t *Turn) time.Duration {
 	switch {
+	case t.Call.Decided.Timeout:
+		return 0
 	case !t.Call.InPieces:
 		return m.stopwatch.timeout(now, m.policy.AttemptTimeout)
 	case m.policy.Pieces != nil:

@@ -404,6 +404,9 @@ type checker func(ok bool, format string, args ...any)
 // Deadline is when a call that arrives now must have ended: the nearer of its own deadline and the policy's CallTimeout.
 // The zero time is no deadline. The machine applies it; a driver asks it how long to wait.
 func (p *Policy) Deadline(now time.Time, call *Call) time.Time {
+	if call.Decided.Timeout {
+		return call.Deadline
+	}
 	if call.InPieces && p.Pieces != nil {
 		return sooner(call.Deadline, now, p.Pieces.CallTimeout)
 	}

@@ -19,7 +19,7 @@ func (p *Policy) again(now time.Time, t *Turn, err error, elsewhere bool) (time.
 	byVerb := t.Call.Repeatable && (r.ByVerb || r.Lost && fault.ReasonOf(err) == fault.InstanceLost)
 	follows, named := r.follows(err, t.Call.Idempotent || byVerb)
 	switch {
-	case r.Max >= 0 && t.tries > r.Max || !follows || isFinal(err):
+	case r.Max >= 0 && t.tries > r.Max || !follows || isFinal(err) || t.Call.Decided.Retry:
 		return 0, false
 	case r.Elsewhere, !named && len(r.NotHere) > 0 && slices.Contains(r.NotHere, fault.ReasonOf(err)):
 		return 0, elsewhere

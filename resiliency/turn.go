@@ -21,11 +21,18 @@ type Call struct {
 	Repeatable bool
 	// InPieces says that its bodies travel in pieces, or that it is a stream: Policy.Pieces is for it. Its driver does not hedge it.
 	InPieces bool
+	// Decided is what a lane before this one sees to, by a rule for the call's operation: here the policy does not do it too.
+	Decided Decided
 	// Deadline is when the caller stops waiting; zero is never.
 	Deadline time.Time
 	// Header is what rate limits by header and priorities are read from; nil has no fields. It is read each time that the
 	// call enters, and must not change until the call has ended.
 	Header Header
+}
+
+// Decided is what the policy of one of the lanes that a call passes does for it in place of the others.
+type Decided struct {
+	Timeout, Retry, Hedge bool
 }
 
 // Header finds the first value of a key, which is lower case; "" when there is none.
