@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/sidecast/sidecast/access"
+	"github.com/sidecast/sidecast/api/bodies"
 	"github.com/sidecast/sidecast/appchannel"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
@@ -422,6 +423,11 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 	abandon := func() {
 		if r.ProtoMajor == 1 && !body.whole.Load() {
 			w.Header().Set("Connection", "close")
+		}
+	}
+	if share, ok := call.RoomOf(r.Context()).(*bodies.Share); ok {
+		if err := share.Enter(r.Context(), "invoke "+app); err != nil {
+			return s.failed(w, app, err)
 		}
 	}
 	err := s.o.Blocks.Invocation.Relay(r.Context(), req, blocks.Exchange{

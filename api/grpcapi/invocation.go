@@ -6,6 +6,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/sidecast/sidecast/api/bodies"
 	blocks "github.com/sidecast/sidecast/building_blocks"
 	"github.com/sidecast/sidecast/call"
 	"github.com/sidecast/sidecast/fault"
@@ -18,6 +19,7 @@ var carried = [...]string{"traceparent", "tracestate", "baggage"}
 type invocationServer struct {
 	sidecastv1.UnimplementedInvocationServer
 	invocation *blocks.Invocation
+	bodies     *bodies.Budget
 }
 
 func (s *invocationServer) Invoke(ctx context.Context, in *sidecastv1.InvokeRequest) (*sidecastv1.InvokeResponse, error) {
@@ -45,7 +47,12 @@ func (s *invocationServer) InvokeStream(stream sidecastv1.Invocation_InvokeStrea
 		return err
 	}
 	req.Body = nil
-	return s.invocation.Relay(stream.Context(), req, blocks.Exchange{
+	share := s.bodies.Open()
+	defer share.Close()
+	if err := share.Enter(stream.Context(), "invoke stream"); err != nil {
+		return err
+	}
+	return s.invocation.Relay(share.Context(stream.Context()), req, blocks.Exchange{
 		Next: func() ([]byte, error) {
 			frame, err := stream.Recv()
 			if err == nil && frame.GetOpen() != nil {

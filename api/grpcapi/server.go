@@ -97,7 +97,7 @@ func New(o Options) *Server {
 		grpc.UnaryInterceptor(gate.unary),
 		grpc.StreamInterceptor(gate.stream),
 	)
-	s.grpc.RegisterService(bounded(&sidecastv1.Invocation_ServiceDesc, gate), &invocationServer{invocation: o.Blocks.Invocation})
+	s.grpc.RegisterService(bounded(&sidecastv1.Invocation_ServiceDesc, gate), &invocationServer{invocation: o.Blocks.Invocation, bodies: gate.bodies})
 	s.grpc.RegisterService(bounded(&sidecastv1.PubSub_ServiceDesc, gate), &pubsubServer{pubsub: o.Blocks.PubSub})
 	s.grpc.RegisterService(bounded(&sidecastv1.State_ServiceDesc, gate), &stateServer{state: o.Blocks.State})
 	sidecastv1.RegisterLockServer(s.grpc, &lockServer{lock: o.Blocks.Lock})
