@@ -220,6 +220,55 @@ func TestPoliciesGuardInvocation(t *testing.T) {
 	}
 }
 
+// A route of an app may have less room than the others, and its callers may have a way of their own to attempt calls of it.
+func TestRulesForOperations(t *testing.T) {
+	t.Parallel()
+	m, asked := machine.New(t), &tries{}
+	reporting, release := make(chan struct{}, 8), make(chan struct{})
+	port := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.count(r.URL.Path)
+		switch r.URL.Path {
+		case "/report":
+			reporting <- struct{}{}
+			<-release
+		case "/pay", "/order":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	const kind = "apiVersion: dapr.io/v1alpha1\nkind: Resiliency\nmetadata: {name: rules}\nspec:\n"
+	startWith(t, m, kind+`
+  policies: {concurrency: {one: {maxInFlight: 1, maxQueue: 0}}}
+  targets: {app: {operations: {/report: {concurrency: one}}}}
+`, "shop", "--app-port", port).await("/v1.0/healthz")
+	till := startWith(t, m, kind+`
+  policies:
+    retries: {twice: {duration: 10ms, maxRetries: 2}}
+    fallbacks: {later: {status: 202}}
+  targets: {apps: {shop: {retry: twice, fallback: later, operations: {"POST:/pay": {failureMode: failback}}}}}
+`, "till")
+	plain := start(t, m, "plain")
+
+	var first sync.WaitGroup
+	first.Go(func() {
+		if got := plain.do("GET", "/v1.0/invoke/shop/method/report", ""); got.status != 200 {
+			t.Errorf("the first report: %+v", got)
+		}
+	})
+	<-reporting
+	plain.expect(429, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: shop, err: …`, "GET", "/v1.0/invoke/shop/method/report", "")
+	for range 5 {
+		plain.expect(200, "", "GET", "/v1.0/invoke/shop/method/cart", "")
+	}
+	close(release)
+	first.Wait()
+
+	till.expect(202, "", "POST", "/v1.0/invoke/shop/method/order", "x")
+	till.expect(503, "", "POST", "/v1.0/invoke/shop/method/pay", "x")
+	if orders, payments := asked.of("/order"), asked.of("/pay"); orders != 3 || payments != 1 {
+		t.Errorf("%d orders and %d payments were made", orders, payments)
+	}
+}
+
 // A large body and a proxied call travel as streams: what the app answers in the end is what their breakers go by.
 func TestBreakersSeeTheAnswersOfStreams(t *testing.T) {
 	t.Parallel()
