@@ -433,6 +433,7 @@ func TestBulksOfPlugInsWithoutPatience(t *testing.T) {
 		}
 	})
 	d := startWith(t, m, component("bus", "pubsub.plugged"), "app", "--app-port", serve(t, app))
+	d.subscribed(1)
 	for range 2 {
 		d.expect(204, "", "POST", "/v1.0/publish/bus/orders", `7`, "Content-Type: application/json")
 		if got := receive(t, heard); got != 1 {
