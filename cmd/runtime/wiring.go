@@ -446,10 +446,14 @@ func register(lc fx.Lifecycle, c *config, self blocks.Self, l *listeners, starte
 	var release func()
 	lc.Append(fx.Hook{
 		OnStart: func(context.Context) (err error) {
-			release, err = rundir.Register(c.DataDir, rundir.Entry{
+			e := rundir.Entry{
 				AppID: self.AppID, Instance: self.Instance, PID: os.Getpid(), Version: version, Started: time.Time(started),
 				GRPCAddress: l.grpc.Addr().String(), AdminAddress: l.admin.Addr().String(),
-			})
+			}
+			if l.dapr != nil {
+				e.DaprHTTPAddress, e.DaprGRPCAddress = addressOf(l.dapr.http), addressOf(l.dapr.grpc)
+			}
+			release, err = rundir.Register(c.DataDir, e)
 			return err
 		},
 		OnStop: func(context.Context) error {

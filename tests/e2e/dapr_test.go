@@ -97,6 +97,9 @@ apps:
 	if got := daprAPI(t, processor, "GET", "state/statestore/order", "", 200); got != `{"orderId":1}` {
 		t.Errorf("the state is %q", got)
 	}
+	if status := m.Command("status").Out; !strings.Contains(status, "DAPR HTTP") || !strings.Contains(status, " :"+processor+" ") {
+		t.Errorf("status does not tell the ports of Dapr's API:\n%s", status)
+	}
 	run.Interrupt()
 	if code := run.Wait(30 * time.Second); code != 0 {
 		t.Errorf("exit code %d; output:\n%s", code, run.Output())

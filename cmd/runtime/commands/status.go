@@ -52,9 +52,10 @@ func statusCommand(o *options) *cobra.Command {
 		Long: `Shows the sidecars of this machine, each with its state, and the instances of all apps that they see
 on the fabric, on whatever machine. That nobody runs is an answer, not an error.
 
-GRPC is where apps and commands reach a sidecar, METRICS the port of its /healthz, /readyz, /metrics
-and /tree. FABRIC says how it takes part: "embedded host" serves the fabric of this machine,
-"embedded guest" has joined it; "sidecast run" with a command or a file hosts it for its sidecars.
+GRPC is where apps and commands reach a sidecar, DAPR HTTP and DAPR GRPC where it serves Dapr's API,
+METRICS the port of its /healthz, /readyz, /metrics and /tree. FABRIC says how it takes part:
+"embedded host" serves the fabric of this machine, "embedded guest" has joined it; "sidecast run"
+with a command or a file hosts it for its sidecars.
 READY on the fabric says that the instance takes calls: a sidecar is up without its app, but others
 call it only when the app listens or has dialled in.`,
 		Example: examples(
@@ -174,9 +175,18 @@ func (o *options) printStatus(w io.Writer, local []*localSidecar, fabric []insta
 		return err
 	}
 	fmt.Fprintln(w, "On this machine")
-	t := newTable(w, "APP", "INSTANCE", "STATE", "PID", "GRPC", "METRICS", "UP", "VERSION", "FABRIC")
+	columns := []string{"APP", "INSTANCE", "STATE", "PID", "GRPC", "METRICS", "UP", "VERSION", "FABRIC"}
+	withDapr := slices.ContainsFunc(local, func(s *localSidecar) bool { return s.DaprHTTPAddress != "" })
+	if withDapr {
+		columns = slices.Insert(columns, 5, "DAPR HTTP", "DAPR GRPC")
+	}
+	t := newTable(w, columns...)
 	for _, s := range local {
-		t.row(s.AppID, s.Instance, s.State, strconv.Itoa(s.PID), s.GRPCAddress, port(s.AdminAddress), age(s.Started), s.Version, s.Fabric)
+		row := []string{s.AppID, s.Instance, s.State, strconv.Itoa(s.PID), s.GRPCAddress, port(s.AdminAddress), age(s.Started), s.Version, s.Fabric}
+		if withDapr {
+			row = slices.Insert(row, 5, cmp.Or(port(s.DaprHTTPAddress), "-"), cmp.Or(port(s.DaprGRPCAddress), "-"))
+		}
+		t.row(row...)
 	}
 	if err := t.flush(); err != nil {
 		return err

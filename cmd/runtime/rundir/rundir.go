@@ -37,10 +37,12 @@ type Entry struct {
 	Instance string `json:"instance"`
 	// PID is its process id; Register fills in the caller's when it is zero.
 	PID int `json:"pid"`
-	// GRPCAddress, HTTPAddress and AdminAddress are where it listens, as host:port; empty when it does not.
-	GRPCAddress  string `json:"grpcAddress"`
-	HTTPAddress  string `json:"httpAddress,omitempty"`
-	AdminAddress string `json:"adminAddress,omitempty"`
+	// GRPCAddress and AdminAddress are where it listens, as host:port, and DaprHTTPAddress and DaprGRPCAddress, which may be sockets,
+	// where it serves Dapr's API; empty where it does not.
+	GRPCAddress     string `json:"grpcAddress"`
+	DaprHTTPAddress string `json:"daprHTTPAddress,omitempty"`
+	DaprGRPCAddress string `json:"daprGRPCAddress,omitempty"`
+	AdminAddress    string `json:"adminAddress,omitempty"`
 	// Started is when it did.
 	Started time.Time `json:"started"`
 	// Version is the version of its runtime.

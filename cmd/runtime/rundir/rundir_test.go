@@ -44,7 +44,7 @@ func register(t *testing.T, dir string, e rundir.Entry) func() {
 func TestRecordIsFoundUntilReleased(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made on demand")
 	want := rundir.Entry{
-		AppID: "orders", Instance: "i1", PID: os.Getpid(), GRPCAddress: "127.0.0.1:50001", HTTPAddress: "127.0.0.1:3500",
+		AppID: "orders", Instance: "i1", PID: os.Getpid(), GRPCAddress: "127.0.0.1:50001", DaprHTTPAddress: "127.0.0.1:3500",
 		AdminAddress: "127.0.0.1:9090", Started: time.Unix(1_700_000_000, 0).UTC(), Version: "v1.2.3",
 	}
 	release := register(t, dir, want)

@@ -201,7 +201,10 @@ func build(ctx context.Context, plan Plan, out *output) error {
 	return nil
 }
 
-// Signals turns Ctrl-C into a stop: the first SIGINT, SIGTERM or SIGHUP (unless nohup took it away) ends ctx, the second
+// doubled is how soon after a signal another is the same one: timeout(1) sends its own to the process and to its group.
+const doubled = 200 * time.Millisecond
+
+// Signals turns Ctrl-C into a stop: the first SIGINT, SIGTERM or SIGHUP (unless nohup took it away) ends ctx, a second one
 // closes kill. The caller calls release when it no longer wants the signals.
 func Signals(parent context.Context) (ctx context.Context, kill <-chan struct{}, release func()) {
 	ctx, cancel := context.WithCancel(parent)
@@ -213,15 +216,21 @@ func Signals(parent context.Context) (ctx context.Context, kill <-chan struct{},
 	killed, released, done := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		for received := 0; received < 2; received++ {
+		for first := (time.Time{}); ; {
 			select {
 			case <-signals:
-				cancel()
 			case <-released:
 				return
 			}
+			switch {
+			case first.IsZero():
+				first = time.Now()
+				cancel()
+			case time.Since(first) > doubled:
+				close(killed)
+				return
+			}
 		}
-		close(killed)
 	}()
 	var once sync.Once
 	return ctx, killed, func() {
