@@ -93,6 +93,7 @@ type keeper struct {
 	running  *ticket // first of those that hold a grant
 	draining bool
 	drained  bool
+	tripped  bool // as the log was told
 }
 
 // Receive does what the machine decides about each message. It never waits.
@@ -133,7 +134,19 @@ func (k *keeper) Receive(ctx actor.Context) {
 	case *actor.Stopped:
 		k.stopped()
 	}
+	k.tellTripped()
 	k.checkIdle()
+}
+
+// tellTripped has the supervisor tell when the breaker opens, and when it has closed again.
+func (k *keeper) tellTripped() {
+	if k.machine == nil {
+		return
+	}
+	if is, why := k.machine.Tripped(); is != k.tripped {
+		k.tripped = is
+		k.lane.system.post(k.lane.system.supervisor, tripped{k.lane.name, is, why})
+	}
 }
 
 // guard ends the lane's life on a panic, which answers everyone who waits, and passes the panic on to the supervisor.

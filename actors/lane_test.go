@@ -265,6 +265,35 @@ func TestAttemptPanics(t *testing.T) {
 	}
 }
 
+func TestBreakersAreInTheLog(t *testing.T) {
+	bubble(t, Options{}, func(t *testing.T, _ *System) {
+		var log bytes.Buffer
+		s := NewSystem(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		l := s.Lane("app/pricing", resiliency.Policy{Breaker: resiliency.Breaker{Failures: 2, OpenFor: time.Second, Probes: 1}})
+		for range 2 {
+			wantReason(t, l.Do(t.Context(), plain, fails(fault.InstanceLost)), fault.InstanceLost)
+		}
+		for range 3 {
+			wantReason(t, l.Do(t.Context(), plain, works), fault.BreakerOpen)
+		}
+		time.Sleep(2 * time.Second)
+		wantReason(t, l.Do(t.Context(), plain, fails(fault.InstanceLost)), fault.InstanceLost) // a probe
+		time.Sleep(2 * time.Second)
+		if err := l.Do(t.Context(), plain, works); err != nil {
+			t.Error(err)
+		}
+		shut(t, s)
+		var told []string
+		for line := range strings.Lines(log.String()) {
+			told = append(told, line[strings.Index(line, "level="):])
+		}
+		if len(told) != 2 || !strings.HasPrefix(told[0], `level=WARN msg="the breaker opened: calls are refused until probes succeed" lane=app/pricing why="2 calls in a row failed`) ||
+			told[1] != "level=INFO msg=\"the breaker has closed again\" lane=app/pricing\n" {
+			t.Errorf("the log says %q", told)
+		}
+	})
+}
+
 func TestAttemptExits(t *testing.T) {
 	l := open(t, Options{}).Lane("l", resiliency.Policy{MaxInFlight: 1})
 	var group sync.WaitGroup

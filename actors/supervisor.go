@@ -30,6 +30,11 @@ type (
 		reply    chan<- *actor.PID
 	}
 	stop    struct{ pid *actor.PID }
+	tripped struct {
+		lane string
+		is   bool
+		why  string
+	}
 	restart struct {
 		pid *actor.PID
 		by  actor.Supervisor
@@ -37,6 +42,7 @@ type (
 )
 
 func (stop) IgnoreDeadLetterLogging()    {}
+func (tripped) IgnoreDeadLetterLogging() {}
 func (restart) IgnoreDeadLetterLogging() {}
 
 // supervisor is the parent of all lanes and workers. Its fields belong to Receive and HandleFailure, which the library
@@ -71,6 +77,8 @@ func (s *supervisor) Receive(ctx actor.Context) {
 		s.stop(ctx, m.pid)
 	case restart:
 		s.restart(m)
+	case tripped:
+		s.tell(m)
 	case *actor.Started:
 		s.self = ctx.Self()
 	case *actor.Terminated:
@@ -117,6 +125,15 @@ func (s *supervisor) report(c *child, reason any, wait time.Duration) {
 	default:
 		log.Error("panicked, will be restarted", "panic", reason)
 	}
+}
+
+// tell says of breakers what who is on call has to know. That they let probes pass meanwhile is for the tree and the metrics.
+func (s *supervisor) tell(m tripped) {
+	if m.is {
+		s.log.Warn("the breaker opened: calls are refused until probes succeed", "lane", m.lane, "why", m.why)
+		return
+	}
+	s.log.Info("the breaker has closed again", "lane", m.lane)
 }
 
 func (s *supervisor) restart(m restart) {

@@ -78,6 +78,9 @@ func (m *Machine) Step(now time.Time, event Event) []Decision {
 	return m.out
 }
 
+// Tripped tells whether the breaker has opened and not closed since, and why it did.
+func (m *Machine) Tripped() (bool, string) { return m.breaker.state != closed, m.breaker.reason }
+
 // Idle reports whether no turn runs or waits.
 func (m *Machine) Idle() bool { return m.gate.inFlight == 0 && m.gate.queue.len == 0 }
 
