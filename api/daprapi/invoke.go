@@ -436,6 +436,9 @@ func (s *Server) invokeStream(w http.ResponseWriter, r *http.Request, app string
 			begun = true
 			abandon()
 			writeHead(w, head)
+			if kindless(w) {
+				return nil
+			}
 			return flush(control)
 		},
 		Chunk: func(chunk []byte) error {

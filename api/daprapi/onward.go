@@ -18,6 +18,9 @@ type onward struct {
 func (o *onward) Begin(head *call.Response) error {
 	o.begun = true
 	writeHead(o.w, head)
+	if kindless(o.w) {
+		return nil
+	}
 	return o.flush(nil)
 }
 
@@ -40,6 +43,10 @@ func (o *onward) flush(err error) error {
 	}
 	return nil
 }
+
+// kindless tells that an answer does not say its media type: the server's library finds it in the first piece, as with daprd, so
+// that the head must wait for that.
+func kindless(w http.ResponseWriter) bool { return w.Header().Get("Content-Type") == "" }
 
 // flush sends what was written. Where something on the way cannot, what was written waits for more, or for the end.
 func flush(control *http.ResponseController) error {

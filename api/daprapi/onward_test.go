@@ -22,7 +22,7 @@ func TestAnswersPassWritersThatCannotFlush(t *testing.T) {
 		t.Errorf("a piece of a stream: %v", err)
 	}
 	closed := &onward{w: goneAway{nowhere{http.Header{}}}}
-	if err := closed.Begin(&call.Response{Status: 200}); fault.ReasonOf(err) != fault.CallCanceled {
+	if err := closed.Begin(&call.Response{Status: 200, ContentType: "text/plain"}); fault.ReasonOf(err) != fault.CallCanceled {
 		t.Errorf("a caller that went away: %v", err)
 	}
 }

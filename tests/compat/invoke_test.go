@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -137,6 +138,31 @@ func TestBodies(t *testing.T) {
 	wide := start(t, m, "wide", "--max-body-size", "8Mi")
 	if got := wide.do("POST", path, large+large); got.status != 200 || len(got.body) != 2*len(large) {
 		t.Errorf("with a higher limit: %d, %d bytes", got.status, len(got.body))
+	}
+}
+
+// An answer that does not say its media type gets that which its first piece looks like, as of daprd, whether it is whole or comes
+// in pieces.
+func TestAnswersThatDoNotSayTheirKind(t *testing.T) {
+	t.Parallel()
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = nil
+		for _, piece := range strings.Split(r.URL.Query().Get("pieces"), ",") {
+			_, _ = io.WriteString(w, piece)
+			if r.URL.Path == "/pieces" {
+				_ = http.NewResponseController(w).Flush()
+			}
+		}
+	})
+	d, _ := piped(t, machine.New(t), app)
+	d.await("/v1.0/healthz")
+	for _, path := range []string{"whole", "pieces"} {
+		for pieces, want := range map[string]string{"text,more": "text/plain; charset=utf-8", "<html>,more": "text/html; charset=utf-8", "": ""} {
+			got := d.expect(200, strings.ReplaceAll(pieces, ",", ""), "GET", toApp+path+"?pieces="+url.QueryEscape(pieces), "")
+			if kind := got.header.Get("Content-Type"); kind != want {
+				t.Errorf("%s of %q came as %q", path, pieces, kind)
+			}
+		}
 	}
 }
 
