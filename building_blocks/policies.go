@@ -40,12 +40,13 @@ var targetPolicy = resiliency.Policy{
 
 // base is the default of calls to apps and servers outside. A sidecar that was started as daprd has no timeout and no breaker for
 // them that no document sets, for daprd has none: its apps may take their time, and answer with as many errors as they like. It
-// refuses a call to an app that fails its health check at once, as daprd does, unless there is another instance. Where an instance
-// was lost with a call of a verb that may be repeated, it is made again: daprd does so with all verbs.
+// refuses a call to an app that fails its health check, or whose middleware cannot be had, at once, as daprd does, unless there is
+// another instance. Where an instance was lost with a call of a verb that may be repeated, it is made again: daprd does so with all
+// verbs.
 func (d *Deps) base(p resiliency.Policy) resiliency.Policy {
 	if d.AsDaprd {
 		p.CallTimeout, p.Breaker = 0, resiliency.Breaker{}
-		p.Retry.NotHere = []fault.Reason{fault.NoApp, fault.AppUnhealthy}
+		p.Retry.NotHere = []fault.Reason{fault.NoApp, fault.AppUnhealthy, fault.ComponentDegraded}
 		p.Retry.Lost = true
 	}
 	return p

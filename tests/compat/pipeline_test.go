@@ -277,6 +277,19 @@ func TestPipelinesGetTokensForTheSidecar(t *testing.T) {
 	}
 }
 
+// A middleware that cannot be had lets no request through, and no caller waits for it: it may take long to come.
+func TestPipelinesDoNotWaitForWhatCannotStart(t *testing.T) {
+	t.Parallel()
+	broken := middleware("check", "routerchecker", "", entry("rule", "("))
+	d, file := piped(t, machine.New(t), http.HandlerFunc(echo), broken, pipelines("", "check=routerchecker"))
+	d.await("/v1.0/healthz")
+	for range 3 {
+		d.expect(500, `{"errorCode":"ERR_DIRECT_INVOKE","message":"failed to invoke, id: app, err: component check (middleware.http.routerchecker): cannot start: …`, "GET", toApp+"x", "")
+	}
+	file.write(middleware("check", "routerchecker", "ignoreErrors: true, ", entry("rule", "(")) + pipelines("", "check=routerchecker"))
+	d.until(200, "", "GET", toApp+"x", "")
+}
+
 func TestPipelinesHaveBrowsersSignIn(t *testing.T) {
 	t.Parallel()
 	i := newIssuer(t)
