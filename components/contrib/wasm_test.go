@@ -133,6 +133,23 @@ func TestWASMReadsBodies(t *testing.T) {
 	if w := got(h, "POST", "/", strings.Repeat("more than it can", 1<<13)); w.Code != 500 {
 		t.Errorf("got %d", w.Code)
 	}
+	// A guest that is made for a request, because all others are at work, loses nothing of it.
+	var together sync.WaitGroup
+	together.Add(4)
+	h = piped(t, openGuest(t, discard, example(t, httpWASM, "examples/redact.wasm"), map[string]string{"guestConfig": "secret"}), func(w http.ResponseWriter, r *http.Request) {
+		together.Done()
+		together.Wait()
+		retold(w, r)
+	})
+	var running sync.WaitGroup
+	for range 4 {
+		running.Go(func() {
+			if w := got(h, "POST", "/", "body"); w.Body.String() != "POST / body" {
+				t.Errorf("of four at once: %d %q", w.Code, w.Body)
+			}
+		})
+	}
+	running.Wait()
 }
 
 // What guests print and log is in the runtime's log, whichever request it is of.

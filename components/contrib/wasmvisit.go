@@ -50,8 +50,10 @@ func (v *visit) serve(h *herd, next http.Handler, r *http.Request) {
 				panic(v.panicked) // the library makes an error of it, which the guest is told
 			}
 		}()
-		if inner.Body == body {
-			inner.Body = body.whole()
+		if whole := body.whole(); inner.Body == body {
+			inner.Body = whole
+		} else {
+			body.again = whole // the library may have wrapped it: more than once where the guest was made for this request
 		}
 		next.ServeHTTP(w, inner.WithContext(r.Context()))
 		v.passed = true
@@ -132,9 +134,13 @@ type taken struct {
 	inner io.ReadCloser
 	read  bytes.Buffer
 	ended error
+	again io.Reader // what follows reads, from the beginning
 }
 
 func (t *taken) Read(p []byte) (int, error) {
+	if t.again != nil {
+		return t.again.Read(p)
+	}
 	if t.ended != nil {
 		return 0, t.ended
 	}
