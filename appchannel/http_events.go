@@ -164,8 +164,11 @@ func (h *HTTP) list(ctx context.Context, path string, parse func([]byte) ([]Subs
 func (h *HTTP) get(ctx context.Context, method, path string) (int, []byte, error) {
 	began := time.Now()
 	header := make(http.Header, 4)
-	if h.port.Dapr {
-		header["Content-Type"] = []string{"application/json"} // as daprd has it
+	if h.port.Dapr { // as daprd has it
+		header["Content-Type"] = []string{"application/json"}
+		if method == http.MethodGet && h.port.AppID != "" {
+			header["Dapr-App-Id"] = []string{h.port.AppID} // by which an app behind a proxy is found
+		}
 	}
 	r, response, body, err := h.ask(ctx, method, path, header, h.port.Pipeline)
 	measure(h.port.Meter, r, response, time.Since(began))
@@ -178,9 +181,6 @@ func (h *HTTP) get(ctx context.Context, method, path string) (int, []byte, error
 // ask asks the app something on behalf of the channel itself; header is the request's, and is added to. Of an answer the body is read.
 func (h *HTTP) ask(ctx context.Context, method, path string, header http.Header, through *pipeline.Client) (*http.Request, *http.Response, []byte, error) {
 	r := &http.Request{Method: method, URL: h.url(path), Host: h.port.Address, Header: header}
-	if h.port.Dapr && h.port.AppID != "" {
-		r.Header["Dapr-App-Id"] = []string{h.port.AppID} // by which an app behind a proxy is found
-	}
 	h.sign(r.Header)
 	response, err := through.RoundTrip(h.transport, r.WithContext(ctx))
 	if err != nil {
