@@ -161,7 +161,11 @@ func (h *httpServer) Invoke(ctx context.Context, r binding.Request) (*binding.Re
 		strict = kitstrings.IsTruthy(own)
 	}
 	if strict && response.StatusCode/100 != 2 {
-		return answer, fault.E(op, fault.KindFromHTTP(response.StatusCode), fault.BackendFailed, fmt.Errorf("received status code %d", response.StatusCode))
+		kind := fault.KindFromHTTP(response.StatusCode)
+		if kind == fault.Exhausted { // which is a limit of the sidecar to who gets it
+			kind = fault.Unavailable
+		}
+		return answer, fault.E(op, kind, fault.BackendFailed, fmt.Errorf("received status code %d", response.StatusCode))
 	}
 	return answer, nil
 }

@@ -49,6 +49,8 @@ func outside(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/missing":
 		w.WriteHeader(http.StatusNotFound)
+	case "/busy":
+		w.WriteHeader(http.StatusTooManyRequests)
 	case "/empty":
 		w.WriteHeader(http.StatusNoContent)
 		return
@@ -107,6 +109,7 @@ func TestOutputBindings(t *testing.T) {
 	if got.header.Get("metadata.statusCode") != "404" {
 		t.Errorf("the metadata of a failed request is %v", got.header)
 	}
+	call("a web server's own limit", "POST", "web", `{"operation":"get","metadata":{"path":"/busy"}}`, 500, failed+`web: received status code 429"}`)
 	call("an error that is none", "POST", "web", `{"operation":"get","metadata":{"path":"/missing","errorIfNot2XX":"false"}}`, 200, "")
 	call("an answer without a body", "POST", "web", `{"operation":"delete","metadata":{"path":"/empty"}}`, 200, "")
 
@@ -195,7 +198,7 @@ func (a *boundApp) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch {
 	case r.Method == http.MethodOptions:
-		a.asked <- r.URL.Path
+		a.asked <- r.URL.Path + r.Header.Get("dapr-app-id")
 		if has && !strings.HasSuffix(r.URL.Path, "405") {
 			return
 		}
