@@ -74,6 +74,9 @@ var rabbitQueues = &product{
 		if s.Given("connectionString") {
 			delete(values, "hostname") // a default that is not meant
 		}
+		if values["prefetchCount"] == "0" { // which is all that there are, and may be more than there is memory
+			values["prefetchCount"] = "255"
+		}
 	},
 	topic: func(topic string) error {
 		if len(topic) > longest {

@@ -95,6 +95,26 @@ func TestRabbitRoutingKeysAreWholeOrRefused(t *testing.T) {
 	}
 }
 
+// Dapr's page about the broker and the library's own tests have settings that mean nothing, or too much.
+func TestRabbitTakesTheSettingsOfDaprsExamples(t *testing.T) {
+	t.Parallel()
+	b := openBroker(t, rabbitPubSub, map[string]string{
+		"connectionString": servers.RabbitMQ(t), "durable": "false", "deletedWhenUnused": "false", "autoAck": "false", "deliveryMode": "0", "requeueInFailure": "false",
+		"prefetchCount": "0", "reconnectWait": "0", "concurrencyMode": "parallel", "publisherConfirm": "false", "enableDeadLetter": "true", "maxLen": "3000",
+		"maxLenBytes": "10485760", "exchangeKind": "fanout", "saslExternal": "false", "ttlInSeconds": "60", "clientName": "pod", "heartBeat": "10s",
+	})
+	defer b.Close(context.Background())
+	topic := fmt.Sprintf("example%d", places.Add(1))
+	f, err := b.Subscribe(patiently(t), topic, pubsub.Group{Name: "g", AckWait: 2 * hung})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told(t, b, topic, "whole", "priority", "0")
+	if got := heeds(t, f, 1); got != "whole" {
+		t.Errorf("came %s", got)
+	}
+}
+
 func TestRabbitPriorities(t *testing.T) {
 	t.Parallel()
 	b := openBroker(t, rabbitPubSub, map[string]string{"connectionString": servers.RabbitMQ(t), "concurrencyMode": "single", "prefetchCount": "1"})
