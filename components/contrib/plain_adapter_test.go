@@ -129,10 +129,13 @@ func TestPlainPubSub(t *testing.T) {
 // hub is a library that notes after each message how far it has come, whatever its handler says.
 type hub struct {
 	contribpubsub.PubSub
-	values map[string]string
-	feed   chan string
-	noted  chan string // closed when it reads no more
+	features []contribpubsub.Feature
+	values   map[string]string
+	feed     chan string
+	noted    chan string // closed when it reads no more
 }
+
+func (h *hub) Features() []contribpubsub.Feature { return h.features }
 
 func (h *hub) Init(_ context.Context, m contribpubsub.Metadata) error {
 	h.values = m.Properties
@@ -154,6 +157,20 @@ func (h *hub) Subscribe(ctx context.Context, r contribpubsub.SubscribeRequest, h
 		}
 	}()
 	return nil
+}
+
+// A library that gives out one message after the other says so: nobody is to wait for more of them.
+func TestPlainPubSubSaysWhatItsLibrarySaysOfBulks(t *testing.T) {
+	for want, features := range map[bool][]contribpubsub.Feature{true: {contribpubsub.FeatureBulkSubscribeImmediate}, false: {contribpubsub.FeatureMessageTTL}} {
+		h := &hub{features: features}
+		b := openBroker(t, plainPubSub("pulsar", func(logger.Logger) contribpubsub.PubSub { return h }), map[string]string{"host": "localhost:6650"})
+		if got := b.(pubsub.Immediate).Immediate(); got != want {
+			t.Errorf("with %v it says %v", features, got)
+		}
+		if err := b.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestPlainCheckpointsAreOfWhatWasHandled(t *testing.T) {

@@ -79,7 +79,10 @@ func brokerOf(ctx context.Context, host components.Host, s components.Settings, 
 	return b, nil
 }
 
-var _ pubsub.Broker = (*broker)(nil)
+var (
+	_ pubsub.Broker    = (*broker)(nil)
+	_ pubsub.Immediate = (*broker)(nil)
+)
 
 // broker makes a broker of the library one of ours. It has one connection for publishing and one for each subscription, so
 // that the end of a subscription is the end of all that belongs to it.
@@ -95,6 +98,11 @@ type broker struct {
 
 	mu   sync.Mutex
 	taps map[tapKey]*tap
+}
+
+// Immediate implements pubsub.Immediate, by what the library says of itself.
+func (b *broker) Immediate() bool {
+	return contribpubsub.FeatureBulkSubscribeImmediate.IsPresent(b.publisher.Features())
 }
 
 // connect makes an instance of the library's component.
