@@ -223,12 +223,12 @@ func TestTheKeysAreTheLibrarys(t *testing.T) {
 	for _, c := range []struct {
 		component components.Component
 		library   any
-		more      string // keys that the library reads beside its settings; those after a minus it reads and are left out
+		more      string // keys beside its settings that the library reads, or Dapr's examples have; those after a minus it reads and are left out
 	}{
 		{redisState, redisstate.NewRedisStateStore(log), "maxRetries maxRetryBackoff"},
 		{redisLock, redislock.NewStandaloneRedisLock(log), "maxRetries maxRetryBackoff"},
 		{redisPubSub, redispubsub.NewRedisStreams(log), "redeliverInterval"},
-		{rabbitPubSub, rabbitmq.NewRabbitMQ(log), "concurrencyMode"},
+		{rabbitPubSub, rabbitmq.NewRabbitMQ(log), "concurrencyMode reconnectWait"},
 		{jetstreamPubSub, jetstream.NewJetStream(log), "concurrencyMode"},
 		{postgresV1, postgresv1.NewPostgreSQLStateStore(log), "awsRegion awsSessionToken assumeRoleArn assumeRoleSessionName"},
 		{postgresV2, postgresv2.NewPostgreSQLStateStore(log), "awsRegion awsSessionToken assumeRoleArn assumeRoleSessionName"},
