@@ -11,11 +11,11 @@ import (
 	"github.com/sidecast/sidecast/fault"
 )
 
-// hopByHop holds the fields that concern one connection (RFC 9110, 7.6.1) or that net/http writes itself.
+// hopByHop holds the fields that concern one connection (RFC 9110, 7.6.1), that net/http writes itself, or that mean nothing to HTTP.
 var hopByHop = map[string]bool{
 	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Proxy-Authenticate": true,
 	"Proxy-Authorization": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true,
-	"Content-Length": true, "Host": true, "Http2-Settings": true,
+	"Content-Length": true, "Host": true, "Http2-Settings": true, http.CanonicalHeaderKey(TypeURL): true,
 }
 
 // addFields copies header to fields, except what must not pass. What the Connection field names must not pass either.

@@ -148,7 +148,7 @@ func inStoresWords(kind string, metadata map[string]string, err error) error {
 // applyEach does one batch of independent writes: each is done or fails for itself. What has no condition goes in few batches,
 // the rest one by one. It is measured as what, Dapr's name of it.
 func (s *Server) applyEach(ctx context.Context, what, store string, items []stateItem) (err error) {
-	defer s.foldMalformed(store, &err)
+	defer s.foldMalformed(what, store, &err)
 	defer func(began time.Time) { s.o.Metrics.StateDone(store, what, began, err) }(time.Now())
 	var batch []state.Op
 	at := map[string]int{} // in batch, by key: the last write of a key is the one that counts
@@ -191,7 +191,7 @@ func (s *Server) applyEach(ctx context.Context, what, store string, items []stat
 // transact does all items or none. A key that occurs more than once ends as its last operation says.
 // Metadata are of the request: operations have them, too, but for a time to live, which is each item's own.
 func (s *Server) transact(ctx context.Context, store string, items []stateItem, metadata map[string]string, trace call.Header) (err error) {
-	defer s.foldMalformed(store, &err)
+	defer s.foldMalformed("transaction", store, &err)
 	var tell func(components.Outbox) ([]blocks.Draft, error)
 	if s.o.Blocks.State.HasOutbox(store) {
 		stored, published, err := projections(items)
@@ -262,15 +262,21 @@ func inherited(own, request map[string]string) map[string]string {
 func etagMismatch(err error) error { return fault.E("state", fault.Conflict, fault.ETagMismatch, err) }
 
 // foldMalformed makes an ETag that the store cannot have given out one that does not match, where Dapr's own store of that
-// type takes any text for an ETag: all but those whose ETags are numbers to them.
-func (s *Server) foldMalformed(store string, err *error) {
+// type takes any text for an ETag: all but those whose ETags are numbers to them. To Redis they are numbers of what is set alone.
+func (s *Server) foldMalformed(what, store string, err *error) {
 	if fault.ReasonOf(*err) != fault.ETagMalformed {
 		return
 	}
 	switch s.typeOf(store) {
+	case "state.redis":
+		if what != "delete" && what != "bulk_delete" {
+			return
+		}
 	case "state.in-memory", "state.sqlite", "state.sqlite3", "state.mysql", "state.etcd", "state.mongodb":
-		*err = etagMismatch(*err)
+	default:
+		return
 	}
+	*err = etagMismatch(*err)
 }
 
 // stateText is the text of a store's error, where an ETag is at fault with the words that Dapr's stores use.

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/sidecast/sidecast/tests/machine"
+	"github.com/sidecast/sidecast/tests/servers"
 )
 
 // What a daprd answered when the same requests went to it and to Sidecast.
@@ -50,6 +51,11 @@ apiVersion: dapr.io/v1alpha1
 kind: Component
 metadata: {name: lite}
 spec: {type: state.sqlite, version: v1, metadata: [{name: connectionString, value: "`+filepath.Join(t.TempDir(), "lite.db")+`"}]}
+---
+apiVersion: dapr.io/v1alpha1
+kind: Component
+metadata: {name: red}
+spec: {type: state.redis, version: v1, metadata: [{name: redisHost, value: "`+servers.Redis(t)+`"}]}
 `, "app")
 	save := func(code int, store, item, message string) {
 		t.Helper()
@@ -65,6 +71,13 @@ spec: {type: state.sqlite, version: v1, metadata: [{name: connectionString, valu
 		if status.Code(err) != codes.Aborted {
 			t.Errorf("%s: %v", store, err)
 		}
+	}
+	// To Redis an ETag is a number of what is set, and any text of what is deleted, such as one in quotes.
+	save(204, "red", `{"key":"x","value":1}`, "")
+	save(400, "red", `{"key":"x","value":2,"etag":"none of its own"}`, "invalid etag value: …")
+	_, err := d.client().DeleteState(t.Context(), &runtimev1.DeleteStateRequest{StoreName: "red", Key: "x", Etag: &commonv1.Etag{Value: `"7"`}})
+	if status.Code(err) != codes.Aborted {
+		t.Error(err)
 	}
 	ttl := func(text string) string { return `{"key":"x","value":1,"metadata":{"ttlInSeconds":"` + text + `"}}` }
 	save(500, "store", ttl("soon"), `strconv.Atoi: parsing \"soon\": invalid syntax"}`)

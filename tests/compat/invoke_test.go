@@ -36,7 +36,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Type", strings.Join(r.Header["Content-Type"], ","))
 	w.Header().Set("X-Callers", r.Header.Get("dapr-caller-app-id")+">"+r.Header.Get("dapr-callee-app-id"))
 	w.Header().Set("X-Custom", strings.Join(r.Header.Values("custom"), ","))
-	w.Header().Set("X-Hop", r.Header.Get("proxy-authorization")+r.Header.Get("te")+r.Header.Get("dapr-api-token")+r.Header.Get("dapr-app-id"))
+	w.Header().Set("X-Hop", r.Header.Get("proxy-authorization")+r.Header.Get("te")+r.Header.Get("dapr-api-token")+r.Header.Get("dapr-app-id")+r.Header.Get("sidecast-type-url"))
 	w.Header().Set("X-Trace", r.Header.Get("traceparent"))
 	w.Header().Set("X-Forwarded", r.Header.Get("forwarded")+r.Header.Get("x-forwarded-for"))
 	if status := r.Header.Get("want-status"); status != "" {
@@ -364,7 +364,7 @@ func TestInvocationFromGRPC(t *testing.T) {
 	}
 	typed.HttpExtension = &commonv1.HTTPExtension{Verb: commonv1.HTTPExtension_POST}
 	_, err = c.InvokeService(ctx, &runtimev1.InvokeServiceRequest{Id: "http-app", Message: typed}, grpc.Header(&head))
-	if err != nil || fmt.Sprint(head.Get("x-type")) != "[application/x-protobuf]" {
+	if err != nil || fmt.Sprint(head.Get("x-type"), head.Get("x-hop")) != "[application/x-protobuf] []" {
 		t.Errorf("a typed body to an HTTP app: %v %v", head, err)
 	}
 	_, _, err = invoke("grpc-app", "fail")
