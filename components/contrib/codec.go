@@ -93,15 +93,10 @@ var metadataCodec = codec{
 		if token != "" {
 			message.ID, message.Key, message.ContentType = m.Metadata[idKey], m.Metadata[keyKey], m.Metadata[typeKey]
 		}
-		for name, value := range m.Metadata {
-			switch name {
-			case tokenKey, idKey, keyKey, typeKey:
-				continue
+		if message.Header = maps.Clone(m.Metadata); message.Header != nil { // and empty where nothing is left: a bulk tells it as {}
+			for _, name := range []string{tokenKey, idKey, keyKey, typeKey} {
+				delete(message.Header, name)
 			}
-			if message.Header == nil {
-				message.Header = make(map[string]string, len(m.Metadata))
-			}
-			message.Header[name] = value
 		}
 		return named(message), token
 	},

@@ -21,6 +21,9 @@ func TestMetadataIsDeliveredBesideTheData(t *testing.T) {
 	if !maps.Equal(got.Header, want) || got.ID != "1" || got.Key != "k" || got.ContentType != "text/plain" || token == "" {
 		t.Errorf("%+v came, not with %v", got, want)
 	}
+	if got, _ := metadataCodec.decode(&contribpubsub.NewMessage{Metadata: metadataCodec.encode(&pubsub.Message{})}); got.Header == nil || len(got.Header) != 0 {
+		t.Errorf("beside nothing came %v: a bulk tells it as {}, not as null", got.Header)
+	}
 	if len(sent.Header) != 2 || len(sent.Metadata) != 2 {
 		t.Errorf("the publisher's message is changed: %+v", sent)
 	}
