@@ -1,6 +1,7 @@
 package lock
 
 import (
+	"math"
 	"time"
 	"unicode/utf8"
 
@@ -10,8 +11,8 @@ import (
 // The limits of every backend.
 const (
 	MinTTL    = time.Second
-	MaxTTL    = time.Hour
-	MaxLength = 256 // bytes of a name, and of an owner
+	MaxTTL    = math.MaxInt32 * time.Second // as much as Dapr's API can ask for
+	MaxLength = 256                         // bytes of a name, and of an owner
 	// MaxWaiting is how many may wait for one lock.
 	MaxWaiting = 10_000
 )

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sidecast/sidecast/fault"
+	"github.com/sidecast/sidecast/lock"
 	sidecastv1 "github.com/sidecast/sidecast/sdk/proto/sidecast/v1"
 )
 
@@ -88,7 +89,7 @@ func TestLeasesEndAsTheProtocolSays(t *testing.T) {
 	}
 	_, err = locks.Release(ctx, &sidecastv1.ReleaseRequest{Name: "l", Owner: "me", Token: lease.GetToken()})
 	wantReason(t, err, fault.LockLost)
-	for _, ttl := range []time.Duration{-1, 0, 1, 2 * time.Hour} {
+	for _, ttl := range []time.Duration{-1, 0, 1, lock.MaxTTL + 1} {
 		_, err := locks.Acquire(ctx, &sidecastv1.AcquireRequest{Name: "l", Ttl: durationpb.New(ttl)})
 		wantReason(t, err, fault.LeaseShort)
 	}

@@ -189,7 +189,7 @@ func tokensGrow(t *testing.T, b *bench) {
 
 func requestIsChecked(t *testing.T, b *bench) {
 	l := b.open()
-	for _, ttl := range []time.Duration{-time.Second, 0, time.Second - 1, time.Hour + 1} {
+	for _, ttl := range []time.Duration{-time.Second, 0, time.Second - 1, lock.MaxTTL + 1} {
 		_, err := l.Acquire(b.ctx, name, "ann", ttl, true)
 		b.want(err, fault.LeaseShort)
 	}
@@ -201,9 +201,13 @@ func requestIsChecked(t *testing.T, b *bench) {
 		b.want(l.Watch(b.ctx, bad, func(lock.Status) error { return nil }), fault.LockName)
 	}
 	lease := b.acquire(l, name, "ann", lock.MaxTTL)
-	for _, ttl := range []time.Duration{-1, time.Second - 1, time.Hour + 1} {
+	for _, ttl := range []time.Duration{-1, time.Second - 1, lock.MaxTTL + 1} {
 		_, err := l.Renew(b.ctx, lease, ttl)
 		b.want(err, fault.LeaseShort)
+	}
+	lease, err := l.Renew(b.ctx, lease, lock.MaxTTL)
+	if err != nil || lease.TTL != lock.MaxTTL {
+		b.Errorf("renewed as %+v, %v", lease, err)
 	}
 	b.release(l, lease)
 }

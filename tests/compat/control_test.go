@@ -30,6 +30,8 @@ func TestLocksOverHTTP(t *testing.T) {
 	}
 	d.expect(200, `{"status":2}`, "POST", unlock, `{"resourceId":"r","lockOwner":"you"}`)
 	d.expect(200, `{"status":0}`, "POST", unlock, `{"resourceId":"r","lockOwner":"me"}`)
+	d.expect(200, `{"success":…`, "POST", try, `{"resourceId":"long","lockOwner":"me","expiryInSeconds":2147483647}`)
+	d.expect(200, `{"status":0}`, "POST", unlock, `{"resourceId":"long","lockOwner":"me"}`)
 	bad := func(path, body, message string) {
 		t.Helper()
 		d.expect(400, `{"errorCode":"ERR_MALFORMED_REQUEST","message":"`+message+`…`, "POST", path, body)
