@@ -371,7 +371,7 @@ func (p *port) subscriptions(ctx context.Context, changed func([]Subscription), 
 	return p.whileReady(ctx, "subscriptions", longestPause, func(ctx context.Context) error {
 		all, err := list(ctx)
 		if err == nil {
-			changed(merge(all))
+			changed(append([]Subscription{}, all...)) // not nil: it was told
 		} else {
 			changed(nil)
 		}

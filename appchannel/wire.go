@@ -93,8 +93,7 @@ func (s Subscription) route() string {
 	return s.Topic
 }
 
-// merge keeps one subscription of each topic, group and route, the first. They stay in the order in which the app has them: of those
-// of one topic and group the last counts, as with daprd.
+// merge keeps one subscription of each topic, group and route, the first, in the order in which they come.
 func merge(all []Subscription) []Subscription {
 	kept := make([]Subscription, 0, len(all))
 	for _, s := range all {

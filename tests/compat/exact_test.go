@@ -96,12 +96,13 @@ spec: {type: state.redis, version: v1, metadata: [{name: redisHost, value: "`+se
 
 func TestOneBadSubscriptionOfAnAppDoesNotTakeTheOthersAlong(t *testing.T) {
 	events := newSubscriber(`[{"pubsubname":"bus","topic":"z","route":"/z"},{"pubsubname":"bus","route":"/x"},{"pubsubname":"bus","topic":"nowhere"},
-		{"pubsubname":"bus","topic":"a","route":"/a"}]`)
+		{"pubsubname":"bus","topic":"a","route":"/a","deadLetterTopic":"first"},{"pubsubname":"bus","topic":"a","route":"/a","deadLetterTopic":"last"}]`)
 	d := start(t, machine.New(t), "app", "--app-port", serve(t, events))
 	d.subscribed(2)
 	d.expect(204, "", "POST", "/v1.0/publish/bus/z", "x")
 	events.arrive(t, "/z")
-	if all := d.do("GET", "/v1.0/metadata", "").body; strings.Index(all, `"topic":"z"`) > strings.Index(all, `"topic":"a"`) || strings.Contains(all, `"topic":"nowhere"`) {
+	if all := d.do("GET", "/v1.0/metadata", "").body; strings.Index(all, `"topic":"z"`) > strings.Index(all, `"topic":"a"`) || strings.Contains(all, `"topic":"nowhere"`) ||
+		strings.Contains(all, `"deadLetterTopic":"first"`) || !strings.Contains(all, `"deadLetterTopic":"last"`) { // of those of one topic the last counts
 		t.Errorf("not in the app's order: %s", all)
 	}
 }
