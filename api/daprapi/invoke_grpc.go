@@ -23,6 +23,9 @@ import (
 // InvokeService calls an app in either protocol.
 func (a *api) InvokeService(ctx context.Context, in *runtimev1.InvokeServiceRequest) (*commonv1.InvokeResponse, error) {
 	s, message := a.s, in.GetMessage()
+	if message == nil {
+		return nil, s.direct(in.GetId(), errors.New("message is nil"))
+	}
 	req, err := s.request(in.GetId(), message.GetMethod())
 	if err != nil {
 		return nil, s.direct(in.GetId(), err)

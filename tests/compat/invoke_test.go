@@ -367,6 +367,10 @@ func TestInvocationFromGRPC(t *testing.T) {
 	if err != nil || fmt.Sprint(head.Get("x-type"), head.Get("x-hop")) != "[application/x-protobuf] []" {
 		t.Errorf("a typed body to an HTTP app: %v %v", head, err)
 	}
+	_, err = c.InvokeService(ctx, &runtimev1.InvokeServiceRequest{Id: "grpc-app"})
+	if s := status.Convert(err); s.Code() != codes.Internal || s.Message() != "failed to invoke, id: grpc-app, err: message is nil" {
+		t.Errorf("no message: %v", err)
+	}
 	_, _, err = invoke("grpc-app", "fail")
 	if s := status.Convert(err); s.Code() != codes.AlreadyExists || s.Message() != "there: “one”" || len(s.Details()) != 1 {
 		t.Errorf("an error of the app: %v %v", err, s.Details())
