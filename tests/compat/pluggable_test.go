@@ -60,6 +60,18 @@ func plug(t testing.TB, dir, name string, without ...string) *plugintest.Process
 	return p
 }
 
+// awaitSubscription waits until the program has the subscription to orders: it keeps no events for those that come later.
+func awaitSubscription(t testing.TB, dir, name string) {
+	t.Helper()
+	machine.Until(t, "the program has the subscription", func() error {
+		kept, err := os.ReadFile(dir + "-" + name + ".json")
+		if err == nil && !strings.Contains(string(kept), `"orders"`) {
+			err = fmt.Errorf("it has %s", kept)
+		}
+		return err
+	})
+}
+
 // pluggedApp is an app that remembers events of a topic and of a binding.
 type pluggedApp struct {
 	mu    sync.Mutex
@@ -208,6 +220,7 @@ func TestPluggableComponents(t *testing.T) {
 		t.Errorf("a worded error: %v %v", err, s.Details())
 	}
 
+	awaitSubscription(t, dir, "plugged")
 	d.expect(204, "", "POST", "/v1.0/publish/bus/orders", `7`, "Content-Type: application/json")
 	d.expect(204, "", "POST", "/v1.0-alpha1/publish/bulk/bus/orders", `[{"entryId":"1","event":"x","contentType":"text/plain"},{"entryId":"2","event":"y","contentType":"text/plain"}]`)
 	machine.Until(t, "the events come", app.has("order 7", "order x", "order y"))
@@ -411,7 +424,8 @@ func TestTypesOfPlugIns(t *testing.T) {
 func TestBulksOfPlugInsWithoutPatience(t *testing.T) {
 	t.Parallel()
 	m := machine.New(t)
-	plugIn(t, m, "plugged", "Patience")
+	dir := sockets(t, m)
+	plug(t, dir, "plugged", "Patience")
 	heard := make(chan int, 2)
 	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
@@ -433,7 +447,7 @@ func TestBulksOfPlugInsWithoutPatience(t *testing.T) {
 		}
 	})
 	d := startWith(t, m, component("bus", "pubsub.plugged"), "app", "--app-port", serve(t, app))
-	d.subscribed(1)
+	awaitSubscription(t, dir, "plugged")
 	for range 2 {
 		d.expect(204, "", "POST", "/v1.0/publish/bus/orders", `7`, "Content-Type: application/json")
 		if got := receive(t, heard); got != 1 {
